@@ -1,0 +1,1 @@
+"""One process: the composition root, configuration, commands."""

@@ -1,0 +1,1 @@
+"""The wire: protocol machines and the sessions that run them."""

@@ -1,0 +1,204 @@
+"""What sessions need from the node, as contracts. ``node`` builds the concrete objects.
+
+The pump (``protocols.driver``) connects four things: a transport, a *machine* (pure: bytes to events,
+replies to bytes), a *session* (runs one event at a time against the ports) and this module's ports.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from storage.api import AccountStore, BodySource, Intake, MailStore
+from storage.model import AccountId, MailboxId, ModSeq
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of one connection, as all limits, logs and registries see it."""
+
+    ip: str
+    port: int
+    local_ip: str = ""
+    local_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An authenticated user."""
+
+    account_id: AccountId
+    address: str  # the credential used
+    primary_address: str
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+        """Cost and reply are the same for every failure.
+
+        Raises:
+            AuthenticationFailed: the credentials do not open an account.
+            AuthenticationUnavailable: it could not be decided now; says nothing about the password.
+        """
+        ...
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxChanged:
+    """A hint that a commit moved a mailbox to this modseq; losing it costs seconds, never mail.
+
+    ``modseq`` 0: the mailbox was created, deleted or renamed.
+    """
+
+    account_id: AccountId
+    mailbox_id: MailboxId
+    modseq: ModSeq
+
+
+class ChangeFeed(Protocol):
+    """Commit, then publish, then speak."""
+
+    def publish(self, change: MailboxChanged) -> None:
+        """Reaches subscribers of this process before it returns or on the next loop turn, those of other
+        processes soon after. Never blocks, never raises."""
+        ...
+
+    def subscribe(
+        self, mailbox_id: MailboxId, listener: Callable[[MailboxChanged], None]
+    ) -> Callable[[], None]:
+        """Calls ``listener`` on the loop thread for each change; returns the unsubscriber."""
+        ...
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a session may reach. One object per node, shared by all its sessions."""
+
+    mail: MailStore
+    accounts: AccountStore
+    bodies: BodySource
+    intake: Intake
+    feed: ChangeFeed
+    authenticator: Authenticator
+    warm_up: Callable[[Identity], None] = lambda _identity: None  # local_cache.enable_warmup
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPolicy:
+    """The settings of one listening server that its sessions obey."""
+
+    name: str
+    hostname: str
+    tls_context: Callable[[], ssl.SSLContext | None] = lambda: None  # current one; None: no STARTTLS
+    implicit_tls: bool = False
+    insecure_auth: bool = False  # plain-text authentication without TLS (loopback peers may always)
+    max_message_bytes: int = 50 * 1024 * 1024
+    command_timeout_s: float = 300.0
+    auth_idle_timeout_s: float = 120.0
+    options: dict[str, Any] = field(default_factory=dict)  # protocol-specific, documented there
+
+
+class Machine(Protocol):
+    """Sans-IO protocol machine, pull style. Feed it anything; it never raises on foreign bytes."""
+
+    def receive_data(self, data: bytes) -> None:
+        """``b""`` means the peer closed."""
+        ...
+
+    def next_event(self) -> object | None:
+        """The next event, or None when more bytes are needed (or while paused, see ``resume``)."""
+        ...
+
+    def data_to_send(self) -> bytes:
+        """Takes what has been queued by the session's replies."""
+        ...
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Received and not yet consumed; the driver stops reading above its limit."""
+        ...
+
+
+class Connection(Protocol):
+    """What a session may do to its connection; implemented by the driver."""
+
+    peer: Peer
+    session_id: str  # in every log line and in replies that report a server bug
+    has_tls: bool
+    closing: bool
+
+    def flush(self) -> None:
+        """Hand the machine's queued output to the transport now."""
+        ...
+
+    async def drain(self) -> None:
+        """Flush, then wait while the transport's buffer is above its high-water mark.
+
+        Raises PeerGone.
+        """
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Flush, then write these bytes as they are (large bodies)."""
+        ...
+
+    async def start_tls(self) -> None:
+        """Flush, drop what arrived early (and count it), shake hands. Raises PeerGone."""
+        ...
+
+    def close(self) -> None:
+        """Flush and close."""
+        ...
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Idle time after which the session's ``on_timeout`` is called; restarts with every read."""
+        ...
+
+    def wake(self) -> None:
+        """Ask for ``session.on_wake`` to be called on the loop, between commands."""
+        ...
+
+
+class Session(Protocol):
+    """Runs one event at a time. A handler that need not wait returns None and costs no task."""
+
+    def on_connect(self) -> Awaitable[None] | None:
+        """Greet."""
+        ...
+
+    def handle(self, event: object) -> Awaitable[None] | None:
+        """Execute one event of the machine; replies go to the machine, the driver flushes."""
+        ...
+
+    def on_wake(self) -> Awaitable[None] | None:
+        """After ``Connection.wake``; never while a handler runs."""
+        ...
+
+    def on_timeout(self) -> None:
+        """The idle deadline passed; say goodbye and close."""
+        ...
+
+    def on_bug(self, error: Exception) -> None:
+        """An unexpected exception escaped a handler; queue the protocol's server-bug reply."""
+        ...
+
+    def on_shutdown(self) -> None:
+        """The node stops: say goodbye (BYE, 421) and close. Called between commands."""
+        ...
+
+    def on_close(self) -> Awaitable[None] | None:
+        """The connection is gone, for whatever reason. Called exactly once, last."""
+        ...
+
+
+SessionFactory = Callable[[Connection], "tuple[Machine, Session]"]

@@ -1,0 +1,1 @@
+"""Mail as facts: metadata in PostgreSQL, bodies in an object store. Speaks no protocol."""

@@ -1,0 +1,401 @@
+"""The storage contracts. Protocol code is written against these, never against a concrete store.
+
+Rules every implementation keeps, proved by ``tests/contracts``:
+
+* uid and modseq are assigned under the mailbox row lock and rise together; no visible change leaves
+  ``highestmodseq`` where it was; counters change in the same statement as what they count.
+* Lock order: mailbox rows by ascending id, then delivery keys, then contents. Nothing else is locked
+  while waiting for one of these.
+* A method that returns has committed. A method that raises has written nothing, except
+  ``CommitUnknown``. A cancelled call leaves no transaction open.
+* Reads may come from a replica only when that replica has replayed the caller's own last write to the
+  account (``postgres/pool.py``).
+* No method's cost grows with the mailbox, except those that say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from .model import (
+    Account,
+    AccountId,
+    Appended,
+    ContentId,
+    ContentRef,
+    Copied,
+    Credential,
+    DeletedMessage,
+    Expunged,
+    FlagChange,
+    Flags,
+    FlagsStored,
+    Mailbox,
+    MailboxChanges,
+    MailboxId,
+    MailboxList,
+    MessageRow,
+    MessageState,
+    ModSeq,
+    NewMessage,
+    Recipient,
+    SpecialUse,
+    StagedContent,
+    StagingLevel,
+    Uid,
+    UploadLease,
+    Wanted,
+)
+
+# An MTA that lost our reply tries the same bytes again for at most its queue lifetime (5 days is the
+# usual default); after this window equal bytes are a new message.
+RETRY_WINDOW = timedelta(days=7)
+
+
+class MailStore(Protocol):
+    """Mailboxes and messages."""
+
+    # --- mailboxes ---
+
+    async def list_mailboxes(self, account_id: AccountId) -> MailboxList:
+        """All live mailboxes with counters, and subscriptions. One read, O(mailboxes)."""
+        ...
+
+    async def get_mailbox(self, account_id: AccountId, name: str) -> Mailbox:
+        """One read. Raises NotFound."""
+        ...
+
+    async def create_mailbox(
+        self, account_id: AccountId, name: str, special_use: SpecialUse | None = None
+    ) -> Mailbox:
+        """Creates missing parents too (RFC 9051 §6.3.4).
+
+        A name that was deleted before comes back with a greater uidvalidity.
+
+        Raises:
+            AlreadyExists: of the name, or of the special use.
+            InvalidName: empty component, control character, over 255 characters a component or 1,000 in all.
+        """
+        ...
+
+    async def delete_mailbox(self, account_id: AccountId, name: str) -> None:
+        """Two-phase: O(1) here, the purge does the rest. Children stay (RFC 9051 §6.3.5).
+
+        Raises NotFound; NotPermitted for INBOX.
+        """
+        ...
+
+    async def rename_mailbox(self, account_id: AccountId, old: str, new: str) -> None:
+        """Renames children too; INBOX stays and its messages move to ``new`` (RFC 9051 §6.3.6).
+
+        Raises NotFound, AlreadyExists, InvalidName (also: into its own subtree).
+        """
+        ...
+
+    async def set_subscribed(self, account_id: AccountId, name: str, *, subscribed: bool) -> None:
+        """By name; the mailbox need not exist. Idempotent."""
+        ...
+
+    async def claim_recent(self, mailbox_id: MailboxId, upto: Uid) -> None:
+        """Messages below ``upto`` have been announced to a read-write session. Never goes back."""
+        ...
+
+    # --- views ---
+
+    async def load_view(self, mailbox_id: MailboxId) -> MailboxView:
+        """The mailbox and the state of all its live messages in one consistent read. O(messages)."""
+        ...
+
+    async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges:
+        """One indexed read, O(changes). Raises NotFound when the mailbox is gone."""
+        ...
+
+    async def modseqs(self, mailbox_ids: Sequence[MailboxId]) -> Mapping[MailboxId, ModSeq]:
+        """Highestmodseq of many mailboxes in one read; deleted ones are absent."""
+        ...
+
+    # --- messages ---
+
+    async def append(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Appended]:
+        """Add one content to one or more mailboxes, body and metadata in one commit.
+
+        Results are in the order of ``messages``. At most 4 statements for bodies of one frame,
+        one statement more per further frames batch.
+
+        Raises:
+            NotFound: one of the mailboxes is gone; nothing was written.
+            StagingFull, Unavailable: nothing was written.
+            CommitUnknown: use ``delivered`` when the messages carried delivery keys.
+        """
+        ...
+
+    async def delivered(self, mailbox_id: MailboxId, delivery_key: bytes) -> bool:
+        """Whether a message with that key was committed for the mailbox's account (primary read)."""
+        ...
+
+    async def fetch(self, mailbox_id: MailboxId, uids: Sequence[Uid], wanted: Wanted) -> list[MessageRow]:
+        """Rows of live messages, ascending by uid; uids that are gone are absent. One read a call;
+        callers pass at most 1,000 uids."""
+        ...
+
+    async def store_flags(
+        self,
+        mailbox_id: MailboxId,
+        uids: Sequence[Uid],
+        change: FlagChange,
+        flags: Flags,
+        unchanged_since: ModSeq | None = None,
+    ) -> FlagsStored:
+        """One statement for the whole set, checked and written under the mailbox lock
+        (RFC 7162 §3.1.3). Messages whose flags would not differ are neither written nor returned."""
+        ...
+
+    async def expunge(self, mailbox_id: MailboxId, uids: Sequence[Uid] | None) -> Expunged:
+        """Remove messages that carry \\Deleted: all of them, or those among ``uids``.
+
+        Two-phase: they are recoverable until the purge.
+        """
+        ...
+
+    async def copy(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
+        """Flags, internaldate and content are kept; no body moves. All or nothing."""
+        ...
+
+    async def move(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
+        """Copy and expunge in one commit (RFC 6851)."""
+        ...
+
+    # --- recovery ---
+
+    async def list_deleted(
+        self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
+    ) -> list[DeletedMessage]:
+        """Expunged, not yet purged; newest expunge first."""
+        ...
+
+    async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:
+        """Bring expunged messages back into their mailbox under new uids."""
+        ...
+
+
+class MailboxView(Protocol):
+    """The bulk answer of load_view; columns are parallel and ascending by uid."""
+
+    mailbox: Mailbox
+    uids: Sequence[int]
+    modseqs: Sequence[int]
+    flags: Sequence[int]  # SystemFlag bits
+    sizes: Sequence[int]
+    internaldates: Sequence[int]
+    keywords: Mapping[int, frozenset[str]]  # by uid; messages without keywords are absent
+
+
+class UploadStore(Protocol):
+    """The upload queue: staged contents on their way to the object store."""
+
+    async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
+        """Lease due staged contents (SKIP LOCKED) that are in the database or on this node's disk.
+
+        A lease that ran out is free again: that is how a dead uploader's work is taken over.
+        """
+        ...
+
+    async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
+        """Encoded bytes from the database; None when they are not there (uploaded, purged, on a disk)."""
+        ...
+
+    async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
+        """The objects are durable: mark them and drop the staged frames, in one commit.
+
+        Returns those that were still known; of the others the caller's object is an orphan that has
+        been queued for deletion here.
+        """
+        ...
+
+    async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:
+        """Give a lease back after a failure. Only a permanent failure counts as an attempt."""
+        ...
+
+    async def staging_level(self) -> StagingLevel: ...
+
+    async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
+        """Current whereabouts (primary read), for a reader whose reference has grown stale."""
+        ...
+
+
+class PurgeStore(Protocol):
+    """What the cleaner asks. Every call is one bounded batch and says whether more is left."""
+
+    async def expire(self, older_than: timedelta, limit: int) -> int:
+        """Expunge live messages whose internaldate is older (max_age_restriction); how many."""
+        ...
+
+    async def purge_messages(self, grace: timedelta, limit: int) -> int:
+        """Drop expunged messages, and those of deleted mailboxes and accounts, past the grace period."""
+        ...
+
+    async def purge_contents(self, limit: int) -> int:
+        """Drop contents no message refers to (re-checked under the content's lock, skipping leased
+        ones) and queue their objects for deletion."""
+        ...
+
+    async def doomed(self, limit: int) -> list[tuple[int, str]]:
+        """(id, object key) of objects to delete; deleting twice is harmless as keys are never reused."""
+        ...
+
+    async def forget_doomed(self, ids: Sequence[int]) -> None: ...
+
+    async def purge_delivery_keys(self, limit: int) -> int:
+        """Drop delivery keys older than RETRY_WINDOW."""
+        ...
+
+
+class AccountStore(Protocol):
+    """Accounts and their credentials. Addresses are canonical (``storage.addresses``)."""
+
+    async def login(self, address: str) -> tuple[Credential, str] | None:
+        """The credential of a live account and the account's primary address; one read."""
+        ...
+
+    async def recipient(self, address: str) -> Recipient | None:
+        """One read. None: no live account has that address."""
+        ...
+
+    async def create_account(self, address: str, password_hash: str) -> Account:
+        """With DEFAULT_MAILBOXES, all subscribed, in one commit. Raises AlreadyExists."""
+        ...
+
+    async def accounts(
+        self, domain: str | None = None, *, include_deleted: bool = False
+    ) -> list[Account]: ...
+
+    async def account(self, address: str, *, include_deleted: bool = False) -> Account:
+        """Raises NotFound."""
+        ...
+
+    async def delete_account(self, address: str) -> None:
+        """Soft: addresses stop working, data stays until the purge. Raises NotFound."""
+        ...
+
+    async def restore_account(self, address: str) -> None:
+        """Raises NotFound; AlreadyExists when an address was given to another account meanwhile."""
+        ...
+
+    async def add_credential(self, primary: str, address: str, password_hash: str) -> Credential: ...
+
+    async def delete_credential(self, address: str) -> None:
+        """Raises NotFound; NotPermitted for the primary one."""
+        ...
+
+    async def set_password(self, address: str, password_hash: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    async def make_primary(self, address: str) -> None: ...
+
+    async def upgrade_hash(self, credential: Credential, password_hash: str) -> bool:
+        """Replace the hash if it is still the one in ``credential``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class BlobStore(Protocol):
+    """Encoded bytes by key. Keys are written once and never reused, so every call may be repeated."""
+
+    async def put(self, key: str, frames: Sequence[bytes]) -> None:
+        """Durable when it returns. Raises Unavailable, StagingFull (no space)."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """The whole object. Raises NotFound, Unavailable."""
+        ...
+
+    def stream(self, key: str) -> AsyncIterator[bytes]:
+        """The object in pieces of bounded size, for large ones. Raises as get."""
+        ...
+
+    async def head(self, key: str) -> BlobInfo | None: ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Absent keys are fine."""
+        ...
+
+    def list(self, prefix: str = "") -> AsyncIterator[BlobInfo]: ...
+
+
+class Body(Protocol):
+    """The decoded bytes of a content or message, opened for reading."""
+
+    size_bytes: int
+
+    async def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes start..stop (clamped), checked against the content hash when read as a whole."""
+        ...
+
+    def stream(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The same in pieces of at most 256 KiB."""
+        ...
+
+
+class BodySource(Protocol):
+    """Finds a body wherever it is: memory, local cache, staging, object store (in that order)."""
+
+    async def open(self, ref: ContentRef, prefix: bytes = b"") -> Body:
+        """Raises Unavailable (try later, never an empty body), Corrupt, NotFound."""
+        ...
+
+    def prefetch(self, refs: Sequence[ContentRef]) -> None:
+        """A hint that these will be opened soon, in this order; bounded, best effort."""
+        ...
+
+
+class Spool(Protocol):
+    """Receives a body piecewise: in memory up to 1 MiB, then in an unlinked temporary file."""
+
+    size_bytes: int
+
+    def write(self, data: bytes) -> None:
+        """Raises StagingFull when the disk is full; the spool then only takes close()."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Intake(Protocol):
+    """Turns received bytes into a staged content: hash, scan, encode, and make durable per policy."""
+
+    def spool(self) -> Spool: ...
+
+    async def take(self, spool: Spool) -> StagedContent:
+        """Consumes the spool. Raises StagingFull, Unavailable."""
+        ...
+
+    async def discard(self, staged: StagedContent) -> None:
+        """The append did not happen for certain; only an age-bounded sweep may still be needed."""
+        ...
+
+
+__all__ = [
+    "RETRY_WINDOW",
+    "AccountStore",
+    "BlobInfo",
+    "BlobStore",
+    "Body",
+    "BodySource",
+    "Intake",
+    "MailStore",
+    "MailboxView",
+    "MessageState",
+    "PurgeStore",
+    "Spool",
+    "UploadStore",
+]

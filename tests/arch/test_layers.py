@@ -1,0 +1,130 @@
+"""The layers and purity rules, read from the source with ``ast``: needs nothing installed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("node", "cluster", "tls", "protocols", "storage")
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "node": set(PACKAGES),
+    "protocols": {"protocols", "storage"},
+    "cluster": {"cluster"},
+    "tls": {"tls", "storage"},
+    "storage": {"storage"},
+}
+
+# Pure modules: no I/O, clock or chance. Globs below the root.
+PURE = (
+    "storage/model.py",
+    "storage/errors.py",
+    "storage/api.py",
+    "storage/addresses.py",
+    "storage/mime/*.py",
+    "storage/objects/keys.py",
+    "protocols/errors.py",
+    "protocols/lines.py",
+    "protocols/sasl.py",
+    "protocols/*/machine.py",
+    "protocols/imap/grammar.py",
+    "protocols/imap/seqset.py",
+    "protocols/imap/responses.py",
+    "protocols/imap/items.py",
+    "protocols/imap/searchkeys.py",
+    "protocols/imap/capability.py",
+    "protocols/imap/registry.py",
+    "protocols/imap/view.py",
+    "node/config/*.py",
+    "node/units.py",
+    "tls/bundle.py",
+)
+IMPURE_IMPORTS = {
+    "asyncio",
+    "socket",
+    "ssl",
+    "time",
+    "random",
+    "secrets",
+    "threading",
+    "subprocess",
+    "asyncpg",
+    "obstore",
+}
+# Protocols that may not know each other; they share only what lies beside them.
+INDEPENDENT = ("imap", "pop3", "lmtp", "managesieve")
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def runtime_imports(path: Path) -> list[tuple[int, str]]:
+    """(line, absolute module name) of every import that is executed; TYPE_CHECKING blocks are not."""
+    tree = ast.parse(path.read_text())
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skipped.update(id(inner) for statement in node.body for inner in ast.walk(statement))
+    package = path.relative_to(ROOT).parent.parts
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            found.append((node.lineno, ".".join((*base, *((node.module or "").split("."))))))
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_downwards_only(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] == package
+        for line, name in runtime_imports(path)
+        if name.split(".")[0] in PACKAGES and name.split(".")[0] not in MAY_IMPORT[package]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pure_modules_touch_no_io_clock_or_chance() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for pattern in PURE
+        for path in sorted(ROOT.glob(pattern))
+        for line, name in runtime_imports(path)
+        if name.split(".")[0] in IMPURE_IMPORTS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_protocols_do_not_know_each_other() -> None:
+    wrong = []
+    for path in sources():
+        parts = path.relative_to(ROOT).parts
+        if parts[0] != "protocols" or parts[1] not in INDEPENDENT:
+            continue
+        for line, name in runtime_imports(path):
+            other = name.split(".")[1] if name.startswith("protocols.") else ""
+            if other in INDEPENDENT and other != parts[1]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_protocols_name_no_concrete_store() -> None:
+    concrete = ("storage.postgres", "storage.objects", "storage.memory", "asyncpg", "obstore")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] == "protocols"
+        for line, name in runtime_imports(path)
+        if name.startswith(concrete)
+    ]
+    assert not wrong, "\n".join(wrong)
