@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from node.feed import HostFeed, LocalFeed
+from protocols.ports import MailboxChanged
+from storage.model import AccountId, MailboxId, ModSeq
+
+
+def change(mailbox: int, modseq: int) -> MailboxChanged:
+    return MailboxChanged(AccountId(7), MailboxId(mailbox), ModSeq(modseq))
+
+
+def test_listeners_hear_their_mailbox_only_and_stop_when_unsubscribed() -> None:
+    feed = LocalFeed()
+    heard: list[MailboxChanged] = []
+    unsubscribe = feed.subscribe(MailboxId(1), heard.append)
+    feed.publish(change(1, 5))
+    feed.publish(change(2, 6))
+    unsubscribe()
+    unsubscribe()
+    feed.publish(change(1, 7))
+    assert heard == [change(1, 5)]
+
+
+async def test_changes_reach_other_processes_and_the_dead_are_forgotten(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90) / ("e" * 90)  # far beyond what a socket address holds
+    deep.mkdir(parents=True)
+    feeds = [HostFeed(deep) for _ in range(3)]
+    heard = asyncio.Event()
+    arrived: list[tuple[int, MailboxChanged]] = []
+
+    def listener(n: int) -> None:
+        def hear(got: MailboxChanged) -> None:
+            arrived.append((n, got))
+            if len(arrived) >= 3:
+                heard.set()
+
+        feeds[n].subscribe(MailboxId(1), hear)
+
+    for n, feed in enumerate(feeds):
+        listener(n)
+        feed.start(asyncio.get_running_loop())
+    try:
+        feeds[0].publish(change(1, 9))
+        await asyncio.wait_for(heard.wait(), 5)
+        assert sorted(arrived, key=lambda item: item[0]) == [(n, change(1, 9)) for n in range(3)]
+        # a process that is killed leaves its socket behind
+        feeds[2]._loop = None
+        asyncio.get_running_loop().remove_reader(feeds[2]._socket.fileno())
+        feeds[2]._socket.close()
+        assert len(list(deep.iterdir())) == 3
+        feeds[0].publish(change(1, 10))
+        assert len(list(deep.iterdir())) == 2
+    finally:
+        feeds[0].close()
+        feeds[1].close()
+    assert list(deep.iterdir()) == []
+
+
+async def test_a_full_queue_drops_hints_and_never_blocks(tmp_path: Path) -> None:
+    sender, deaf = HostFeed(tmp_path), HostFeed(tmp_path)
+    try:
+        for n in range(20_000):
+            sender.publish(change(1, n))
+        assert sender.dropped > 0
+    finally:
+        sender.close()
+        deaf.close()
