@@ -77,6 +77,17 @@ class ChangeFeed(Protocol):
         ...
 
 
+# --- maildrop lock ---------------------------------------------------------------------------------
+
+
+class MaildropLock(Protocol):
+    """The exclusive access lock of POP3 (RFC 1939 §4): one session per maildrop."""
+
+    async def acquire(self, account_id: AccountId) -> Callable[[], None] | None:
+        """The release function, harmless when called twice; None while another session holds the lock."""
+        ...
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -116,11 +127,17 @@ class Machine(Protocol):
         ...
 
     def next_event(self) -> object | None:
-        """The next event, or None when more bytes are needed (or while paused, see ``resume``)."""
+        """The next event, or None when more bytes are needed or the machine is paused (after STARTTLS, until
+        the session says that TLS is up)."""
         ...
 
     def data_to_send(self) -> bytes:
         """Takes what has been queued by the session's replies."""
+        ...
+
+    def discard_input(self) -> int:
+        """Forget what was received and not yet consumed; how many bytes. The driver calls it before a TLS
+        handshake: nothing that came in the clear may be executed after it."""
         ...
 
     @property
@@ -170,7 +187,11 @@ class Connection(Protocol):
 
 
 class Session(Protocol):
-    """Runs one event at a time. A handler that need not wait returns None and costs no task."""
+    """Runs one event at a time. A handler that need not wait returns None and costs no task.
+
+    A handler that may queue more than about 64 KiB is a coroutine and drains in between: the driver
+    looks at the transport's buffer only between handlers.
+    """
 
     def on_connect(self) -> Awaitable[None] | None:
         """Greet."""

@@ -109,6 +109,13 @@ class MailStore(Protocol):
         """The mailbox and the state of all its live messages in one consistent read. O(messages)."""
         ...
 
+    async def load_named_view(self, account_id: AccountId, name: str) -> MailboxView:
+        """``load_view`` by name, for a reader that opens a mailbox once and keeps no view (POP3).
+
+        One consistent read, O(messages). Raises NotFound.
+        """
+        ...
+
     async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges:
         """One indexed read, O(changes). Raises NotFound when the mailbox is gone."""
         ...
@@ -157,6 +164,13 @@ class MailStore(Protocol):
         """Remove messages that carry \\Deleted: all of them, or those among ``uids``.
 
         Two-phase: they are recoverable until the purge.
+        """
+        ...
+
+    async def remove(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Expunged:
+        """Expunge exactly these messages, whatever their flags (POP3 QUIT). Uids that are gone are skipped.
+
+        One statement; two-phase like ``expunge``. Raises NotFound when the mailbox is gone.
         """
         ...
 
