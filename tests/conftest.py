@@ -1,0 +1,20 @@
+"""Fixtures of every test. A missing PostgreSQL is announced at the end of the run, with a count."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.postgres import database, pg_database, pg_server, pg_settings
+
+__all__ = ["database", "pg_database", "pg_server", "pg_settings"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", ())
+        if "no PostgreSQL" in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.section("POSTGRESQL DID NOT RUN", sep="!", red=True)
+        terminalreporter.line(f"{len(skipped)} tests that need it were skipped; this run proves little.")

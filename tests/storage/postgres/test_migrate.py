@@ -1,0 +1,60 @@
+"""Migrations on a bare database, by one starter and by several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from storage.postgres.migrate import Migration, MigrationError, migrate, pending, shipped
+from storage.postgres.pool import Database, DatabaseSettings, EndpointSettings
+
+from ...support.postgres import SharedServer
+
+
+@pytest.fixture
+def bare(pg_server: SharedServer) -> Iterator[EndpointSettings]:
+    endpoint = pg_server.new_database(template=None)
+    yield endpoint
+    pg_server.drop_database(endpoint)
+
+
+async def test_several_starters_apply_everything_once(bare: EndpointSettings) -> None:
+    outcomes = await asyncio.gather(*(migrate(bare) for _ in range(4)))
+    labels = [migration.label for migration in shipped()]
+    assert sorted(outcomes) == [[], [], [], labels]
+    assert await migrate(DatabaseSettings(write=bare)) == []
+
+
+async def test_dry_run_changes_nothing(bare: EndpointSettings) -> None:
+    first = await migrate(bare, dry_run=True)
+    assert first == await migrate(bare, dry_run=True) == [migration.label for migration in shipped()]
+
+
+async def test_a_failing_file_leaves_nothing_of_itself(bare: EndpointSettings) -> None:
+    good = Migration(1, "good", "CREATE TABLE good (id int);")
+    bad = Migration(2, "bad", "CREATE TABLE half (id int); SELECT nonsense;")
+    with pytest.raises(MigrationError, match="0002_bad"):
+        await migrate(bare, migrations=[good, bad])
+    database = await Database.open(DatabaseSettings(write=bare))
+    rows = await database.read("SELECT to_regclass('good') AS good, to_regclass('half') AS half")
+    await database.close()
+    assert rows[0]["good"] == "good"
+    assert rows[0]["half"] is None
+
+
+async def test_outside_a_transaction(bare: EndpointSettings) -> None:
+    table = Migration(1, "table", "CREATE TABLE t (id int);")
+    index = Migration(2, "index", "-- no transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (id);\n")
+    assert await migrate(bare, migrations=[table, index]) == ["0001_table", "0002_index"]
+
+
+def test_checksum_and_newer_schema_are_refused() -> None:
+    ours = Migration(1, "one", "SELECT 1;")
+    assert pending([ours], {}) == [ours]
+    assert pending([ours], {1: ("one", ours.checksum)}) == []
+    with pytest.raises(MigrationError, match="differs"):
+        pending([ours], {1: ("one", "other")})
+    with pytest.raises(MigrationError, match="newer"):
+        pending([ours], {1: ("one", ours.checksum), 2: ("two", "x")})
