@@ -1,0 +1,454 @@
+"""The pump between a transport, a machine and a session: the only protocol code that knows asyncio.
+
+Theory: bytes go into the machine; events come out one at a time and are handed to the session. A handler
+that need not wait runs inline and costs no task. A coroutine is run as a task, and pumping goes on when it
+is done; meanwhile input collects in the machine up to a limit, then in the kernel. All output of one turn
+leaves in one write, which is what makes pipelining cheap.
+
+Invariants:
+
+* At most one handler of a session runs at any time; ``on_wake`` and ``on_shutdown`` count as handlers.
+* ``on_close`` is called exactly once, last, after the handler that was running has ended. A handler is not
+  cancelled because the peer vanished: it may be in the middle of a commit. It learns of it from ``drain``
+  (PeerGone), and is cancelled only after ``finish_timeout_s``.
+* While the transport is above its high-water mark no event is handled, so a client that pipelines and never
+  reads holds a bounded amount of our memory, and is aborted after ``write_timeout_s`` without progress.
+* Unknown exceptions of protocol code are caught here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from .connections import LiveConnections
+from .errors import PeerGone
+from .ports import Machine, Peer, Session, SessionFactory
+
+log = logging.getLogger("sora.driver")
+
+EVENTS_PER_TURN = 128  # then other connections get their turn
+EVENTS_PER_FLUSH = 32  # bounds the output that inline handlers queue before the transport may object
+
+
+class LineConnection(asyncio.Protocol):
+    """One connection; the protocol object for ``loop.create_server``, and the session's ``Connection``.
+
+    ``tls_context`` is asked at each STARTTLS. A listener that has read bytes before it knew what to do with
+    the connection calls ``connection_made`` and ``data_received`` itself; ``peer`` overrides the transport's
+    idea of the addresses then.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_factory",
+        "_idle_timeout_s",
+        "_is_eof",
+        "_is_finished",
+        "_is_lost",
+        "_is_pumping",
+        "_is_reading_paused",
+        "_is_scheduled",
+        "_is_writing_paused",
+        "_live",
+        "_machine",
+        "_session",
+        "_stalled_at",
+        "_stalled_bytes",
+        "_task",
+        "_tls_context",
+        "_touched_at",
+        "_transport",
+        "_wants_shutdown",
+        "_wants_wake",
+        "closing",
+        "has_tls",
+        "peer",
+        "session_id",
+        "wheel_slot",
+    )
+
+    _transport: asyncio.Transport
+    _machine: Machine
+    _session: Session
+    peer: Peer
+    session_id: str
+
+    def __init__(
+        self,
+        factory: SessionFactory,
+        live: LiveConnections,
+        *,
+        tls_context: Callable[[], ssl.SSLContext | None] = lambda: None,
+        peer: Peer | None = None,
+    ) -> None:
+        self._factory = factory
+        self._live = live
+        self._tls_context = tls_context
+        if peer is not None:
+            self.peer = peer
+        self.wheel_slot = 0
+        self.has_tls = self.closing = False
+        self._is_eof = self._is_lost = self._is_finished = False
+        self._is_pumping = self._is_scheduled = False
+        self._is_reading_paused = self._is_writing_paused = False
+        self._wants_wake = self._wants_shutdown = False
+        self._task: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._idle_timeout_s: float | None = None
+        self._touched_at = self._stalled_at = 0.0
+        self._stalled_bytes = 0
+
+    # --- what the transport calls ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(self._live.limits.write_high_bytes)
+        self.has_tls = transport.get_extra_info("ssl_object") is not None
+        if not hasattr(self, "peer"):
+            self.peer = _peer_of(transport)
+        self._touched_at = self._live.wheel.now
+        self.session_id = self._live.add(self)
+        try:
+            self._machine, self._session = self._factory(self)
+        except Exception:
+            # no session yet that could say anything
+            log.exception("session=%s: no session could be made", self.session_id)
+            self._live.counts.bugs += 1
+            self._is_finished = True
+            self._live.discard(self)
+            self.abort()
+            return
+        self._guarded(self._session.on_connect)
+        self._turn()
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        self._touched_at = self._live.wheel.now
+        self._take(data)
+
+    def eof_received(self) -> bool:
+        """The peer may half-close after its last command and still wants the replies."""
+        if not self.closing:
+            self._is_eof = True
+            self._take(b"")
+        # TLS has no half-close that a transport would let us use.
+        return not self.has_tls and not self.closing
+
+    def _take(self, data: bytes) -> None:
+        try:
+            self._machine.receive_data(data)
+        except Exception as error:
+            self._failed(error)
+            return
+        if self._task is None:
+            self._turn()
+        else:
+            self._steer_reading()
+
+    def pause_writing(self) -> None:
+        self._is_writing_paused = True
+        self._note_stall(self._live.limits.write_timeout_s)
+
+    def resume_writing(self) -> None:
+        self._is_writing_paused = False
+        self._touched_at = self._live.wheel.now
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._schedule_turn()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = self.closing = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._task is None:
+            self._finish()
+        else:
+            self._stalled_at = self._live.wheel.now
+            self._live.wheel.schedule(self, self._stalled_at + self._live.limits.finish_timeout_s)
+
+    # --- what the session calls --------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand the machine's queued output to the transport now."""
+        data = self._machine.data_to_send()
+        if data and not self.closing and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Flush, then write these bytes as they are; ``drain`` after every 256 KiB or so."""
+        self.flush()
+        if data and not self.closing and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Flush, then wait while the transport is above its high-water mark. Raises PeerGone."""
+        self.flush()
+        while self._is_writing_paused and not self._is_lost:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+        if self._is_lost or self._transport.is_closing():
+            raise PeerGone
+
+    async def start_tls(self) -> None:
+        """Flush, drop what arrived early (and count it), shake hands. Raises PeerGone.
+
+        Reading is paused before the reply to STARTTLS leaves, so whatever the machine holds by then came
+        too early, and whatever comes later goes to the TLS layer.
+        """
+        context = self._tls_context()
+        if context is None:
+            raise RuntimeError("STARTTLS was offered without a TLS context")
+        self._transport.pause_reading()
+        self._live.counts.early_bytes_dropped += self._machine.discard_input()
+        self.flush()
+        self._is_reading_paused = False
+        try:
+            transport = await self._loop.start_tls(
+                self._transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._live.limits.tls_handshake_timeout_s,
+            )
+        except (OSError, ssl.SSLError) as error:  # both include the time-out and a peer that went away
+            self.abort()
+            raise PeerGone from error
+        if transport is None or self._is_lost:
+            self.abort()
+            raise PeerGone
+        self._transport = transport
+        self._transport.set_write_buffer_limits(self._live.limits.write_high_bytes)
+        self._touched_at = self._live.wheel.now
+        self.has_tls = True
+
+    def close(self) -> None:
+        """Flush and close; input that is still buffered is forgotten."""
+        if self.closing:
+            return
+        self.flush()
+        self.closing = True
+        self._note_stall(self._live.limits.close_timeout_s)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close without waiting for output to leave."""
+        self.closing = True
+        self._transport.abort()
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Idle time after which the session's ``on_timeout`` is called; restarts with every read.
+
+        Time that a handler takes, and time in which the peer does not read, is not idle time.
+        """
+        self._idle_timeout_s = seconds
+        if seconds is not None:
+            self._live.wheel.schedule(self, self._touched_at + seconds)
+
+    def wake(self) -> None:
+        """Ask for ``session.on_wake`` between commands; many calls before it runs count as one."""
+        if not self._wants_wake and not self.closing:
+            self._wants_wake = True
+            self._schedule_turn()
+
+    # --- what the registry calls -------------------------------------------------------------------
+
+    def request_shutdown(self) -> None:
+        """Have ``session.on_shutdown`` called between commands, then close."""
+        self._wants_shutdown = True
+        self._schedule_turn()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler runs or a turn is due."""
+        return self._task is not None or self._is_scheduled
+
+    # --- the pump ----------------------------------------------------------------------------------
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def _schedule_turn(self) -> None:
+        if self._task is None and not self._is_scheduled and not self._is_pumping:
+            self._is_scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+
+    def _scheduled_turn(self) -> None:
+        self._is_scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
+        """Run what runs without waiting, then hand over all output at once."""
+        if self._is_pumping or self._task is not None or self._is_lost:
+            return
+        self._is_pumping = True
+        try:
+            if self._wants_shutdown and not self.closing:
+                self._session.on_shutdown()
+                self.close()
+            is_unfinished = self._pump()
+            self.flush()
+        except Exception as error:
+            is_unfinished = False
+            self._failed(error)
+        finally:
+            self._is_pumping = False
+        if is_unfinished:
+            self._schedule_turn()
+        self._steer_reading()
+
+    def _pump(self) -> bool:
+        """Handle events until there are none, one has to wait, or the turn is used up; whether it was."""
+        handled = 0
+        while self._task is None and not (self.closing or self._is_writing_paused):
+            if self._wants_wake:
+                self._wants_wake = False
+                self._run(self._session.on_wake())
+                continue
+            if handled == EVENTS_PER_TURN:
+                return True
+            event = self._machine.next_event()
+            if event is None:
+                if self._is_eof:
+                    self.close()
+                return False
+            self._run(self._session.handle(event))
+            handled += 1
+            if handled % EVENTS_PER_FLUSH == 0:
+                self.flush()
+        return False
+
+    def _run(self, waiting: Awaitable[None] | None) -> None:
+        if waiting is not None:
+            self._task = asyncio.ensure_future(waiting)
+            self._task.add_done_callback(self._handler_ended)
+
+    def _handler_ended(self, task: asyncio.Future[None]) -> None:
+        self._task = None
+        self._touched_at = self._live.wheel.now
+        if task.cancelled():
+            self.abort()
+        elif (error := task.exception()) is not None:
+            self._failed(error)
+        if self._is_lost:
+            self._finish()
+        else:
+            self._turn()
+
+    def _guarded(self, call: Callable[[], Awaitable[None] | None]) -> None:
+        """Call into the session from outside a turn."""
+        try:
+            self._run(call())
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """A handler ended with an exception: say so in the protocol's words, log it, close."""
+        if isinstance(error, PeerGone) or not isinstance(error, Exception):
+            # KeyboardInterrupt and its like: the loop has raised it already
+            self.abort()
+            return
+        self._live.counts.bugs += 1
+        log.error("session=%s: unexpected %s", self.session_id, type(error).__name__, exc_info=error)
+        if not self.closing:
+            try:
+                self._session.on_bug(error)
+                self.close()
+            except Exception:
+                log.exception("session=%s: the bug could not be reported", self.session_id)
+                self.abort()
+
+    def _steer_reading(self) -> None:
+        if self.closing or self._is_eof:
+            return
+        is_waiting = self._task is not None or self._is_writing_paused or self._is_scheduled
+        is_full = is_waiting and self._machine.buffered_bytes > self._live.limits.read_limit_bytes
+        if is_full != self._is_reading_paused:
+            self._is_reading_paused = is_full
+            if is_full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _finish(self) -> None:
+        if self._is_finished:
+            return
+        self._is_finished = True
+        self._live.wheel.cancel(self)
+        closing: Awaitable[None] | None = None
+        try:
+            closing = self._session.on_close()
+        except Exception:
+            self._live.counts.bugs += 1
+            log.exception("session=%s: closing it failed", self.session_id)
+        self._live.discard(self, closing)
+
+    # --- deadlines ---------------------------------------------------------------------------------
+
+    def _note_stall(self, timeout_s: float) -> None:
+        """From now on the peer has to take bytes."""
+        self._stalled_at = self._live.wheel.now
+        self._stalled_bytes = self._transport.get_write_buffer_size()
+        self._live.wheel.schedule(self, self._stalled_at + timeout_s)
+
+    def on_due(self, now: float) -> float | None:
+        """The wheel's question (``deadlines.Timed``)."""
+        if self._is_lost:
+            return self._cancel_late_handler(now)
+        if self.closing or self._is_writing_paused:
+            return self._abort_stalled(now)
+        if self._idle_timeout_s is None:
+            return None
+        if self._task is not None:
+            return now + self._idle_timeout_s
+        due = self._touched_at + self._idle_timeout_s
+        if due > now:
+            return due
+        self._touched_at = now
+        self._guarded(self._tell_timeout)
+        return None if self._idle_timeout_s is None else now + self._idle_timeout_s
+
+    def _tell_timeout(self) -> None:
+        self._session.on_timeout()
+        self.flush()
+
+    def _cancel_late_handler(self, now: float) -> float | None:
+        due = self._stalled_at + self._live.limits.finish_timeout_s
+        if self._task is None or due > now:
+            return due if self._task is not None else None
+        log.warning("session=%s: cancelling a handler that outlived its peer", self.session_id)
+        self._task.cancel()
+        return None
+
+    def _abort_stalled(self, now: float) -> float | None:
+        limits = self._live.limits
+        due = self._stalled_at + (limits.close_timeout_s if self.closing else limits.write_timeout_s)
+        if due > now:
+            return due
+        left = self._transport.get_write_buffer_size()
+        if left < self._stalled_bytes:
+            self._stalled_at, self._stalled_bytes = now, left
+            return now + (limits.close_timeout_s if self.closing else limits.write_timeout_s)
+        self._live.counts.stalled += 1
+        self.abort()
+        return None
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """Addresses of a TCP transport; those of a Unix socket are empty."""
+
+    def pair(key: str) -> tuple[str, int]:
+        name: Any = transport.get_extra_info(key)
+        return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else ("", 0)
+
+    return Peer(*pair("peername"), *pair("sockname"))
