@@ -14,7 +14,7 @@ from protocols.imap.seqset import SAVED, SeqSet, UidSet
 from storage.model import Flags, SystemFlag
 
 GOOD = [
-    ("atom", b"abc)", b"abc"),
+    ("atom", b"abc", b"abc"),
     ("keyword", b"Body.Peek", b"BODY.PEEK"),
     ("astring", b"a]b", b"a]b"),
     ("astring", rb'"a \"b\" \\c"', rb'a "b" \c'),
@@ -52,13 +52,13 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("method", "data", "value"), GOOD)
-@pytest.mark.parametrize("tail", [b"", b" rest", b")"])
+@pytest.mark.parametrize("tail", [b"", b" (rest", b")"])
 def test_token_is_taken_and_nothing_behind_it(method: str, data: bytes, value: object, tail: bytes) -> None:
-    if data == b"abc)" or rb"\Deleted" in data:  # the token goes on after a space
+    if rb"\Deleted" in data:  # flags without parentheses go on after a space
         tail = b")"
     cursor = Cursor(data + tail)
     assert getattr(cursor, method)() == value
-    assert cursor.data[cursor.position :] in (tail, b")")
+    assert cursor.data[cursor.position :] == tail
 
 
 BAD = [
