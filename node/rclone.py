@@ -56,7 +56,7 @@ class RcloneServer:
             self._process = subprocess.Popen(
                 [
                     *(str(find_rclone()), "serve", "s3", "--addr", f"127.0.0.1:{self.port}"),
-                    *("--vfs-cache-mode", "off", "--dir-cache-time", "0s", str(self.directory)),
+                    *("--vfs-cache-mode", "off", str(self.directory)),
                 ],
                 env=environment,
                 stdin=subprocess.DEVNULL,

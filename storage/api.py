@@ -24,6 +24,8 @@ from .model import (
     Account,
     AccountId,
     Appended,
+    Content,
+    ContentHash,
     ContentId,
     ContentRef,
     Copied,
@@ -239,6 +241,33 @@ class UploadStore(Protocol):
         """Current whereabouts (primary read), for a reader whose reference has grown stale."""
         ...
 
+    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
+        """Those of which a content that is not stored yet has its body on this node's disk (primary
+        read); the files of the others are nobody's."""
+        ...
+
+
+class Staging(Protocol):
+    """The landing zone of bodies on their way to the object store."""
+
+    async def put(self, content: Content, frames: Sequence[bytes]) -> StagedContent:
+        """Make ready for the append. Raises StagingFull, Unavailable."""
+        ...
+
+    async def get(self, ref: ContentRef) -> list[bytes] | None:
+        """Encoded bytes in pieces; None when this staging does not have them. Raises Unavailable."""
+        ...
+
+    async def pending(self) -> list[ContentHash]:
+        """Bodies found here that no append can be about to refer to any more: old enough to be asked
+        about with ``still_staged``. Empty where the database keeps the books."""
+        ...
+
+    async def remove(self, content_hash: ContentHash) -> bool:
+        """The body is in the object store, or nobody's. False: it may be in use by a delivery right now
+        and was kept; ask again later."""
+        ...
+
 
 class PurgeStore(Protocol):
     """What the cleaner asks. Every call is one bounded batch and says whether more is left."""
@@ -411,5 +440,6 @@ __all__ = [
     "MessageState",
     "PurgeStore",
     "Spool",
+    "Staging",
     "UploadStore",
 ]

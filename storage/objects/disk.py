@@ -1,0 +1,146 @@
+"""The file operations that durability rests on, in one place.
+
+Everything in ``storage`` that must survive a crash goes through a ``Disk``; tests hand in one that
+fails or dies at its n-th operation. All methods block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from storage.errors import NotFound, StagingFull, StorageError, Unavailable
+
+T = TypeVar("T")
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def storage_error(error: OSError, doing: str) -> StorageError:
+    """The one mapping from what the operating system says."""
+    if error.errno in _NO_ROOM:
+        return StagingFull(f"no room while {doing}: {error.strerror}")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"absent while {doing}: {error.filename}")
+    return Unavailable(f"{doing} failed: {error}")
+
+
+async def in_thread(work: Callable[[], T], doing: str) -> T:
+    """Blocking file work off the loop; OSError becomes a StorageError that says what was being done."""
+    try:
+        return await asyncio.to_thread(work)
+    except OSError as error:
+        raise storage_error(error, doing) from error
+
+
+class Disk:
+    """The real one: thin over ``os``."""
+
+    def __init__(self) -> None:
+        self.synced_dirs: set[Path] = set()  # whose entry in the parent this process has made durable
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def fsync_dir(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def mkdir(self, path: Path) -> None:
+        os.mkdir(path, 0o700)
+
+    def read(self, path: Path) -> bytes:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+
+
+def make_dirs(disk: Disk, path: Path) -> None:
+    """Create ``path`` and missing parents so that they survive a crash.
+
+    A directory that another process has just made may not be durable yet, so each is synced once a
+    process, whoever made it; only existing parents of the first call are trusted.
+    """
+    if path in disk.synced_dirs:
+        return
+    if not path.parent.is_dir():
+        make_dirs(disk, path.parent)
+    with contextlib.suppress(FileExistsError):
+        disk.mkdir(path)
+    disk.fsync_dir(path.parent)
+    disk.synced_dirs.add(path)
+
+
+def temporary_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+
+
+def write_file(disk: Disk, path: Path, pieces: Sequence[bytes], *, durable: bool) -> None:
+    fd = disk.create(path)
+    try:
+        for piece in pieces:
+            disk.write(fd, piece)
+        if durable:
+            disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = True) -> None:
+    """Put a file in its place at once, or not at all; parents are made.
+
+    With ``durable`` it survives a crash once this returns. Raises OSError; a temporary file is left
+    only by a crash.
+    """
+    if durable:
+        make_dirs(disk, target.parent)
+    else:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = temporary_name(target)
+    try:
+        write_file(disk, temporary, pieces, durable=durable)
+        disk.rename(temporary, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(temporary)
+        raise
+    if durable:
+        disk.fsync_dir(target.parent)
+
+
+def remove(disk: Disk, path: Path) -> bool:
+    """Whether it was there. Raises OSError."""
+    try:
+        disk.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""One behaviour for every BlobStore: memory, a directory, and S3 against a real server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from node.rclone import RcloneServer
+from storage.api import BlobStore
+from storage.errors import NotFound, Unavailable
+from storage.memory.blobs import MemoryBlobStore
+from storage.model import ContentHash, ContentId
+from storage.objects.codec import FRAME_BYTES
+from storage.objects.fs import FileBlobStore
+from storage.objects.keys import object_key
+from storage.objects.s3 import BucketUnusable, S3BlobStore, S3Config
+
+ACCESS, SECRET = "SORATESTACCESSKEY001", "sora-test-secret-key-0123456789abcdef"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def s3_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RcloneServer]:
+    server = RcloneServer(tmp_path_factory.mktemp("s3") / "objects", free_port(), ACCESS, SECRET)
+    await server.start("mail")
+    yield server
+    await server.stop()
+
+
+def s3_config(server: RcloneServer, bucket: str = "mail", secret: str = SECRET) -> S3Config:
+    return S3Config(f"127.0.0.1:{server.port}", bucket, ACCESS, secret, use_tls=False, timeout_s=10)
+
+
+@pytest.fixture(params=["memory", "directory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    if request.param == "memory":
+        return MemoryBlobStore()
+    if request.param == "directory":
+        return FileBlobStore(tmp_path / "objects")
+    return S3BlobStore(s3_config(request.getfixturevalue("s3_server")))
+
+
+def key_of(number: int) -> str:
+    return object_key(ContentHash(bytes([number]) * 32), ContentId(1_000_000 + number))
+
+
+async def test_what_was_put_is_read_back(store: BlobStore) -> None:
+    await store.put(key_of(1), [b"one", b"\x00\xff", b"two"])
+    assert await store.get(key_of(1)) == b"one\x00\xfftwo"
+    assert b"".join([piece async for piece in store.stream(key_of(1))]) == b"one\x00\xfftwo"
+
+
+async def test_head_tells_the_size(store: BlobStore) -> None:
+    assert await store.head(key_of(2)) is None
+    await store.put(key_of(2), [b"x" * 1234])
+    info = await store.head(key_of(2))
+    assert info is not None
+    assert (info.key, info.size_bytes) == (key_of(2), 1234)
+    assert info.modified_at.tzinfo is not None
+
+
+async def test_a_put_may_be_repeated(store: BlobStore) -> None:
+    for _ in range(2):
+        await store.put(key_of(3), [b"same"])
+    assert await store.get(key_of(3)) == b"same"
+
+
+async def test_absent_object_is_not_found(store: BlobStore) -> None:
+    with pytest.raises(NotFound):
+        await store.get(key_of(4))
+    with pytest.raises(NotFound):
+        [piece async for piece in store.stream(key_of(4))]
+
+
+async def test_delete_is_repeatable_and_takes_absent_keys(store: BlobStore) -> None:
+    await store.put(key_of(5), [b"gone"])
+    await store.put(key_of(6), [b"stays"])
+    for _ in range(2):
+        await store.delete([key_of(5), key_of(7)])
+    assert await store.head(key_of(5)) is None
+    assert await store.get(key_of(6)) == b"stays"
+    await store.delete([])
+
+
+async def test_list_is_by_path_prefix(store: BlobStore) -> None:
+    for number in (0x21, 0x22, 0x23):
+        await store.put(key_of(number), [b"x" * number])
+    found = {info.key: info.size_bytes async for info in store.list("bodies/22")}
+    assert found == {key_of(0x22): 0x22}
+    every = {info.key async for info in store.list("bodies")}
+    assert every >= {key_of(0x21), key_of(0x22), key_of(0x23)}
+    assert [info async for info in store.list("nothing/here")] == []
+
+
+async def test_large_object_streams_in_pieces(store: BlobStore) -> None:
+    frames = [bytes([n]) * FRAME_BYTES for n in range(24)]  # above any multipart threshold
+    await store.put(key_of(8), frames)
+    pieces = [piece async for piece in store.stream(key_of(8))]
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) <= 2 * FRAME_BYTES
+    assert b"".join(pieces) == b"".join(frames)
+
+
+async def test_directory_store_finds_no_key_outside_itself(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    store = FileBlobStore(tmp_path / "objects")
+    for key in ("../secret", "a/../../secret", "/etc/passwd", "", "a//b", ".hidden", "nul\0byte"):
+        with pytest.raises(NotFound):
+            await store.get(key)
+
+
+async def test_directory_store_lists_no_half_written_files(tmp_path: Path) -> None:
+    store = FileBlobStore(tmp_path / "objects")
+    await store.put(key_of(9), [b"whole"])
+    (tmp_path / "objects" / key_of(9)).with_name(".torn.tmp").write_bytes(b"ha")
+    assert [info.key async for info in store.list()] == [key_of(9)]
+
+
+async def test_check_names_a_missing_bucket_and_the_cure(s3_server: RcloneServer) -> None:
+    await S3BlobStore(s3_config(s3_server)).check()
+    with pytest.raises(BucketUnusable, match=r"'nowhere'.*does not exist: create it"):
+        await S3BlobStore(s3_config(s3_server, bucket="nowhere")).check()
+
+
+async def test_wrong_secret_is_refused_and_transient(s3_server: RcloneServer) -> None:
+    store = S3BlobStore(s3_config(s3_server, secret="not-the-secret-of-this-server-000000"))
+    with pytest.raises(BucketUnusable, match=r"s3\.secret_key"):
+        await store.check()
+    with pytest.raises(Unavailable):
+        await store.put(key_of(10), [b"x"])
+
+
+async def test_environment_cannot_change_the_credentials(
+    s3_server: RcloneServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "stray")
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+    await S3BlobStore(s3_config(s3_server)).check()
+
+
+async def test_endpoint_that_does_not_answer_is_unavailable() -> None:
+    config = S3Config(f"http://127.0.0.1:{free_port()}", "mail", ACCESS, SECRET, timeout_s=1)
+    with pytest.raises(Unavailable):
+        await S3BlobStore(config).get(key_of(11))
+
+
+def test_secret_is_not_shown() -> None:
+    assert SECRET not in repr(S3Config("host", "mail", ACCESS, SECRET))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "use_tls", "url"),
+    [
+        ("s3.example.com", True, "https://s3.example.com"),
+        ("s3.example.com:9000", False, "http://s3.example.com:9000"),
+        ("http://s3.example.com/", True, "http://s3.example.com"),
+    ],
+)
+def test_scheme_of_the_endpoint(endpoint: str, use_tls: bool, url: str) -> None:
+    assert S3Config(endpoint, "mail", ACCESS, SECRET, use_tls=use_tls).url == url
