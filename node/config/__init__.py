@@ -1,0 +1,46 @@
+"""The configuration file as typed, frozen data.
+
+Read ``model`` for the tree and ``option`` for how its fields are at the same time the table of options.
+"""
+
+from __future__ import annotations
+
+from .model import Config
+from .option import every_row
+from .problem import Loaded, Problem
+from .secret import Secret
+from .server import Server
+from .serverparts import AuthRateLimit, ClientFilter, Limits, LookupCache, Prelookup, ProxyProtocol, Timeouts
+from .services import AdminCli, Cluster, Logging, Metadata, Relay, RelayQueue, SharedMailboxes, Sieve, Tls
+from .storage import S3, Cleanup, Database, Endpoint, LocalCache, Uploader
+
+__all__ = [
+    "S3",
+    "AdminCli",
+    "AuthRateLimit",
+    "Cleanup",
+    "ClientFilter",
+    "Cluster",
+    "Config",
+    "Database",
+    "Endpoint",
+    "Limits",
+    "Loaded",
+    "LocalCache",
+    "Logging",
+    "LookupCache",
+    "Metadata",
+    "Prelookup",
+    "Problem",
+    "ProxyProtocol",
+    "Relay",
+    "RelayQueue",
+    "Secret",
+    "Server",
+    "SharedMailboxes",
+    "Sieve",
+    "Timeouts",
+    "Tls",
+    "Uploader",
+    "every_row",
+]
