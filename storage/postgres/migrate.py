@@ -113,7 +113,7 @@ async def migrate(
 async def _migrate(connection: Connection, migrations: Sequence[Migration], *, dry_run: bool) -> list[str]:
     if dry_run:
         return [migration.label for migration in pending(migrations, await _applied(connection))]
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", ADVISORY_LOCK):  # noqa: ASYNC110
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", ADVISORY_LOCK):
         await asyncio.sleep(LOCK_POLL_S)  # polled: a waiting statement would block concurrent index builds
     await connection.execute(_CREATE_LOG)
     todo = pending(migrations, await _applied(connection))

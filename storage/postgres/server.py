@@ -179,7 +179,7 @@ class LocalServer:
         if await self._adopt():
             return
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, once
+            self._child = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -327,7 +327,7 @@ class LocalServer:
     async def _wait_until_ready(self) -> None:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                while not await self._answers():  # noqa: ASYNC110
+                while not await self._answers():
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             await self.stop()
