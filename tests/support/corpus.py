@@ -6,8 +6,35 @@ import base64
 import random
 from collections.abc import Iterator
 
-WORDS = tuple(
-    ["invoice", "meeting", "project", "the", "and", "of", "to", "in", "for", "with", "budget", "quarterly", "report", "please", "find", "attached", "regards", "tomorrow", "delivery", "customer", "schedule", "review", "update", "server", "mail", "cluster", "storage", "lunch"]
+WORDS = (
+    "invoice",
+    "meeting",
+    "project",
+    "the",
+    "and",
+    "of",
+    "to",
+    "in",
+    "for",
+    "with",
+    "budget",
+    "quarterly",
+    "report",
+    "please",
+    "find",
+    "attached",
+    "regards",
+    "tomorrow",
+    "delivery",
+    "customer",
+    "schedule",
+    "review",
+    "update",
+    "server",
+    "mail",
+    "cluster",
+    "storage",
+    "lunch",
 )
 NAMES = ("Ann Example", "Bob Tester", "Żółta Łódź", "山田太郎", "O'Brien, Pat", "Dr. Q. Public")
 
