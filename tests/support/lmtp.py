@@ -47,6 +47,7 @@ class LmtpClient:
         accepted = [await self.reply() for _ in recipients]
         data = await self.reply()
         if data[0] != 354:
+            await self.command(b"RSET")
             return [data if code == 250 else (code, text) for code, text in accepted]
         stuffed = message.replace(b"\r\n.", b"\r\n..")
         if stuffed.startswith(b"."):
