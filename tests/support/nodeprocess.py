@@ -1,0 +1,136 @@
+"""A whole node as a user starts it: ``sora-node quickstart`` in a process of its own, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STOP_WITHIN_S = 30
+
+
+def public_directory(prefix: str) -> Path:
+    """A fresh directory that PostgreSQL's unprivileged account may enter (pytest's own is closed to it)."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory.chmod(0o755)
+    return directory
+
+
+@dataclass
+class NodeProcess:
+    """Use as a context manager: the node is stopped and its directory removed at the end."""
+
+    arguments: tuple[str, ...] = ()
+    directory: Path = field(default_factory=lambda: public_directory("sora-node-"))
+    ready: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> NodeProcess:
+        """Returns when the node says that it is ready. The data directory of an earlier start is kept."""
+        command = [
+            *(sys.executable, "-m", "node", "quickstart", "--data-dir", str(self.directory / "data")),
+            *("--ports", "auto", "--json", *self.arguments),
+        ]
+        with (self.directory / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise RuntimeError(f"the node did not start:\n{(self.directory / 'node.log').read_text()}")
+        self.ready = json.loads(line)
+        return self
+
+    def stop(self) -> int:
+        """As Ctrl-C does; answers the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(STOP_WITHIN_S)
+        self._forget()
+        return status
+
+    def kill(self, *, children: bool = True) -> None:
+        """kill -9, by default of PostgreSQL and rclone too."""
+        assert self.process is not None
+        pids = [self.process.pid, *(self.children() if children else ())]
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+        self._forget()
+
+    def children(self) -> list[int]:
+        """All descendants of the node."""
+        assert self.process is not None
+        found, queue = [], [self.process.pid]
+        while queue:
+            parent = queue.pop()
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
+                pids = [int(pid) for pid in task.read_text().split()]
+                found += pids
+                queue += pids
+        return found
+
+    def port(self, name: str) -> int:
+        return int(self.ready["servers"][name].rpartition(":")[2])
+
+    @property
+    def address(self) -> str:
+        return str(self.ready["account"]["address"])
+
+    @property
+    def password(self) -> str:
+        return str(self.ready["account"]["password"])
+
+    @property
+    def certificate(self) -> Path:
+        return Path(self.ready["certificate"])
+
+    @property
+    def config(self) -> Path:
+        return Path(self.ready["config"])
+
+    def admin(self, *arguments: str, check: bool = True) -> str:
+        """Run ``sora-admin``; answers what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "node.admin", "--config", str(self.config), *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"sora-admin {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def _forget(self) -> None:
+        assert self.process is not None
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+
+    def __enter__(self) -> NodeProcess:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None:
+            if error is None:
+                self.stop()
+            else:
+                self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
