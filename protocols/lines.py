@@ -1,0 +1,164 @@
+"""Receive buffer of the line protocols: CRLF lines, counted octets, dot-stuffed data; and the way back.
+
+Invariants:
+
+* Only CRLF ends a line. A bare CR or LF is data of the line it stands in, so two programs that read the
+  same bytes cannot disagree on where a command, or a message, ends.
+* Nothing is scanned twice, and taking a line moves no bytes: the cost is linear, however the bytes arrive.
+* A line over its limit is dropped while it arrives and reported once, when its end has come.
+"""
+
+from __future__ import annotations
+
+import enum
+
+_COMPACT_BYTES = 16 * 1024  # consumed bytes in front of the buffer that are worth a move
+
+
+class Oversized(enum.Enum):
+    """Marks the place of a line that was longer than its limit."""
+
+    LINE = "line"
+
+
+class LineBuffer:
+    """Bytes received and not yet consumed. ``max_line_bytes`` counts without the CRLF."""
+
+    __slots__ = ("_at_line_start", "_data", "_is_skipping", "_scanned", "_start", "max_line_bytes")
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self.max_line_bytes = max_line_bytes
+        self._data = bytearray()
+        self._start = 0  # consumed before this
+        self._scanned = 0  # no CRLF begins before this
+        self._is_skipping = False
+        self._at_line_start = True  # of dotted data
+
+    def __len__(self) -> int:
+        return len(self._data) - self._start
+
+    def feed(self, data: bytes) -> None:
+        self._data += data
+
+    def clear(self) -> int:
+        """Forget everything, a half-read line included; how many bytes were dropped."""
+        dropped = len(self)
+        self._data.clear()
+        self._start = self._scanned = 0
+        self._is_skipping = False
+        return dropped
+
+    # --- lines ---
+
+    def next_line(self) -> bytes | Oversized | None:
+        """The next line without its CRLF; None when it is not complete yet."""
+        end = self._data.find(b"\r\n", max(self._start, self._scanned))
+        if end < 0:
+            self._await_line_end()
+            return None
+        start, was_skipping = self._start, self._is_skipping
+        self._is_skipping = False
+        line = None
+        if not was_skipping and end - start <= self.max_line_bytes:
+            line = bytes(self._data[start:end])
+        self._consume(end + 2)
+        return Oversized.LINE if line is None else line
+
+    def _await_line_end(self) -> None:
+        if self._is_skipping or len(self) > self.max_line_bytes + 1:
+            self._is_skipping = True
+            ends_in_cr = self._data.endswith(b"\r")
+            self._data[:] = b"\r" if ends_in_cr else b""
+            self._start = 0
+        self._scanned = max(self._start, len(self._data) - 1)
+
+    # --- counted octets ---
+
+    def take(self, limit: int) -> bytes:
+        """Up to ``limit`` octets, whatever they are; empty when there are none."""
+        end = min(len(self._data), self._start + limit)
+        octets = bytes(memoryview(self._data)[self._start : end])
+        self._consume(end)
+        return octets
+
+    def skip(self, limit: int) -> int:
+        """Drop up to ``limit`` octets; how many."""
+        end = min(len(self._data), self._start + limit)
+        dropped = end - self._start
+        self._consume(end)
+        return dropped
+
+    # --- dot-stuffed data (RFC 5321 §4.5.2) ---
+
+    def start_dotted(self) -> None:
+        """The next byte begins the first line of dot-stuffed data."""
+        self._at_line_start = True
+
+    def take_dotted(self) -> tuple[bytes, bool]:
+        """What has arrived of the data, unstuffed, and whether its end has been reached.
+
+        Only CRLF . CRLF ends it (or . CRLF right at the start). Every other dot at the start of a line
+        loses one dot; a dot behind a bare LF is not at the start of a line.
+        """
+        data, pieces = self._data, list[bytes]()
+        position, size = self._start, len(self._data)
+        while position < size:
+            if self._at_line_start and data[position] == 0x2E:
+                after = data[position + 1 : position + 3]
+                if after == b"\r\n":
+                    self._consume(position + 3)
+                    return b"".join(pieces), True
+                if after in (b"", b"\r") and position + 1 + len(after) == size:
+                    break  # the next bytes decide
+                position += 1
+            end = data.find(b"\r\n.", position)
+            if end >= 0:
+                end += 2
+                self._at_line_start = True
+            else:
+                self._at_line_start = data.endswith(b"\r\n", position)
+                # a CR at the very end may begin a CRLF
+                end = size - 1 if data.endswith(b"\r", position) else size
+            pieces.append(bytes(memoryview(data)[position:end]))
+            if end == position:
+                break
+            position = end
+        self._consume(position)
+        return b"".join(pieces), False
+
+    def _consume(self, end: int) -> None:
+        if end == len(self._data):
+            self._data.clear()
+            self._start = self._scanned = 0
+            return
+        self._start = self._scanned = end
+        if end > _COMPACT_BYTES and end * 2 > len(self._data):
+            del self._data[:end]
+            self._start = self._scanned = 0
+
+
+class DotStuffer:
+    """Outgoing data: doubles dots at the start of lines, in pieces of any size.
+
+    The octets are those of the message, bare CR and LF included; what is added is a second dot after
+    CRLF (RFC 1939 §3) and, where the message does not end in CRLF, one CRLF before the final dot.
+    """
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"  # the last two octets sent
+
+    def feed(self, piece: bytes) -> bytes:
+        if not piece:
+            return b""
+        stuffed = piece.replace(b"\r\n.", b"\r\n..")
+        for held in (1, 2):  # a CRLF that began in the piece before
+            if piece[: 3 - held] == b"\r\n."[held:] and self._tail[-held:] == b"\r\n"[:held]:
+                stuffed = stuffed[: 3 - held] + b"." + stuffed[3 - held :]
+        self._tail = (self._tail + piece[-2:])[-2:]
+        return stuffed
+
+    def finish(self) -> bytes:
+        """The end of the data."""
+        return b".\r\n" if self._tail == b"\r\n" else b"\r\n.\r\n"
