@@ -104,7 +104,7 @@ class LineBuffer:
         position, size = self._start, len(self._data)
         while position < size:
             if self._at_line_start and data[position] == 0x2E:
-                after = data[position + 1 : position + 3]
+                after = bytes(data[position + 1 : position + 3])
                 if after == b"\r\n":
                     self._consume(position + 3)
                     return b"".join(pieces), True

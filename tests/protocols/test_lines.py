@@ -77,7 +77,7 @@ def test_octets_between_lines() -> None:
 
 
 def test_cost_is_linear() -> None:
-    """A line of a megabyte, byte by byte, and 100,000 lines in one chunk: seconds if either were quadratic."""
+    """A long line byte by byte, and 100,000 lines in one chunk: both take long if anything is quadratic."""
     started = time.process_time()
     buffer = LineBuffer(2_000_000)
     for _ in range(300_000):
