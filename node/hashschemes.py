@@ -32,7 +32,7 @@ class BadHash(ValueError):
     """A stored hash that cannot be checked; the message never contains the hash."""
 
 
-# The default profile: the smaller of the two that OWASP recommends; about 34 ms of CPU.
+# The default profile: the smallest that OWASP recommends; 17 to 35 ms of CPU, by machine.
 ARGON2_MEMORY_KIB = 19 * 1024
 ARGON2_PASSES = 2
 ARGON2_LANES = 1

@@ -21,18 +21,21 @@ def canonical(address: str) -> str:
     """The key of ``address``. Raises BadAddress."""
     text = unicodedata.normalize("NFC", address.strip())
     local, at, domain = text.rpartition("@")
+    domain = domain.rstrip(".")
     if not at or not local or not domain:
         raise BadAddress(f"{address!r} is not an address: it needs the form user@domain")
     if len(text) > MAX_ADDRESS_CHARS:
         raise BadAddress(f"address longer than {MAX_ADDRESS_CHARS} characters")
     if any(ch.isspace() or ord(ch) < 0x20 or ord(ch) == 0x7F for ch in text):
         raise BadAddress("address contains a space or a control character")
+    if any("\ud800" <= ch <= "\udfff" for ch in text):
+        raise BadAddress("address is not valid Unicode")
     if "xn--" in domain.lower():
         try:
             domain = domain.encode("ascii").decode("idna")
         except UnicodeError as error:
             raise BadAddress(f"domain {domain!r} is not a valid international domain name") from error
-    return f"{local.lower()}@{domain.lower().rstrip('.')}"
+    return unicodedata.normalize("NFC", f"{local.lower()}@{domain.lower()}")
 
 
 def split_detail(address: str) -> tuple[str, str]:

@@ -97,13 +97,13 @@ _ONE = _ACCOUNTS % (
 _LOCK_LIVE = """
 SELECT a.id FROM credentials c JOIN accounts a ON a.id = c.account_id
 WHERE c.address = $1 AND c.retired_at IS NULL AND a.deleted_at IS NULL
-FOR UPDATE OF a"""
+FOR NO KEY UPDATE OF a"""
 
 _LOCK_DELETED = """
 SELECT a.id FROM credentials c JOIN accounts a ON a.id = c.account_id
 WHERE c.address = $1 AND a.deleted_at IS NOT NULL
 ORDER BY a.deleted_at DESC, a.id DESC LIMIT 1
-FOR UPDATE OF a"""
+FOR NO KEY UPDATE OF a"""
 
 _RESTORE_INBOX = f"""
 WITH account AS (
