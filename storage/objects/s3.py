@@ -131,7 +131,8 @@ class S3BlobStore:
                 return
             except _FAULTS as error:
                 raise self._translate(error, "reading", key) from error
-            yield piece
+            for at in range(0, len(piece), FRAME_BYTES):  # the minimum is no maximum
+                yield piece[at : at + FRAME_BYTES]
 
     async def head(self, key: str) -> BlobInfo | None:
         try:

@@ -1,0 +1,290 @@
+"""Staged bodies go to the object store: leased, verified, put, verified, marked, only then unstaged.
+
+Every step may be repeated: keys are unique per content, a put of the same bytes changes nothing, marking
+twice is a no-op. So a node may die anywhere in between; the lease runs out and any node that can reach the
+body starts over.
+
+Faults are of two kinds. The store or the database being away says nothing about a body: it is given back
+without counting an attempt, the uploader slows down as a whole, and probes with a single body until one
+goes through. A body whose bytes are wrong or gone is *stuck*: counted, logged as an error, kept for ever
+and tried again at long intervals; nothing here ever gives up on mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from .api import BlobStore, Staging, UploadStore
+from .budget import ByteBudget
+from .errors import CommitUnknown, Corrupt, NotFound, StorageError, Unavailable
+from .model import ContentId, ContentRef, StagingLevel, UploadLease
+from .objects.cache import BodyCache
+from .objects.codec import Codec
+from .objects.keys import object_key
+
+log = logging.getLogger("sora.uploader")
+
+THREAD_BYTES = 128 * 1024  # decoding above this would hold up the loop
+MIN_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 120.0
+LONE_RETRY_S = 30.0
+STUCK_RETRY_S = 15 * 60.0
+MAX_STUCK_RETRY_S = 24 * 3600.0
+DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
+SWEEP_EVERY_S = 60.0
+SWEEP_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class UploaderSettings:
+    batch_size: int = 100  # contents leased, and marked in one commit
+    concurrency: int = 20
+    poll_interval_s: float = 10.0  # a delivery of this node is noticed at once, see notify
+    lease_s: float = 300.0
+
+
+@dataclass(slots=True)
+class UploadCounters:
+    uploaded: int = 0
+    bytes: int = 0
+    transient_failures: int = 0
+    stuck: int = 0
+    purged_meanwhile: int = 0
+    swept: int = 0  # staged files that nobody needed any more
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One body that is in the object store and not yet marked."""
+
+    id: ContentId
+    key: str
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class _Failed:
+    """One body that a transient fault kept from the object store."""
+
+    id: ContentId
+    error: Unavailable
+
+
+class Uploader:
+    """One runs on every node, in its control process."""
+
+    def __init__(
+        self,
+        uploads: UploadStore,
+        staging: Staging,
+        store: BlobStore,
+        codec: Codec,
+        node: str,
+        *,
+        settings: UploaderSettings | None = None,
+        cache: BodyCache | None = None,
+        budget: ByteBudget | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.counters = UploadCounters()
+        self.settings = settings or UploaderSettings()
+        self._uploads = uploads
+        self._staging = staging
+        self._store = store
+        self._codec = codec
+        self._node = node
+        self._cache = cache
+        self._budget = budget or ByteBudget(DEFAULT_BUDGET_BYTES)
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._slots = asyncio.Semaphore(self.settings.concurrency)
+        self._faults = 0  # transient ones in a row
+        self._paused_until = float("-inf")
+        self._swept_at = float("-inf")
+        self._wake = asyncio.Event()
+
+    # --- for the node ---
+
+    def notify(self) -> None:
+        """A body was staged: upload it without waiting for the next poll."""
+        self._wake.set()
+
+    async def backlog(self) -> StagingLevel:
+        return await self._uploads.staging_level()
+
+    @property
+    def is_paused(self) -> bool:
+        """The object store or database is away; see ``step``."""
+        return self._clock() < self._paused_until
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set; the batch in hand is finished first."""
+        while not stop.is_set():
+            self._wake.clear()
+            try:
+                has_worked = await self.step()
+                await self._sweep_if_due()
+            except StorageError as error:
+                self._slow_down(error)
+                has_worked = False
+            except Exception as error:  # a worker loop: nothing may end it
+                log.exception("uploader: unexpected error")
+                self._slow_down(error)
+                has_worked = False
+            if not has_worked:
+                await self._rest(stop)
+
+    # --- one unit of work ---
+
+    async def step(self) -> bool:
+        """Lease one batch and see it through; whether there was any.
+
+        Raises Unavailable, CommitUnknown when the database is away.
+        """
+        if self.is_paused:
+            return False
+        limit = self.settings.batch_size if self._faults == 0 else 1
+        leases = await self._uploads.lease(self._node, limit, self.settings.lease_s)
+        if not leases:
+            return False
+        outcomes = await asyncio.gather(*map(self._upload, leases), return_exceptions=True)
+        await self._mark([done for done in outcomes if isinstance(done, _Upload)])
+        await self._release_failed(
+            [failed for failed in outcomes if isinstance(failed, _Failed)],
+            is_store_up=any(isinstance(done, _Upload) for done in outcomes),
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return True
+
+    async def sweep(self) -> int:
+        """Remove staged files that no content needs; how many. See ``storage.staging``."""
+        found = await self._staging.pending()
+        removed = 0
+        for at in range(0, len(found), SWEEP_BATCH):
+            batch = found[at : at + SWEEP_BATCH]
+            needed = await self._uploads.still_staged(self._node, batch)
+            for content_hash in batch:
+                if content_hash not in needed and await self._staging.remove(content_hash):
+                    removed += 1
+        self.counters.swept += removed
+        return removed
+
+    async def _sweep_if_due(self) -> None:
+        if self._clock() - self._swept_at >= SWEEP_EVERY_S:
+            self._swept_at = self._clock()
+            await self.sweep()
+
+    # --- one body ---
+
+    async def _upload(self, lease: UploadLease) -> _Upload | _Failed | None:
+        async with self._slots, self._budget.hold(lease.ref.size_bytes):
+            try:
+                return await self._put(lease.ref)
+            except (Corrupt, NotFound) as error:
+                await self._release_stuck(lease, error)
+                return None
+            except Unavailable as error:
+                return _Failed(lease.ref.id, error)
+
+    async def _put(self, ref: ContentRef) -> _Upload | None:
+        frames = await self._staging.get(ref)
+        if frames is None:
+            return await self._without_body(ref)
+        await self._verify(frames, ref)
+        key = object_key(ref.hash, ref.id)
+        size = sum(map(len, frames))
+        await self._store.put(key, frames)
+        info = await self._store.head(key)
+        if info is None or info.size_bytes != size:
+            raise Unavailable(f"object {key} has {info and info.size_bytes} bytes after a put of {size}")
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.put, ref.hash, frames)
+        return _Upload(ref.id, key, size)
+
+    async def _verify(self, frames: Sequence[bytes], ref: ContentRef) -> None:
+        encoded = frames[0] if len(frames) == 1 else b"".join(frames)
+        if len(encoded) <= THREAD_BYTES:
+            self._codec.decode_all(encoded, ref.hash)
+        else:
+            await asyncio.to_thread(self._codec.decode_all, encoded, ref.hash)
+
+    async def _without_body(self, ref: ContentRef) -> _Upload | None:
+        """The staged body is gone: purged, marked by another node, or put before and not marked."""
+        found = await self._uploads.locate([ref.id])
+        if not found or found[0].is_stored:
+            return None
+        key = object_key(ref.hash, ref.id)
+        frames = [await self._store.get(key)]
+        await self._verify(frames, ref)
+        return _Upload(ref.id, key, len(frames[0]))
+
+    async def _mark(self, done: Sequence[_Upload]) -> None:
+        if not done:
+            return
+        known = set(await self._uploads.mark_stored([upload.id for upload in done]))
+        self._faults = 0
+        self.counters.uploaded += len(known)
+        self.counters.bytes += sum(upload.size_bytes for upload in done if upload.id in known)
+        orphans = [upload.key for upload in done if upload.id not in known]
+        if orphans:
+            self.counters.purged_meanwhile += len(orphans)
+            await self._store.delete(orphans)  # no other content will ever have these keys
+
+    # --- faults ---
+
+    def _slow_down(self, error: Exception) -> None:
+        longest = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2.0 ** min(self._faults, 16))
+        delay = longest * self._rng.uniform(0.5, 1.0)
+        self._faults += 1
+        self._paused_until = self._clock() + delay
+        log.warning("uploads pause for %.1f s: %s", delay, error)
+
+    async def _release_failed(self, failed: Sequence[_Failed], *, is_store_up: bool) -> None:
+        """``is_store_up``: others of the batch went through, so the fault is of these bodies alone and does
+        not slow down the rest."""
+        if not failed:
+            return
+        self.counters.transient_failures += len(failed)
+        if not is_store_up:
+            self._slow_down(failed[0].error)
+        retry_in = LONE_RETRY_S if is_store_up else max(0.0, self._paused_until - self._clock())
+        for one in failed:
+            await self._give_back(self._uploads.release(one.id, str(one.error), retry_in, permanent=False))
+
+    async def _release_stuck(self, lease: UploadLease, error: StorageError) -> None:
+        self.counters.stuck += 1
+        retry_in = min(MAX_STUCK_RETRY_S, STUCK_RETRY_S * 2.0 ** min(lease.attempts, 10))
+        log.error(
+            "staged body %s (content %d) cannot be uploaded and is kept, attempt %d: %s",
+            lease.ref.hash.hex(),
+            lease.ref.id,
+            lease.attempts + 1,
+            error,
+        )
+        await self._give_back(self._uploads.release(lease.ref.id, str(error), retry_in, permanent=True))
+
+    async def _give_back(self, release: Awaitable[None]) -> None:
+        try:
+            await release
+        except (Unavailable, CommitUnknown) as error:
+            log.warning("lease not given back, it will run out: %s", error)
+
+    async def _rest(self, stop: asyncio.Event) -> None:
+        """Until a poll is due or a pause is over, or somebody calls."""
+        pause = self._paused_until - self._clock()
+        wanted = [stop] if pause > 0 else [stop, self._wake]
+        waits = [asyncio.ensure_future(event.wait()) for event in wanted]
+        try:
+            timeout = pause if pause > 0 else self.settings.poll_interval_s
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -1,0 +1,264 @@
+"""Bodies are found wherever they are, checked, and never empty by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage.errors import Corrupt, NotFound, Unavailable
+from storage.memory.blobs import MemoryBlobStore
+from storage.objects.codec import FRAME_BYTES
+from storage.objects.keys import object_key
+from tests.support.queue import FakeQueue
+from tests.support.way import MIB, Way, message
+
+SMALL, MEDIUM, LARGE = 2_000, 300_000, 3 * MIB + 17
+Build = Callable[..., Way]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """Each call is another life of the node, or another node, on the same database."""
+    queue = FakeQueue()
+    store = MemoryBlobStore()
+    count = iter(range(100))
+
+    def make(*, fresh: bool = False, **options: object) -> Way:
+        root = tmp_path / (f"other{next(count)}" if fresh else "node")
+        return Way(root, queue, store=store, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.mark.parametrize("size", [0, SMALL, MEDIUM, LARGE])
+@pytest.mark.parametrize("use_disk", [False, True])
+async def test_readable_from_staging_then_from_the_store(build: Build, size: int, use_disk: bool) -> None:
+    data = message(1, size) if size else b""
+    way = build(use_disk=use_disk)
+    ref = await way.deliver(data)
+    assert await way.read(ref, b"Return-Path: <>\r\n") == b"Return-Path: <>\r\n" + data
+    await way.drain()
+    for reader in (way, build(), build(fresh=True), build(fresh=True, has_cache=False)):
+        assert await reader.read(way.queue.ref(ref.id)) == data
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_parts_and_streams(build: Build, size: int) -> None:
+    way = build()
+    data = message(2, size)
+    prefix = b"Received: x\r\n"
+    body = await way.bodies.open(await way.deliver(data), prefix)
+    whole = prefix + data
+    assert body.size_bytes == len(whole)
+    cuts = (
+        0,
+        1,
+        5,
+        13,
+        14,
+        700,
+        FRAME_BYTES + 12,
+        FRAME_BYTES + 14,
+        len(whole) - 1,
+        len(whole),
+        len(whole) + 9,
+    )
+    for start in cuts:
+        for stop in (*cuts, None):
+            assert await body.read(start, stop) == whole[start:stop]
+    pieces = [piece async for piece in body.stream(3)]
+    assert b"".join(pieces) == whole[3:]
+    assert max(map(len, pieces)) <= FRAME_BYTES
+
+
+async def test_opening_again_asks_neither_database_nor_store(build: Build) -> None:
+    way = build()
+    ref = await way.deliver(message(3))
+    for _ in range(3):
+        await way.read(ref)
+    assert way.bodies.counters.staging_reads == 1
+    assert way.bodies.counters.memory_hits == 2
+
+
+async def test_fetched_bodies_fill_the_cache(build: Build) -> None:
+    writer = build()
+    refs = [await writer.deliver(message(n, size)) for n, size in enumerate((SMALL, MEDIUM, LARGE))]
+    await writer.drain()
+    reader = build(fresh=True)
+    for ref in refs:
+        await reader.read(writer.queue.ref(ref.id))
+        assert reader.cache is not None
+        assert ref.hash in reader.cache
+    assert reader.bodies.counters.store_reads == 3
+
+
+async def test_stale_reference_is_followed(build: Build) -> None:
+    way = build()
+    data = message(4)
+    stale = await way.deliver(data)
+    await way.drain()
+    other = build(fresh=True)
+    assert await other.read(stale) == data
+    assert other.bodies.counters.relocated == 1
+
+
+async def test_body_on_another_nodes_disk_is_unavailable_until_uploaded(build: Build) -> None:
+    way = build(use_disk=True)
+    data = message(5)
+    ref = await way.deliver(data)
+    other = build(fresh=True)
+    there = replace(ref, staged_node="node-2")
+    way.queue.rows[ref.id].ref = there
+    with pytest.raises(Unavailable, match="disk of node node-2"):
+        await other.read(there)
+    way.queue.rows[ref.id].ref = ref
+    await way.drain()
+    assert await other.read(there) == data
+
+
+async def test_purged_body_is_not_found(build: Build) -> None:
+    way = build(has_cache=False)
+    ref = await way.deliver(message(6))
+    del way.queue.rows[ref.id]
+    with pytest.raises(NotFound):
+        await way.read(ref)
+
+
+async def test_missing_object_is_unavailable_never_empty(build: Build) -> None:
+    way = build()
+    ref = await way.deliver(message(7))
+    await way.drain()
+    assert isinstance(way.store, MemoryBlobStore)
+    way.store.objects.clear()
+    with pytest.raises(Unavailable):
+        await build(fresh=True).read(way.queue.ref(ref.id))
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign"])
+async def test_damaged_cache_copy_is_replaced_not_served(build: Build, size: int, damage: str) -> None:
+    way = build()
+    data = message(8, size)
+    ref = await way.deliver(data)
+    await way.drain()
+    assert way.cache is not None
+    file = way.cache._path(ref.hash)
+    blob = bytearray(file.read_bytes())
+    if damage == "flip":
+        blob[len(blob) // 2] ^= 4
+    else:
+        blob = {"cut": blob[: len(blob) // 2], "empty": bytearray(), "foreign": bytearray(b"hello")}[damage]
+    file.write_bytes(blob)
+    reader = build()
+    assert await reader.read(way.queue.ref(ref.id)) == data
+    assert reader.bodies.counters.store_reads == 1
+    assert reader.cache is not None
+    assert reader.cache.counters.dropped == 1
+    assert await build().read(way.queue.ref(ref.id)) == data
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+async def test_damaged_object_is_corrupt_after_a_second_try(build: Build, size: int, damage: str) -> None:
+    way = build()
+    ref = await way.deliver(message(9, size))
+    await way.drain()
+    assert isinstance(way.store, MemoryBlobStore)
+    key = object_key(ref.hash, ref.id)
+    blob = way.store.objects[key]
+    way.store.objects[key] = {
+        "flip": blob[:-40] + bytes([blob[-40] ^ 1]) + blob[-39:],
+        "cut": blob[:-1],
+        "empty": b"",
+    }[damage]
+    reader = build(fresh=True)
+    with pytest.raises(Corrupt):
+        await reader.read(way.queue.ref(ref.id))
+    assert reader.bodies.counters.store_reads == 2
+    assert not list(reader.staging_dir.parent.rglob("*.tmp"))
+    assert reader.cache is not None
+    assert ref.hash not in reader.cache
+
+
+async def test_large_body_damaged_while_it_is_read_is_fetched_again(build: Build) -> None:
+    way = build()
+    data = message(10, LARGE)
+    ref = await way.deliver(data)
+    await way.drain()
+    body = await way.bodies.open(way.queue.ref(ref.id))
+    assert way.cache is not None
+    file = way.cache._path(ref.hash)
+    with file.open("r+b") as open_file:
+        open_file.seek(file.stat().st_size // 2)
+        open_file.write(b"\xff" * 64)
+    assert await body.read() == data
+
+
+class SlowStore(MemoryBlobStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gets = 0
+        self.running = 0
+        self.most = 0
+        self.gate = asyncio.Event()
+
+    async def get(self, key: str) -> bytes:
+        self.gets += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self.gate.wait()
+        self.running -= 1
+        return await super().get(key)
+
+
+async def uploaded(tmp_path: Path, count: int) -> tuple[Way, SlowStore]:
+    store, queue = SlowStore(), FakeQueue()
+    writer = Way(tmp_path / "writer", queue, store=store)
+    for number in range(count):
+        await writer.deliver(message(number))
+    await writer.drain()
+    return Way(tmp_path / "reader", queue, store=store), store
+
+
+async def test_concurrent_opens_share_one_fetch(tmp_path: Path) -> None:
+    reader, store = await uploaded(tmp_path, 1)
+    ref = reader.queue.ref(next(iter(reader.queue.rows)))  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(reader.read(ref)) for _ in range(5)]
+    while not store.gets:
+        await asyncio.sleep(0)
+    tasks[0].cancel()  # who came first goes away; the others still get their body
+    store.gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [message(0)] * 4
+    assert store.gets == 1
+
+
+async def test_prefetch_is_bounded_and_feeds_the_opens(tmp_path: Path) -> None:
+    reader, store = await uploaded(tmp_path, 10)
+    refs = [row.ref for row in reader.queue.rows.values()]
+    reader.bodies.prefetch(refs)
+    while store.running < 4:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert store.most == 4
+    store.gate.set()
+    for number, ref in enumerate(refs):
+        assert await reader.read(ref) == message(number)
+    assert store.gets == 10
+    await reader.bodies.close()
+
+
+async def test_failed_prefetch_is_silent_and_the_open_tells(tmp_path: Path) -> None:
+    reader, store = await uploaded(tmp_path, 1)
+    store.gate.set()
+    store.objects.clear()
+    ref = next(iter(reader.queue.rows.values())).ref
+    reader.bodies.prefetch([ref])
+    with pytest.raises(Unavailable):
+        await reader.read(ref)

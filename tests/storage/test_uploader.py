@@ -1,0 +1,317 @@
+"""Uploads: batches, faults of every kind, leases, sweeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from storage.errors import CommitUnknown, Unavailable
+from storage.memory.blobs import MemoryBlobStore
+from storage.model import ContentId
+from storage.objects.keys import object_key
+from storage.staging import IN_FLIGHT_S
+from tests.support.queue import FakeQueue
+from tests.support.way import Way, message
+
+
+class FlakyStore(MemoryBlobStore):
+    """Refuses the next ``failures`` puts, or puts of certain sizes for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 0
+        self.puts = 0
+        self.cuts_short = False
+        self.refused_key = ""
+
+    async def put(self, key: str, frames: Sequence[bytes]) -> None:
+        self.puts += 1
+        if self.failures or key == self.refused_key:
+            self.failures = max(0, self.failures - 1)
+            raise Unavailable("503 Slow Down")
+        await super().put(key, [b"".join(frames)[:-1]] if self.cuts_short else frames)
+
+
+@pytest.fixture
+def store() -> FlakyStore:
+    return FlakyStore()
+
+
+@pytest.fixture
+def way(tmp_path: Path, store: FlakyStore) -> Way:
+    return Way(tmp_path, FakeQueue(), store=store)
+
+
+async def test_uploads_batches_until_nothing_is_left(way: Way, store: FlakyStore) -> None:
+    refs = [await way.deliver(message(n)) for n in range(25)]
+    assert [await way.uploader.step() for _ in range(4)] == [True, True, True, False]
+    assert set(store.objects) == {object_key(ref.hash, ref.id) for ref in refs}
+    assert way.uploader.counters.uploaded == 25
+    assert way.uploader.counters.bytes == sum(map(len, store.objects.values()))
+    assert (await way.uploader.backlog()).contents == 0
+    assert way.cache is not None
+    assert all(ref.hash in way.cache for ref in refs)
+
+
+async def test_equal_bodies_are_one_object(way: Way, store: FlakyStore) -> None:
+    first = await way.deliver(message(1))
+    assert await way.deliver(message(1)) == first
+    await way.drain()
+    assert len(store.objects) == 1
+
+
+async def test_store_away_costs_no_attempts_and_is_probed_singly(way: Way, store: FlakyStore) -> None:
+    for n in range(10):
+        await way.deliver(message(n))
+    store.failures = 12
+    await way.uploader.step()
+    assert store.puts == 10
+    assert way.uploader.is_paused
+    pauses = []
+    for _ in range(2):  # one probe each
+        before = way.queue.now
+        while not await way.uploader.step():
+            way.queue.now += 0.1
+        pauses.append(way.queue.now - before)
+    assert store.puts == 12
+    assert pauses[1] > pauses[0]
+    while way.uploader.is_paused:
+        way.queue.now += 0.1
+    await way.uploader.step()  # the probe that goes through
+    while len(store.objects) < 10:
+        way.queue.now += 0.1
+        await way.uploader.step()
+    assert all(row.attempts == 0 for row in way.queue.rows.values())
+    assert way.uploader.counters.transient_failures == 12
+
+
+async def test_pause_is_bounded_in_a_long_outage(way: Way, store: FlakyStore) -> None:
+    await way.deliver(message(1))
+    store.failures = 1000
+    for _ in range(40):
+        while not await way.uploader.step():
+            way.queue.now += 10
+    before = way.queue.now
+    while not await way.uploader.step():
+        way.queue.now += 1
+    assert way.queue.now - before <= 120
+    store.failures = 0
+    way.queue.now += 120
+    await way.drain()
+    assert len(store.objects) == 1
+
+
+async def test_one_refused_body_does_not_hold_up_the_others(way: Way, store: FlakyStore) -> None:
+    refs = [await way.deliver(message(n)) for n in range(3)]
+    store.refused_key = object_key(refs[0].hash, refs[0].id)
+    await way.uploader.step()
+    assert len(store.objects) == 2
+    assert not way.uploader.is_paused
+    assert not await way.uploader.step()  # not due before a while
+    store.refused_key = ""
+    way.queue.now += 31
+    await way.drain()
+    assert len(store.objects) == 3
+
+
+async def test_object_cut_short_is_never_marked(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    store.cuts_short = True
+    await way.uploader.step()
+    assert not way.queue.ref(ref.id).is_stored
+    store.cuts_short = False
+    way.queue.now += 60
+    await way.drain()
+    assert way.queue.ref(ref.id).is_stored
+    assert await way.read(way.queue.ref(ref.id)) == message(1)
+
+
+async def test_damaged_staged_body_is_kept_counted_and_told(
+    way: Way, store: FlakyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = await way.deliver(message(1))
+    good = await way.deliver(message(2))
+    frames = way.queue.rows[bad.id].frames
+    assert frames is not None
+    way.queue.rows[bad.id].frames = [frames[0][:-1]]
+    await way.drain()
+    assert set(store.objects) == {object_key(good.hash, good.id)}
+    assert way.queue.rows[bad.id].attempts == 1
+    assert way.queue.rows[bad.id].frames == [frames[0][:-1]]
+    assert "cannot be uploaded and is kept" in caplog.text
+    way.queue.rows[bad.id].frames = frames
+    way.queue.now += 24 * 3600
+    await way.drain()
+    assert way.queue.ref(bad.id).is_stored
+
+
+async def test_body_that_was_put_before_but_not_marked_needs_no_staging(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    row = way.queue.rows[ref.id]
+    assert row.frames is not None
+    store.objects[object_key(ref.hash, ref.id)] = b"".join(row.frames)
+    row.frames = None
+    await way.drain()
+    assert way.queue.ref(ref.id).is_stored
+
+
+async def test_missing_body_is_stuck_not_marked(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    way.queue.rows[ref.id].frames = None
+    await way.drain()
+    assert not way.queue.ref(ref.id).is_stored
+    assert way.uploader.counters.stuck == 1
+
+
+async def test_object_of_a_content_purged_meanwhile_is_removed(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    put = store.put
+
+    async def put_then_purge(key: str, frames: Sequence[bytes]) -> None:
+        await put(key, frames)
+        way.queue.rows.pop(ref.id)
+
+    store.put = put_then_purge  # type: ignore[method-assign]
+    await way.drain()
+    assert store.objects == {}
+    assert way.uploader.counters.purged_meanwhile == 1
+
+
+async def test_unknown_commit_is_repeated_after_the_lease(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    mark = way.queue.mark_stored
+
+    async def lost(ids: Sequence[ContentId]) -> list[ContentId]:
+        way.queue.mark_stored = mark  # type: ignore[method-assign]
+        raise CommitUnknown("connection lost")
+
+    way.queue.mark_stored = lost  # type: ignore[method-assign]
+    with pytest.raises(CommitUnknown):
+        await way.uploader.step()
+    assert not await way.uploader.step()
+    way.queue.now += way.uploader.settings.lease_s + 1
+    await way.drain()
+    assert way.queue.ref(ref.id).is_stored
+    assert store.puts == 2
+    assert len(store.objects) == 1
+
+
+async def test_two_uploaders_never_take_the_same_body(tmp_path: Path, store: FlakyStore) -> None:
+    queue = FakeQueue()
+    one, two = (Way(tmp_path / name, queue, store=store) for name in "ab")
+    for n in range(30):
+        await one.deliver(message(n))
+    while any(await asyncio.gather(one.uploader.step(), two.uploader.step())):
+        pass
+    assert store.puts == 30
+    assert one.uploader.counters.uploaded + two.uploader.counters.uploaded == 30
+
+
+async def test_run_uploads_at_once_when_notified_and_stops(way: Way, store: FlakyStore) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(way.uploader.run(stop))
+    await way.deliver(message(1))
+    way.uploader.notify()
+    async with asyncio.timeout(5):
+        while not store.objects:
+            await asyncio.sleep(0)
+        await way.deliver(message(2))
+        way.uploader.notify()
+        while len(store.objects) < 2:
+            await asyncio.sleep(0)
+        stop.set()
+        await task
+
+
+async def test_run_survives_what_it_does_not_know(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    lease = way.queue.lease
+    calls = 0
+
+    async def broken(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("a bug")
+        return await lease(*args)  # type: ignore[arg-type]
+
+    way.queue.lease = broken  # type: ignore[method-assign, assignment]
+    stop = asyncio.Event()
+    task = asyncio.create_task(way.uploader.run(stop))
+    async with asyncio.timeout(5):
+        while "a bug" not in caplog.text:
+            await asyncio.sleep(0)
+    assert not task.done()
+    stop.set()
+    await task
+
+
+# --- staging on disk ---
+
+
+def staged_files(way: Way) -> list[Path]:
+    return [path for path in way.staging_dir.rglob("*") if path.is_file()]
+
+
+def age(path: Path, seconds: float) -> None:
+    then = path.stat().st_mtime - seconds
+    os.utime(path, (then, then))
+
+
+async def test_sweep_takes_only_old_files_that_nobody_needs(tmp_path: Path) -> None:
+    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    done = await way.deliver(message(1))
+    await way.drain()
+    waiting = await way.deliver(message(2))
+    await way.stage(message(3))  # of an append that failed
+    young = await way.stage(message(4))  # of one that has yet to happen
+    assert await way.uploader.sweep() == 0
+    for path in staged_files(way):
+        if path.name != young.content.hash.hex():
+            age(path, IN_FLIGHT_S + 1)
+    assert await way.uploader.sweep() == 2
+    names = {path.name for path in staged_files(way)}
+    assert names == {waiting.hash.hex(), young.content.hash.hex()}
+    assert await way.read(way.queue.ref(done.id)) == message(1)
+
+
+async def test_delivery_of_the_same_bytes_keeps_the_file_of_an_uploaded_one(tmp_path: Path) -> None:
+    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    first = await way.deliver(message(1))
+    await way.drain()
+    (file,) = staged_files(way)
+    age(file, IN_FLIGHT_S + 1)
+    pending = await way.staging.pending()
+    second = await way.stage(message(1))  # replaces the old file between the sweep's question and removal
+    assert pending == [first.hash]
+    assert not await way.staging.remove(first.hash)
+    del way.queue.rows[first.id]
+    ref = await way.queue.append(second)
+    assert await Way(tmp_path, way.queue, use_disk=True, has_cache=False).read(ref) == message(1)
+
+
+async def test_file_left_aside_by_a_crash_is_served_and_swept(tmp_path: Path) -> None:
+    way = Way(tmp_path, FakeQueue(), use_disk=True, has_cache=False)
+    ref = await way.deliver(message(1))
+    (file,) = staged_files(way)
+    file.rename(file.with_name(file.name + ".aside"))
+    assert await way.read(ref) == message(1)
+    await way.drain()
+    (file,) = staged_files(way)
+    age(file, IN_FLIGHT_S + 1)
+    assert await way.uploader.sweep() == 1
+    assert staged_files(way) == []
+
+
+async def test_torn_temporary_files_are_swept(tmp_path: Path) -> None:
+    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    await way.deliver(message(1))
+    (file,) = staged_files(way)
+    torn = file.with_name(".torn.tmp")
+    torn.write_bytes(b"ha")
+    age(torn, IN_FLIGHT_S + 1)
+    await way.uploader.sweep()
+    assert staged_files(way) == [file]

@@ -1,0 +1,111 @@
+"""The whole way of a body, composed over one directory: what a node builds, small enough for tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from storage.api import BlobStore, Staging, UploadStore
+from storage.bodies import BodyFinder
+from storage.cleaner import Cleaner, CleanerSettings
+from storage.intake import LocalIntake
+from storage.mime.message import describe
+from storage.model import ContentRef, StagedContent
+from storage.objects.cache import BodyCache
+from storage.objects.codec import Codec, KeyRing
+from storage.objects.disk import Disk
+from storage.objects.fs import FileBlobStore
+from storage.staging import DatabaseStaging, DiskStaging, StagingAreas, StagingBound, disk_level
+from storage.uploader import Uploader, UploaderSettings
+
+from .queue import FakeQueue
+
+NODE = "node-1"
+MIB = 1024 * 1024
+
+
+def message(number: int, size: int = 2000) -> bytes:
+    """A message of about ``size`` bytes, unlike every other."""
+    head = b"From: ann@example.com\r\nSubject: number %d\r\n\r\n" % number
+    noise = random.Random(number).randbytes(max(1, (size - len(head)) // 2)).hex().encode()
+    lines = b"\r\n".join(noise[at : at + 76] for at in range(0, len(noise), 76))
+    return head + lines + b"\r\n"
+
+
+class Way:
+    """``queue`` is the database and outlives the node; everything else is one life of a node."""
+
+    def __init__(
+        self,
+        root: Path,
+        queue: FakeQueue,
+        *,
+        uploads: UploadStore | None = None,
+        store: BlobStore | None = None,
+        disk: Disk | None = None,
+        use_disk: bool = False,
+        max_staging_bytes: int = 1 << 40,
+        has_cache: bool = True,
+    ) -> None:
+        self.queue = queue
+        self.disk = disk or Disk()
+        self.uploads: UploadStore = uploads or queue
+        self.store: BlobStore = store or FileBlobStore(root / "objects", self.disk)
+        self.codec = Codec(KeyRing(b"k" * 32))
+        self.cache = BodyCache(root / "cache", 8 * MIB, 4 * MIB, self.disk) if has_cache else None
+        if self.cache is not None:
+            self.cache.open()
+        self.staging_dir = root / "staging"
+        self.staging: Staging = StagingAreas(
+            DatabaseStaging(self.uploads, StagingBound(max_staging_bytes, self._database_level)),
+            DiskStaging(
+                self.staging_dir,
+                NODE,
+                StagingBound(max_staging_bytes, lambda: disk_level(self.staging_dir)),
+                self.disk,
+            ),
+            use_disk=use_disk,
+        )
+        self.intake = LocalIntake(self.staging, self.codec, describe, root / "spool", self.disk)
+        self.bodies = BodyFinder(
+            self.store, self.staging, self.uploads, self.codec, root / "tmp", cache=self.cache, disk=self.disk
+        )
+        self.uploader = Uploader(
+            self.uploads,
+            self.staging,
+            self.store,
+            self.codec,
+            NODE,
+            settings=UploaderSettings(batch_size=10, concurrency=4),
+            cache=self.cache,
+            clock=lambda: self.queue.now,
+            rng=random.Random(1),
+        )
+
+    def cleaner(self) -> Cleaner:
+        async def no_sleep(_seconds: float) -> None:
+            return None
+
+        return Cleaner(self.queue, self.store, CleanerSettings(), lambda: self.queue.now, no_sleep)
+
+    async def stage(self, data: bytes) -> StagedContent:
+        spool = self.intake.spool()
+        for at in range(0, len(data), 100_000):
+            spool.write(data[at : at + 100_000])
+        return await self.intake.take(spool)
+
+    async def deliver(self, data: bytes) -> ContentRef:
+        return await self.queue.append(await self.stage(data))
+
+    async def read(self, ref: ContentRef, prefix: bytes = b"") -> bytes:
+        return await (await self.bodies.open(ref, prefix)).read()
+
+    async def drain(self) -> None:
+        while await self.uploader.step():
+            pass
+
+    async def objects(self) -> set[str]:
+        return {info.key async for info in self.store.list()}
+
+    async def _database_level(self) -> int:
+        return (await self.uploads.staging_level()).encoded_bytes
