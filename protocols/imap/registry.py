@@ -11,10 +11,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from .grammar import Cursor
+    from .machine import AppendStarted
     from .session import ImapSession
 
 
@@ -56,6 +57,34 @@ class Bad(Tagged):
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitLine:
+    """The command goes on with a line of the client, after this continuation (AUTHENTICATE, IDLE)."""
+
+    continuation: bytes
+    then: Callable[[bytes], Outcome | Awaitable[Outcome]]
+
+
+# None: the command has written its tagged reply itself (STARTTLS).
+Outcome: TypeAlias = Tagged | AwaitLine | None
+
+
+class Transfer(Protocol):
+    """A command whose message literal streams in (APPEND)."""
+
+    def write(self, data: bytes) -> None:
+        """Take a piece. Never raises: what went wrong is the outcome."""
+        ...
+
+    async def finish(self, rest: bytes) -> Outcome:
+        """All octets are there; ``rest`` followed them on the line."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds. Idempotent; called in every case."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class ParseContext:
     """What a parser may know beside the bytes."""
 
@@ -64,7 +93,8 @@ class ParseContext:
 
 
 Parse: TypeAlias = "Callable[[Cursor, ParseContext], Any]"
-Run: TypeAlias = "Callable[[ImapSession, Any], Awaitable[Tagged] | Tagged]"
+Run: TypeAlias = "Callable[[ImapSession, Any], Awaitable[Outcome] | Outcome]"
+Start: TypeAlias = "Callable[[ImapSession, Any, AppendStarted], Awaitable[Transfer | Tagged]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +115,7 @@ class Command:
     has_uid_form: bool = False
     # No EXPUNGE while its plain form runs, as its numbers would shift (RFC 9051 §7.5.1).
     withholds_expunge: bool = False
-    is_secret: bool = False  # arguments never reach a log
+    start: Start | None = None  # takes a message literal: parsed arguments, and what the machine knows
 
 
 class CommandTable:

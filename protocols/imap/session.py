@@ -1,36 +1,126 @@
-"""One IMAP connection: who it is, what it selected, and how its commands are answered."""
+"""One IMAP connection: who it is, what it selected, and how its commands are answered.
+
+Each command runs alone and ends here, in one order: what is pending for the selected mailbox, then the
+tagged reply. Commands neither see tags nor sockets; they ``send`` untagged lines and return an outcome.
+
+Invariants:
+* Sequence numbers change only in ``_write_pending``, which runs between commands' data and their tagged
+  reply, or while the client idles.
+* No EXPUNGE while FETCH, STORE or SEARCH run in their plain form (RFC 9051 §7.5.1).
+* A mailbox that was deleted under the session is left with ``OK [CLOSED]``; the session lives on in the
+  authenticated state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+import ipaddress
+import logging
+import re
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final
 
-from . import responses
-from .registry import State
+from protocols.errors import PeerError
+from storage.errors import StorageError
+from storage.model import Uid
+
+from . import capability, responses
+from .grammar import Cursor
+from .machine import (
+    AppendStarted,
+    BadInput,
+    CommandReady,
+    ImapMachine,
+    LineReceived,
+    LiteralData,
+    LiteralEnded,
+)
+from .registry import (
+    AwaitLine,
+    Bad,
+    Command,
+    CommandTable,
+    No,
+    Outcome,
+    ParseContext,
+    State,
+    Tagged,
+    Transfer,
+)
+from .replies import reply_for
 
 if TYPE_CHECKING:
     from protocols.ports import Connection, Identity, ServerPolicy, Services
 
     from .view import SessionView, Updates
+    from .views import ViewRegistry
+
+log = logging.getLogger("sora.imap")
 
 IMAP4REV2: Final = b"IMAP4REV2"
 UTF8_ACCEPT: Final = b"UTF8=ACCEPT"
 CONDSTORE: Final = b"CONDSTORE"
+# Before login a peer that sends this many lines which are no commands does not speak IMAP (HTTP sent to the
+# wrong port, for instance); afterwards a client may have a bad day.
+MAX_BAD_UNAUTHENTICATED: Final = 10
+MAX_BAD: Final = 100
+_SUBCOMMAND = re.compile(rb" ([A-Za-z]+)(.*)\Z", re.DOTALL)
 
 
 class ImapSession:
     """What commands work on. ``send`` queues whole untagged lines; the tagged reply is the dispatcher's."""
 
+    __slots__ = (
+        "_awaiting",
+        "_bad",
+        "_command",
+        "_contexts",
+        "_is_uid",
+        "_machine",
+        "_tag",
+        "_transfer",
+        "connection",
+        "enabled",
+        "identity",
+        "is_idling",
+        "is_leaving",
+        "policy",
+        "selected",
+        "send",
+        "services",
+        "table",
+        "views",
+    )
+
     def __init__(
-        self, connection: Connection, send: Callable[[bytes], None], services: Services, policy: ServerPolicy
+        self,
+        connection: Connection,
+        machine: ImapMachine,
+        services: Services,
+        policy: ServerPolicy,
+        views: ViewRegistry,
+        table: CommandTable,
     ) -> None:
         self.connection = connection
         self.services = services
         self.policy = policy
-        self.send = send
+        self.views = views
+        self.table = table
+        self.send = machine.send
         self.identity: Identity | None = None
         self.selected: SessionView | None = None
         self.enabled: set[bytes] = set()  # upper case, as ENABLE named them
+        self.is_idling = False
+        self.is_leaving = False  # close the connection after the tagged reply
+        self._machine = machine
+        self._bad = 0
+        self._tag = b"*"
+        self._command: Command | None = None
+        self._is_uid = False
+        self._awaiting: AwaitLine | None = None
+        self._transfer: Transfer | None = None
+        self._contexts = self._make_contexts()
+
+    # --- facts ---
 
     @property
     def state(self) -> State:
@@ -45,6 +135,12 @@ class ImapSession:
         return self.selected
 
     @property
+    def user(self) -> Identity:
+        """Only for commands that are not allowed before login."""
+        assert self.identity is not None
+        return self.identity
+
+    @property
     def utf8(self) -> bool:
         """Whether names and strings are UTF-8 in both directions (RFC 6855 §3, RFC 9051 §5.1)."""
         return UTF8_ACCEPT in self.enabled or IMAP4REV2 in self.enabled
@@ -54,11 +150,285 @@ class ImapSession:
         """IMAP4rev2 was enabled: no RECENT, ESEARCH instead of SEARCH."""
         return IMAP4REV2 in self.enabled
 
+    @property
+    def may_authenticate(self) -> bool:
+        """Whether a password may be sent on this connection as it is."""
+        if self.connection.has_tls or self.policy.insecure_auth:
+            return True
+        try:
+            return ipaddress.ip_address(self.connection.peer.ip).is_loopback
+        except ValueError:  # a Unix socket has no address, and is local
+            return self.connection.peer.ip == ""
+
+    def capabilities(self) -> tuple[bytes, ...]:
+        has_context = not self.connection.has_tls and self.policy.tls_context() is not None
+        now = capability.Circumstances(
+            self.state, has_context, self.may_authenticate, self.policy.max_message_bytes
+        )
+        return capability.capabilities(self.table, now)
+
+    # --- what commands change ---
+
+    def enable(self, *names: bytes) -> None:
+        self.enabled.update(names)
+        self._contexts = self._make_contexts()
+
     def enable_condstore(self) -> None:
         """A CONDSTORE-enabling command was given (RFC 7162 §3.1)."""
-        self.enabled.add(CONDSTORE)
+        self.enable(CONDSTORE)
         if self.selected is not None:
             self.selected.condstore = True
+
+    def log_in(self, identity: Identity) -> None:
+        self.identity = identity
+        self._machine.is_authenticated = True
+        self._bad = 0
+        self.connection.set_deadline(self.policy.command_timeout_s)
+        self.services.warm_up(identity)
+        log.info("session=%s: login as %s", self.connection.session_id, identity.address)
+
+    def select(self, view: SessionView) -> None:
+        self.selected = view
+
+    def unselect(self) -> None:
+        """Leave the selected mailbox, if any. Costs nothing, tells the client nothing."""
+        view, self.selected = self.selected, None
+        if view is None:
+            return
+        top = Uid(view.uid_at(view.count) + 1) if view.count else Uid(0)
+        if not view.read_only and top > max(view.mailbox.recent_uid, view.claimed_recent):
+            self.views.claim_recent(view.mailbox.id, top)
+        self.views.close(view)
+
+    def reply(self, outcome: Tagged) -> None:
+        """Write the tagged reply of the current command now; its outcome must be None then."""
+        self.send(responses.tagged(self._tag, outcome.status, outcome.text, outcome.code))
+
+    # --- what the driver calls ---
+
+    def on_connect(self) -> None:
+        self.connection.set_deadline(self.policy.auth_idle_timeout_s)
+        code = responses.code_capability(self.capabilities())
+        self.send(responses.ok(f"{self.policy.hostname} ready", code))
+
+    def handle(self, event: object) -> Awaitable[None] | None:
+        if type(event) is CommandReady:
+            return self._on_command(event)
+        if type(event) is LiteralData:
+            if self._transfer is not None:
+                self._transfer.write(event.data)
+            return None
+        if type(event) is LineReceived:
+            return self._on_line(event.line)
+        if type(event) is AppendStarted:
+            return self._on_append(event)
+        if type(event) is LiteralEnded:
+            return self._end_transfer(event.rest)
+        assert type(event) is BadInput
+        self._tag = event.tag or b"*"
+        self.reply(Bad(event.text))  # no command is in progress, so no news of the mailbox may be told
+        self._count_bad(is_bad=True)
+        if event.fatal:
+            self._leave("Cannot go on")
+        return None
+
+    def on_wake(self) -> None:
+        if self.is_idling:
+            self._leave_gone_mailbox()
+            if self.selected is not None:
+                self._write_pending(expunge_allowed=True, with_uid=False)
+
+    def on_timeout(self) -> None:
+        if self.is_idling:
+            self.send(responses.ok("Still here"))  # keeps NAT entries alive, and finds dead peers
+        else:
+            self._leave("Autologout; idle for too long")
+
+    def on_bug(self, error: Exception) -> None:
+        words = f"Internal error, session {self.connection.session_id}"
+        if self._command is not None:
+            self.reply(No(words, b"SERVERBUG"))
+        self.send(responses.bye(words))
+
+    def on_shutdown(self) -> None:
+        self._leave("The server is shutting down")
+
+    def on_close(self) -> None:
+        if self._transfer is not None:
+            self._transfer.close()
+        self.unselect()
+
+    def _leave(self, words: str) -> None:
+        self.send(responses.bye(words))
+        self.connection.close()
+
+    # --- commands ---
+
+    def _make_contexts(self) -> tuple[ParseContext, ParseContext]:
+        enabled = frozenset(self.enabled)
+        return ParseContext(uid=False, enabled=enabled), ParseContext(uid=True, enabled=enabled)
+
+    def _on_command(self, event: CommandReady) -> Awaitable[None] | None:
+        self._tag = event.tag
+        name, args, self._is_uid = event.name, event.args, False
+        if name == b"UID" and (match := _SUBCOMMAND.match(args)) is not None:
+            name, args, self._is_uid = match[1].upper(), match[2], True
+        self._leave_gone_mailbox()
+        command = (self.table.uid if self._is_uid else self.table.plain).get(name)
+        refusal = self._refusal(command)
+        if command is None or refusal is not None:
+            self._finish(refusal or Bad("Unknown command"))
+            return None
+        self._command = command
+        try:
+            cursor = Cursor(args, utf8=UTF8_ACCEPT in self.enabled or IMAP4REV2 in self.enabled)
+            outcome = command.run(self, command.parse(cursor, self._contexts[self._is_uid]))
+        except PeerError as error:
+            outcome = Bad(error.reply)
+        except StorageError as error:
+            outcome = self._storage_failed(error)
+        return self._proceed(outcome)
+
+    def _refusal(self, command: Command | None) -> Bad | None:
+        if command is None:
+            return Bad("Unknown command")
+        if self.state in command.states:
+            return None
+        if self.identity is None:
+            return Bad("Log in first")
+        if State.AUTHENTICATED in command.states:
+            return Bad("Not while a mailbox is selected")
+        return Bad("Already logged in" if State.SELECTED not in command.states else "No mailbox is selected")
+
+    def _proceed(self, outcome: Outcome | Awaitable[Outcome]) -> Awaitable[None] | None:
+        """Finish at once where nothing has to be waited for: no task, no loop turn."""
+        if outcome is None or isinstance(outcome, Tagged | AwaitLine):
+            self._finish(outcome)
+            return None
+        return self._wait(outcome)
+
+    async def _wait(self, running: Awaitable[Outcome]) -> None:
+        try:
+            outcome = await running
+        except PeerError as error:
+            outcome = Bad(error.reply)
+        except StorageError as error:
+            outcome = self._storage_failed(error)
+        self._finish(outcome)
+
+    def _storage_failed(self, error: StorageError) -> No:
+        level = logging.WARNING if error.transient else logging.INFO
+        log.log(level, "session=%s: %s: %s", self.connection.session_id, type(error).__name__, error)
+        return reply_for(error)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if isinstance(outcome, AwaitLine):
+            self._awaiting = outcome
+            self._machine.expect_line(outcome.continuation)
+            return
+        if outcome is not None:
+            if self.selected is not None:
+                self._write_pending(expunge_allowed=self._may_expunge, with_uid=self._is_uid)
+            self.reply(outcome)
+            self._count_bad(is_bad=type(outcome) is Bad)
+        self._command = None
+        if self.is_leaving:
+            self.connection.close()
+
+    @property
+    def _may_expunge(self) -> bool:
+        return self._is_uid or self._command is None or not self._command.withholds_expunge
+
+    def _count_bad(self, *, is_bad: bool) -> None:
+        if not is_bad:
+            self._bad = 0
+            return
+        self._bad += 1
+        if self._bad >= (MAX_BAD_UNAUTHENTICATED if self.identity is None else MAX_BAD):
+            self._leave("Too many bad commands")
+
+    def _on_line(self, line: bytes) -> Awaitable[None] | None:
+        awaiting, self._awaiting = self._awaiting, None
+        assert awaiting is not None
+        try:
+            outcome = awaiting.then(line)
+        except PeerError as error:
+            outcome = Bad(error.reply)
+        return self._proceed(outcome)
+
+    # --- message literals ---
+
+    async def _on_append(self, event: AppendStarted) -> None:
+        self._tag, self._is_uid = event.tag, False
+        self._leave_gone_mailbox()
+        command = self._command = self.table.plain[b"APPEND"]
+        outcome = await self._start_transfer(command, event)
+        if outcome is None:
+            self._machine.accept_literal()
+            return
+        can_go_on = self._machine.refuse_literal()
+        self._finish(outcome)
+        if not can_go_on:
+            self._leave("The literal is too large to be read over")
+
+    async def _start_transfer(self, command: Command, event: AppendStarted) -> Tagged | None:
+        """None: the transfer has begun."""
+        refusal = self._refusal(command)
+        if refusal is not None:
+            return refusal
+        assert command.start is not None
+        try:
+            args: Any = command.parse(Cursor(event.args, utf8=self.utf8), self._contexts[False])
+            started = await command.start(self, args, event)
+        except PeerError as error:
+            return Bad(error.reply)
+        except StorageError as error:
+            return self._storage_failed(error)
+        if isinstance(started, Tagged):
+            return started
+        self._transfer = started
+        return None
+
+    def _end_transfer(self, rest: bytes) -> Awaitable[None] | None:
+        if self._transfer is None:
+            return None
+        return self._finish_transfer(self._transfer, rest)
+
+    async def _finish_transfer(self, transfer: Transfer, rest: bytes) -> None:
+        try:
+            await self._wait(transfer.finish(rest))
+        finally:
+            self._transfer = None
+            transfer.close()
+
+    # --- the selected mailbox ---
+
+    def _leave_gone_mailbox(self) -> None:
+        if self.selected is not None and self.selected.shared.is_gone:
+            self.unselect()
+            self.send(responses.ok("The mailbox was deleted", b"CLOSED"))
+
+    def _write_pending(self, *, expunge_allowed: bool, with_uid: bool) -> None:
+        view = self.view
+        self.write_new_keywords()
+        if view.pending:
+            self.write_updates(view.sync(expunge_allowed=expunge_allowed), with_uid=with_uid)
+
+    def write_new_keywords(self) -> None:
+        """Before a FETCH response may name a keyword that the client has not heard of."""
+        if len(self.view.shared.keyword_names) != self.view.known_keywords:
+            self.write_flags()
+
+    def write_flags(self) -> None:
+        """FLAGS and PERMANENTFLAGS."""
+        view = self.view
+        names = [name for _, name in responses.FLAG_NAMES]
+        names += [name.encode("ascii", "replace") for name in view.shared.keyword_names.values()]
+        view.known_keywords = len(view.shared.keyword_names)
+        self.send(responses.flags(names))
+        permanent = [] if view.read_only else [*names, b"\\*"]
+        words = "Read-only" if view.read_only else "Flags that are kept"
+        self.send(responses.ok(words, responses.code_permanentflags(permanent)))
 
     def write_updates(self, updates: Updates, *, with_uid: bool) -> None:
         """Write what ``SessionView.sync`` returned, in its order."""

@@ -257,8 +257,9 @@ class SharedView:
             session.notify()
 
 
-def _ignore() -> None:
-    return None
+def ignore() -> None:
+    """Nobody waits for news."""
+    return
 
 
 class SessionView:
@@ -270,6 +271,7 @@ class SessionView:
         "_gone",
         "_recent_from",
         "_uids",
+        "claimed_recent",
         "condstore",
         "known_keywords",
         "notify",
@@ -283,7 +285,8 @@ class SessionView:
         self.read_only = read_only
         self.condstore = condstore  # FETCH and flag updates carry MODSEQ
         self.saved_result: tuple[Uid, ...] = ()  # ``$``, ascending
-        self.notify: Callable[[], None] = _ignore  # called when something becomes pending (IDLE)
+        self.notify: Callable[[], None] = ignore  # called when something becomes pending (IDLE)
+        self.claimed_recent = recent_from  # the store was told that messages below are not recent
         self.known_keywords = len(shared.keyword_names)  # how many of them the client was told
         self._uids = shared.uids
         self._count = len(shared.uids)

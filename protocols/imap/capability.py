@@ -1,0 +1,50 @@
+"""The capability line, computed: it cannot announce what is not registered or not possible now.
+
+References: RFC 9051 §6.1.1 and §7.2.2, RFC 7889 (APPENDLIMIT), RFC 4959 (SASL-IR).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .registry import CommandTable, State
+
+# What the machine, the view and the session provide without a command of their own.
+_BUILT_IN: Final = (b"LITERAL+", b"CHILDREN")
+# RFC 9051 Appendix E: IMAP4rev2 folds these in; it is announced when all of them are there.
+_REV2_NEEDS: Final = frozenset(
+    b"LITERAL+ CHILDREN BINARY ENABLE ESEARCH IDLE LIST-EXTENDED LIST-STATUS MOVE NAMESPACE "
+    b"SASL-IR SEARCHRES SPECIAL-USE STATUS=SIZE UIDPLUS UNSELECT".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the line depends on beside the registered commands."""
+
+    state: State
+    can_start_tls: bool  # a context is there and TLS is not yet on
+    may_authenticate: bool  # a password may be sent now
+    max_message_bytes: int
+
+
+def has_rev2(table: CommandTable) -> bool:
+    return _REV2_NEEDS.issubset({*_BUILT_IN, *table.capabilities})
+
+
+def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
+    names = [b"IMAP4rev1"]
+    if has_rev2(table):
+        names.insert(0, b"IMAP4rev2")
+    registered = [name for name in table.capabilities if name != b"STARTTLS"]
+    if now.state is State.NOT_AUTHENTICATED:
+        if now.can_start_tls and b"STARTTLS" in table.capabilities:
+            names.append(b"STARTTLS")
+        if not now.may_authenticate:
+            names.append(b"LOGINDISABLED")
+            registered = [name for name in registered if not name.startswith(b"AUTH=")]
+    else:
+        registered = [name for name in registered if not name.startswith(b"AUTH=")]
+    names += [*_BUILT_IN, *registered, b"APPENDLIMIT=%d" % now.max_message_bytes]
+    return tuple(dict.fromkeys(names))

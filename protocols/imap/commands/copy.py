@@ -1,0 +1,105 @@
+"""COPY and MOVE with their UID forms (RFC 4315 §3, RFC 6851)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from protocols.ports import MailboxChanged
+from storage.errors import NotFound
+from storage.model import Copied, Mailbox, Uid
+
+from .. import responses
+from ..grammar import Cursor
+from ..registry import SELECTED, Command, No, Ok, Outcome, ParseContext
+from ..seqset import SavedResult, SeqSet, UidSet
+from .expunge import announce_expunged
+
+if TYPE_CHECKING:
+    from ..session import ImapSession
+
+NO_TARGET: Final = No("There is no such mailbox; create it first", b"TRYCREATE")
+
+
+@dataclass(frozen=True, slots=True)
+class CopyArgs:
+    numbers: SeqSet | UidSet | SavedResult
+    target: str
+
+
+def parse_copy(cursor: Cursor, context: ParseContext) -> CopyArgs:
+    cursor.space()
+    numbers = cursor.uidset() if context.uid else cursor.seqset()
+    cursor.space()
+    target = cursor.mailbox()
+    cursor.end()
+    return CopyArgs(numbers, target)
+
+
+async def _prepare(session: ImapSession, args: CopyArgs) -> tuple[Mailbox | None, list[Uid]]:
+    """The target, None if there is none, and what to copy."""
+    uids = [uid for _, uid in session.view.resolve(args.numbers)]
+    try:
+        return await session.services.mail.get_mailbox(session.user.account_id, args.target), uids
+    except NotFound:
+        return None, uids
+
+
+async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
+    target, uids = await _prepare(session, args)
+    if target is None:
+        return NO_TARGET
+    if not uids:
+        return Ok("No messages to copy")
+    try:
+        copied = await session.services.mail.copy(session.view.mailbox.id, uids, target.id)
+    except NotFound:
+        return NO_TARGET
+    if not copied.pairs:
+        return No("The messages no longer exist", b"EXPUNGEISSUED")
+    await _publish_target(session, target, copied)
+    return Ok("Copied", responses.code_copyuid(copied.uidvalidity, copied.pairs))
+
+
+async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
+    """COPYUID comes in an untagged OK before the EXPUNGE lines (RFC 6851 §4.3)."""
+    view = session.view
+    if view.read_only:
+        return No("The mailbox is read-only")
+    target, uids = await _prepare(session, args)
+    if target is None:
+        return NO_TARGET
+    if not uids:
+        return Ok("No messages to move")
+    if target.id == view.mailbox.id:
+        return No("The messages are in this mailbox already", b"CANNOT")
+    try:
+        moved = await session.services.mail.move(view.mailbox.id, uids, target.id)
+    except NotFound:
+        return NO_TARGET
+    if not moved.pairs:
+        return No("The messages no longer exist", b"EXPUNGEISSUED")
+    assert moved.source_modseq is not None
+    announce_expunged(session, tuple(source for source, _ in moved.pairs), moved.source_modseq)
+    await _publish_target(session, target, moved)
+    session.send(responses.ok("Moved", responses.code_copyuid(moved.uidvalidity, moved.pairs)))
+    return Ok("Moved")
+
+
+async def _publish_target(session: ImapSession, target: Mailbox, copied: Copied) -> None:
+    change = MailboxChanged(session.user.account_id, target.id, copied.target_modseq)
+    session.services.feed.publish(change)
+    if target.id == session.view.mailbox.id:  # the client sees its own copies with the reply
+        await session.views.refresh(target.id, copied.target_modseq)
+
+
+COPY = Command(b"COPY", SELECTED, parse_copy, run_copy, "RFC 9051 §6.4.7", has_uid_form=True)
+MOVE = Command(
+    b"MOVE",
+    SELECTED,
+    parse_copy,
+    run_move,
+    "RFC 9051 §6.4.8, RFC 6851 §3",
+    capabilities=(b"MOVE",),
+    has_uid_form=True,
+)

@@ -1,0 +1,65 @@
+"""ID and NAMESPACE: who we are, and where mailboxes are to be found."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from .. import responses
+from ..grammar import Cursor
+from ..registry import ANY, AUTHENTICATED, Command, Ok, ParseContext, parse_nothing
+
+if TYPE_CHECKING:
+    from ..session import ImapSession
+
+log = logging.getLogger("sora.imap")
+
+MAX_FIELDS: Final = 30  # RFC 2971 §3.3
+SERVER_FIELDS: Final = ((b"name", b"Sora"), (b"vendor", b"Sora"))
+
+
+def parse_id(cursor: Cursor, _context: ParseContext) -> dict[bytes, bytes]:
+    cursor.space()
+    fields: dict[bytes, bytes] = {}
+    if cursor.accept(b"NIL"):
+        cursor.end()
+        return fields
+    cursor.expect(b"(")
+    while not cursor.accept(b")"):
+        if fields:
+            cursor.space()
+        if len(fields) == MAX_FIELDS:
+            raise cursor.error("Too many fields")
+        name = cursor.string().lower()
+        cursor.space()
+        fields[name] = cursor.nstring() or b""
+    cursor.end()
+    return fields
+
+
+def run_id(session: ImapSession, fields: dict[bytes, bytes]) -> Ok:
+    if fields:
+        told = {
+            key.decode("ascii", "replace")[:30]: value.decode("utf-8", "replace")[:200]
+            for key, value in fields.items()
+        }
+        log.info("session=%s: client %r", session.connection.session_id, told)
+    words = b" ".join(responses.quote(word) for pair in SERVER_FIELDS for word in pair)
+    session.send(b"* ID (%b)\r\n" % words)
+    return Ok("Pleased to meet you")
+
+
+def run_namespace(session: ImapSession, _args: None) -> Ok:
+    session.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
+    return Ok("One personal namespace")
+
+
+ID = Command(b"ID", ANY, parse_id, run_id, "RFC 2971 §3.1", capabilities=(b"ID",))
+NAMESPACE = Command(
+    b"NAMESPACE",
+    AUTHENTICATED,
+    parse_nothing,
+    run_namespace,
+    "RFC 9051 §6.3.10",
+    capabilities=(b"NAMESPACE",),
+)

@@ -1,0 +1,234 @@
+"""LIST, with RFC 5258 options, RFC 5819 STATUS and RFC 6154 special use; and LSUB.
+
+All answers come from one read of the account's mailboxes. ``_Tree`` knows what the read implies: which
+names have children, which parents are missing, which descendants are subscribed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from storage.model import DELIMITER, Mailbox, MailboxList
+
+from .. import responses
+from ..grammar import Cursor
+from ..listmatch import compile_pattern
+from ..registry import AUTHENTICATED, Command, Ok, Outcome, ParseContext
+from .status import HIGHESTMODSEQ, parse_items, write_status
+
+if TYPE_CHECKING:
+    from ..session import ImapSession
+
+MAX_PATTERNS: Final = 50
+
+_SELECTIONS: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
+_RETURNS: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"})
+
+
+@dataclass(frozen=True, slots=True)
+class ListArgs:
+    reference: str
+    patterns: tuple[str, ...]
+    selections: frozenset[bytes] = frozenset()
+    returns: frozenset[bytes] = frozenset()
+    status: tuple[bytes, ...] = ()
+
+
+# --- parsing ---
+
+
+def parse_list(cursor: Cursor, _context: ParseContext) -> ListArgs:
+    cursor.space()
+    selections: frozenset[bytes] = frozenset()
+    if cursor.accept(b"("):
+        selections = _parse_selections(cursor)
+        cursor.space()
+    reference = cursor.mailbox()
+    cursor.space()
+    patterns = _parse_patterns(cursor)
+    returns: set[bytes] = set()
+    status: tuple[bytes, ...] = ()
+    if cursor.accept(b" RETURN ("):
+        status = _parse_returns(cursor, returns)
+    cursor.end()
+    return ListArgs(reference, patterns, selections, frozenset(returns), status)
+
+
+def _parse_selections(cursor: Cursor) -> frozenset[bytes]:
+    found: set[bytes] = set()
+    while not cursor.accept(b")"):
+        if found:
+            cursor.space()
+        option = cursor.keyword()
+        if option not in _SELECTIONS:
+            raise cursor.error(f"Unknown selection option {option.decode('ascii')}")
+        found.add(option)
+    if b"RECURSIVEMATCH" in found and not found & {b"SUBSCRIBED", b"SPECIAL-USE"}:
+        raise cursor.error("RECURSIVEMATCH needs another selection option")  # RFC 5258 §3.1
+    return frozenset(found)
+
+
+def _parse_patterns(cursor: Cursor) -> tuple[str, ...]:
+    if not cursor.accept(b"("):
+        return (cursor.list_mailbox(),)
+    patterns = [cursor.list_mailbox()]
+    while not cursor.accept(b")"):
+        cursor.space()
+        patterns.append(cursor.list_mailbox())
+        if len(patterns) > MAX_PATTERNS:
+            raise cursor.error("Too many patterns")
+    return tuple(patterns)
+
+
+def _parse_returns(cursor: Cursor, found: set[bytes]) -> tuple[bytes, ...]:
+    """Adds to ``found``; the items of STATUS."""
+    status: tuple[bytes, ...] = ()
+    is_first = True
+    while not cursor.accept(b")"):
+        if not is_first:
+            cursor.space()
+        is_first = False
+        option = cursor.keyword()
+        if option == b"STATUS":
+            cursor.space()
+            status = parse_items(cursor)
+        elif option in _RETURNS:
+            found.add(option)
+        else:
+            raise cursor.error(f"Unknown return option {option.decode('ascii')}")
+    return status
+
+
+# --- the account's names ---
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    position = name.find(DELIMITER)
+    while position > 0:
+        yield name[:position]
+        position = name.find(DELIMITER, position + 1)
+
+
+def _implied(names: Iterable[str]) -> set[str]:
+    return {ancestor for name in names for ancestor in _ancestors(name)}
+
+
+class _Tree:
+    def __init__(self, listed: MailboxList) -> None:
+        self.mailboxes = {mailbox.name: mailbox for mailbox in listed.mailboxes}
+        self.subscribed = listed.subscribed
+        self.parents = _implied(self.mailboxes)
+        self.subscribed_parents = _implied(self.subscribed)
+        self.special_parents = _implied(m.name for m in listed.mailboxes if m.special_use is not None)
+
+    def attributes(self, name: str, returns: frozenset[bytes]) -> list[bytes]:
+        mailbox = self.mailboxes.get(name)
+        found = [] if mailbox is not None else [b"\\NonExistent", b"\\Noselect"]
+        if b"SUBSCRIBED" in returns and name in self.subscribed:
+            found.append(b"\\Subscribed")
+        if name in self.parents:
+            found.append(b"\\HasChildren")
+        elif mailbox is not None or b"CHILDREN" in returns:
+            found.append(b"\\HasNoChildren")
+        if mailbox is not None and mailbox.special_use is not None:
+            found.append(responses.SPECIAL_USE_NAMES[mailbox.special_use])
+        return found
+
+    def candidates(self, selections: frozenset[bytes]) -> list[str]:
+        """Names that a pattern may be held against, in order, INBOX first."""
+        if b"SUBSCRIBED" in selections:
+            names = set(self.subscribed)
+            if b"SPECIAL-USE" in selections:
+                names &= self._special()
+        elif b"SPECIAL-USE" in selections:
+            names = self._special()
+        else:
+            names = {*self.mailboxes, *self.parents}
+        if b"RECURSIVEMATCH" in selections:
+            names |= {name for name in {*self.mailboxes, *self.parents} if self.childinfo(name, selections)}
+            names |= self.subscribed_parents if b"SUBSCRIBED" in selections else set()
+        return sorted(names, key=lambda name: (name != "INBOX", name))
+
+    def _special(self) -> set[str]:
+        return {name for name, mailbox in self.mailboxes.items() if mailbox.special_use is not None}
+
+    def childinfo(self, name: str, selections: frozenset[bytes]) -> bytes:
+        """The CHILDINFO item: what RECURSIVEMATCH found below a name (RFC 5258 §3.5)."""
+        if b"RECURSIVEMATCH" not in selections:
+            return b""
+        below = []
+        if b"SUBSCRIBED" in selections and name in self.subscribed_parents:
+            below.append(b'"SUBSCRIBED"')
+        if b"SPECIAL-USE" in selections and name in self.special_parents:
+            below.append(b'"SPECIAL-USE"')
+        return b'("CHILDINFO" (%b))' % b" ".join(below) if below else b""
+
+
+# --- running ---
+
+
+async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
+    if args.patterns == ("",) and not args.selections:  # RFC 9051 §6.3.9: asks for the delimiter
+        session.send(responses.listing(b"LIST", [b"\\Noselect"], "", utf8=session.utf8))
+        return Ok("Done")
+    if HIGHESTMODSEQ in args.status:
+        session.enable_condstore()
+    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
+    returns = args.returns | (args.selections & _RETURNS)
+    matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
+    for name in tree.candidates(args.selections):
+        if not any(matches(name) for matches in matchers):
+            continue
+        session.send(
+            responses.listing(
+                b"LIST",
+                tree.attributes(name, returns),
+                name,
+                utf8=session.utf8,
+                extended=tree.childinfo(name, args.selections),
+            )
+        )
+        _write_status(session, tree.mailboxes.get(name), args.status)
+    return Ok("Done")
+
+
+def _write_status(session: ImapSession, mailbox: Mailbox | None, items: tuple[bytes, ...]) -> None:
+    if mailbox is not None and items:
+        write_status(session, mailbox, items)
+
+
+def parse_lsub(cursor: Cursor, _context: ParseContext) -> ListArgs:
+    cursor.space()
+    reference = cursor.mailbox()
+    cursor.space()
+    pattern = cursor.list_mailbox()
+    cursor.end()
+    return ListArgs(reference, (pattern,))
+
+
+async def run_lsub(session: ImapSession, args: ListArgs) -> Outcome:
+    """With ``%``, parents of subscribed names are named too, as not selectable (RFC 3501 §6.3.9)."""
+    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
+    pattern = args.reference + args.patterns[0]
+    matches = compile_pattern(pattern)
+    names = set(tree.subscribed)
+    if pattern.endswith("%"):
+        names |= tree.subscribed_parents
+    for name in sorted(names):
+        if matches(name):
+            attributes = [] if name in tree.subscribed else [b"\\Noselect"]
+            session.send(responses.listing(b"LSUB", attributes, name, utf8=session.utf8))
+    return Ok("Done")
+
+
+LIST = Command(
+    b"LIST",
+    AUTHENTICATED,
+    parse_list,
+    run_list,
+    "RFC 9051 §6.3.9",
+    capabilities=(b"LIST-EXTENDED", b"LIST-STATUS", b"SPECIAL-USE"),
+)
+LSUB = Command(b"LSUB", AUTHENTICATED, parse_lsub, run_lsub, "RFC 3501 §6.3.9")
