@@ -53,6 +53,12 @@ def _text(raw: object) -> str:
     return raw
 
 
+def _secret_text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise UnitError("expected text", "write it in quotes")  # without repeating it
+    return raw
+
+
 def _bool(raw: object) -> bool:
     if raw in ("true", "false"):  # what an environment variable can hold
         return raw == "true"
@@ -151,7 +157,7 @@ def listed(item: Kind[T]) -> Kind[tuple[T, ...]]:
 
 
 def _key32(raw: object) -> Secret[bytes]:
-    text = _text(raw).strip()
+    text = _secret_text(raw).strip()
     if not text:
         return Secret(b"")
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
@@ -166,6 +172,12 @@ def _key32(raw: object) -> Secret[bytes]:
             "generate one with: openssl rand -base64 32",
         )
     return Secret(key)
+
+
+def _keys32(raw: object) -> tuple[Secret[bytes], ...]:
+    if not isinstance(raw, list):
+        raise UnitError("expected a list", "write [key, key]")  # without repeating it
+    return listed(KEY32).parse(raw)
 
 
 def _pattern(raw: object) -> str:
@@ -191,6 +203,13 @@ def _hosts(raw: object) -> tuple[str, ...]:
     for host in hosts:
         parse_address(host, 0)
     return hosts
+
+
+def _host(raw: object) -> str:
+    host = _text(raw).strip()
+    if host:
+        parse_address(host, 0)
+    return host
 
 
 def _remotes(raw: object) -> tuple[str, ...]:
@@ -235,13 +254,14 @@ NETWORKS: Kind[tuple[Network, ...]] = listed(NETWORK)
 PATTERN: Kind[str] = Kind("a regular expression", _pattern, _same)
 PATTERNS: Kind[tuple[str, ...]] = Kind("regular expressions", _patterns, list)
 TEXTS: Kind[tuple[str, ...]] = Kind("a list of texts", _texts, list)
+HOST: Kind[str] = Kind("a host or address, with or without port", _host, _same)
 HOSTS: Kind[tuple[str, ...]] = Kind("a list of hosts", _hosts, list)
 REMOTES: Kind[tuple[str, ...]] = Kind("a list of host:port", _remotes, list)
 DURATIONS: Kind[tuple[float, ...]] = listed(POSITIVE_DURATION)
-SECRET: Kind[Secret[str]] = Kind("text", lambda raw: Secret(_text(raw)), Secret.reveal, secret=True)
+SECRET: Kind[Secret[str]] = Kind("text", lambda raw: Secret(_secret_text(raw)), Secret.reveal, secret=True)
 KEY32: Kind[Secret[bytes]] = Kind("a 32-byte key", _key32, lambda key: key.reveal().hex(), secret=True)
 KEYS32: Kind[tuple[Secret[bytes], ...]] = Kind(
-    "a list of 32-byte keys", listed(KEY32).parse, listed(KEY32).render, secret=True
+    "a list of 32-byte keys", _keys32, listed(KEY32).render, secret=True
 )
 # "" stands for "not set" where unset differs from every value.
 OPTIONAL_DURATION: Kind[float | None] = Kind(

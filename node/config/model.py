@@ -13,6 +13,7 @@ from .services import (
     AdminCli,
     AuthCache,
     Cluster,
+    Embedded,
     Logging,
     Metadata,
     Relay,
@@ -52,7 +53,6 @@ class Config:
         [],
         "Networks of proxies and load balancers that may tell a client's address and are never rate-limited."
         " In the table form of servers this is servers.trusted_networks.",
-        aliases=("servers.trusted_networks",),
         shown=["10.0.0.0/8"],
     )
     logging: Logging = section(
@@ -64,6 +64,9 @@ class Config:
     local_cache: LocalCache = section(LocalCache, "A cache of bodies on this node's disk.")
     uploader: Uploader = section(Uploader, "New bodies on their way to the object store.")
     cleanup: Cleanup = section(Cleanup, "What is deleted for good, and when.")
+    embedded: Embedded = section(
+        Embedded, "Servers the node starts and stops itself; quickstart writes this."
+    )
     tls: Tls = section(Tls, "Certificates for all servers.")
     servers: tuple[Server, ...] = repeated(Server, "Listening servers.", aliases=("server",))
     cluster: Cluster = section(Cluster, "Gossip with the other nodes.", feature="cluster")

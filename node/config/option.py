@@ -52,7 +52,6 @@ class Section:
     types: frozenset[str] = frozenset()
     repeated: bool = False
     optional: bool = False
-    switch: str = ""  # a bare boolean in place of the table stands for this key of it
 
 
 Row = Option | Section

@@ -35,6 +35,13 @@ class Problem:
     suggestion: str = ""
     code: Code = "value"
 
+    def __str__(self) -> str:
+        """``line 12: error: s3.bucket: required, but missing (for example …)``, safe for a terminal."""
+        parts = [f"line {self.line}" if self.line else "", self.severity, self.key, self.message]
+        text = ": ".join(part for part in parts if part)
+        text += f" ({self.suggestion})" if self.suggestion else ""
+        return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

@@ -85,7 +85,10 @@ class Server:
         BOOL, False, "Ask clients for a certificate.", feature="client certificates", types=TLS_CAPABLE
     )
     tls_use_starttls: bool = option(
-        BOOL, False, "With tls = true: start in plain text and offer STARTTLS.", types=WITH_STARTTLS
+        BOOL,
+        False,
+        "With tls = true: start in plain text. Servers that do offer STARTTLS when they have a certificate.",
+        types=WITH_STARTTLS,
     )
     tls_default_domain: str = option(
         TEXT,
@@ -125,10 +128,7 @@ class Server:
         types=f"imap {PROXIES}",
     )
     listen_backlog: int = option(
-        whole(1, 65535),
-        1024,
-        "Connections the kernel holds while the node is busy.",
-        feature="listen backlog",
+        whole(1, 65535), 1024, "Connections the kernel holds while the node is busy."
     )
     debug: bool = option(BOOL, False, "Log the conversation, secrets masked.", feature="wire logging")
     append_limit_bytes: int = option(SIZE, "25mb", "Largest message a client may append.", types="imap")
@@ -175,7 +175,6 @@ class Server:
         ProxyProtocol,
         "Client addresses from a load balancer by the PROXY protocol. proxy_protocol = true is short for"
         " enabled = true.",
-        switch="enabled",
         feature="proxy_protocol",
     )
     auth_rate_limit: AuthRateLimit = section(

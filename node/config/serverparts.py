@@ -122,15 +122,12 @@ class ProxyProtocol:
     """Client addresses from a load balancer."""
 
     enabled: bool = option(BOOL, False, "Expect a PROXY header on every connection.")
-    timeout_s: float = option(
-        POSITIVE_DURATION, "5s", "Time for the header to arrive.", aliases=("proxy_protocol_timeout",)
-    )
+    timeout_s: float = option(POSITIVE_DURATION, "5s", "Time for the header to arrive.")
     trusted_proxies: tuple[Network, ...] | None = option(
         OPTIONAL_NETWORKS,
         "",
         "Who may send one; others are refused. When unset, servers.trusted_networks.",
         shown=["10.0.0.0/8"],
-        aliases=("proxy_protocol_trusted_proxies", "trusted_networks"),
     )
 
 

@@ -25,4 +25,5 @@ IMAP_SIDE = "imap imap_proxy"
 WITH_STARTTLS = "lmtp managesieve lmtp_proxy managesieve_proxy imap pop3"
 TLS_CAPABLE = ""  # all
 # Types that keep no mail themselves: a node with only these needs neither database nor object store.
+PROXY_TYPES = frozenset(PROXIES.split())
 STATELESS = frozenset(f"{PROXIES} metrics user_api_proxy".split())

@@ -11,6 +11,7 @@ from .kinds import (
     COUNT,
     DURATION,
     DURATIONS,
+    HOST,
     KEY32,
     OPTIONAL_BOOL,
     PATH,
@@ -38,6 +39,20 @@ class Logging:
     format: str = option(choice("console", "json"), "console", '"console" for people, "json" for machines.')
     level: str = option(
         choice("debug", "info", "warn", "error", warning="warn"), "info", "debug, info, warn or error."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Servers the node starts and stops itself, as quickstart sets them up."""
+
+    postgres_path: str = option(
+        PATH,
+        "",
+        "Data directory of a private PostgreSQL, which database.write then points to; empty starts none.",
+    )
+    rclone_path: str = option(
+        PATH, "", "Directory served as S3 by a private rclone, which s3 then points to; empty starts none."
     )
 
 
@@ -143,7 +158,7 @@ class Cluster:
 
     enabled: bool = option(BOOL, False, "Be part of a cluster.")
     addr: str = option(
-        TEXT,
+        HOST,
         "",
         "Address to bind and to tell the others, so one they can reach: no wildcard, not localhost.",
         shown="10.10.10.40:7946",
@@ -169,7 +184,14 @@ class Cluster:
 
     @property
     def bind(self) -> Address:
+        """Where gossip listens; only for an enabled cluster, whose address has been checked."""
         return parse_address(self.addr, self.port)
+
+    @property
+    def other_peers(self) -> tuple[str, ...]:
+        """The peers without this node itself."""
+        own = parse_address(self.addr, self.port) if self.addr else None
+        return tuple(peer for peer in self.peers if parse_address(peer, self.port) != own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +221,7 @@ class Relay:
     """Where redirected mail and vacation replies go."""
 
     type: str = option(choice("", "smtp", "http"), "", '"smtp", "http", or empty for no relay.', shown="smtp")
-    smtp_host: str = option(TEXT, "", "Host and port.", shown="smtp.example.com:587")
+    smtp_host: str = option(HOST, "", "Host and port.", shown="smtp.example.com:587")
     smtp_username: str = option(TEXT, "", "SMTP AUTH user.")
     smtp_password: Secret[str] = option(SECRET, "", "SMTP AUTH password.")
     smtp_helo_host: str = option(TEXT, "", "Name in EHLO; the host name when empty.")

@@ -1,0 +1,159 @@
+"""Rules about storage, the cluster and other sections taken together; ``serverrules`` has those of servers.
+
+To add one: a generator of findings, and its name in RULES.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from node.units import parse_address
+
+from .finding import Facts, Finding, Rule, conflict, inadvisable, missing
+from .servertypes import STATELESS
+
+S3_REQUIRED = ("endpoint", "access_key", "secret_key", "bucket")
+EMPTIED_BY_THE_SYSTEM = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108
+ACL_RIGHTS = "lrswipkxtea"
+EVERYWHERE = "it must be an address of this node that the other nodes can reach"
+
+
+def _keeps_mail(facts: Facts) -> bool:
+    """Only a node whose servers are all proxies and the like does without database and objects."""
+    running = [server for server in facts.config.servers if server.start]
+    return not running or any(server.type not in STATELESS for server in running)
+
+
+def database(facts: Facts) -> Iterator[Finding]:
+    if _keeps_mail(facts) and not facts.given("database"):
+        yield missing("database", suggestion="add [database.write] with hosts, user, password and name")
+    config = facts.config.database
+    for name, endpoint in (("write", config.write), ("read", config.read)):
+        if endpoint is not None and endpoint.min_connections > endpoint.max_connections:
+            yield conflict(
+                f"database.{name}.min_connections",
+                f"greater than max_connections ({endpoint.max_connections})",
+            )
+
+
+def objects(facts: Facts) -> Iterator[Finding]:
+    s3 = facts.config.s3
+    if s3.driver == "s3" and _keeps_mail(facts):
+        for key in S3_REQUIRED:
+            if not getattr(s3, key):
+                yield missing(f"s3.{key}")
+    if s3.driver == "file" and facts.config.cluster.enabled:
+        yield conflict(
+            "s3.driver", "the other nodes of the cluster cannot read a directory of this one", 'use "s3"'
+        )
+    if s3.encrypt and not s3.encryption_key:
+        yield missing(
+            "s3.encryption_key", "required by encrypt = true", "generate one with: openssl rand -base64 32"
+        )
+
+
+def staging(facts: Facts) -> Iterator[Finding]:
+    uploader = facts.config.uploader
+    if uploader.staging == "disk" and uploader.path.startswith(EMPTIED_BY_THE_SYSTEM):
+        yield inadvisable("uploader.path", "mail waits here, but this directory is emptied by the system")
+
+
+def tls(facts: Facts) -> Iterator[Finding]:
+    config = facts.config.tls
+    if bool(config.cert_file) != bool(config.key_file):
+        yield missing(
+            "tls.key_file" if config.cert_file else "tls.cert_file", "the other half of the pair is set"
+        )
+    if not (config.enabled and config.provider == "letsencrypt"):
+        return
+    acme = config.letsencrypt
+    required = (("email", acme.email), ("domains", acme.domains), ("s3.bucket", acme.s3.bucket))
+    for key, value in required:
+        if not value:
+            yield missing(f"tls.letsencrypt.{key}", 'required by provider = "letsencrypt"')
+    if any("*" in domain for domain in acme.domains):
+        yield Finding(
+            "error", "tls.letsencrypt.domains", "HTTP-01 challenges cannot prove wildcards", "list each name"
+        )
+
+
+def cluster(facts: Facts) -> Iterator[Finding]:
+    config = facts.config.cluster
+    if not config.enabled:
+        return
+    if not config.addr:
+        yield missing("cluster.addr", suggestion=f'for example "10.10.10.40:7946"; {EVERYWHERE}')
+    else:
+        yield from _cluster_address(config.addr)
+    if not config.secret_key:
+        yield missing("cluster.secret_key", suggestion="generate one with: openssl rand -base64 32")
+    if not config.peers:
+        yield inadvisable("cluster.peers", "without peers this node starts a cluster of its own")
+
+
+def _cluster_address(addr: str) -> Iterator[Finding]:
+    try:
+        ip = ipaddress.ip_address(parse_address(addr, 0).host)
+    except ValueError:
+        yield Finding("error", "cluster.addr", f'"{addr}" is not an IP address', EVERYWHERE)
+        return
+    if ip.is_unspecified or str(ip) in ("127.0.0.1", "::1"):
+        yield Finding("error", "cluster.addr", f"other nodes cannot reach {ip}", EVERYWHERE)
+    elif ip.is_loopback:
+        yield inadvisable("cluster.addr", f"only nodes on this machine can reach {ip}")
+
+
+def own_address_in_peers(facts: Facts) -> Iterator[Finding]:
+    config = facts.config.cluster
+    if config.enabled and config.peers != config.other_peers:
+        yield Finding(
+            "warning", "cluster.peers", "this node's own address is in the list and is left out", "", "unused"
+        )
+
+
+def relay(facts: Facts) -> Iterator[Finding]:
+    config = facts.config.relay
+    needed = {"smtp": "smtp_host", "http": "http_url"}.get(config.type)
+    if needed and not getattr(config, needed):
+        yield missing(f"relay.{needed}", f'required by type = "{config.type}"')
+    if facts.given("relay") and not config.type:
+        yield missing("relay.type", suggestion='"smtp" or "http"')
+    if bool(config.smtp_tls_cert_file) != bool(config.smtp_tls_key_file):
+        yield missing("relay.smtp_tls_key_file", "certificate and key come as a pair")
+    if facts.given("relay_queue.enabled") and facts.config.relay_queue.enabled and not facts.given("relay"):
+        yield Finding("warning", "relay_queue", "without a relay the queue has nothing to do", "", "unused")
+
+
+def sharing(facts: Facts) -> Iterator[Finding]:
+    config = facts.config.shared_mailboxes
+    unknown = sorted(set(config.default_rights) - set(ACL_RIGHTS))
+    if unknown:
+        yield Finding(
+            "error",
+            "shared_mailboxes.default_rights",
+            f"no rights of RFC 4314 §2.1: {''.join(unknown)}",
+            f"choose from {ACL_RIGHTS}",
+        )
+    if not config.namespace_prefix.rstrip("/") or not config.namespace_prefix.endswith("/"):
+        yield Finding(
+            "error", "shared_mailboxes.namespace_prefix", 'must end with "/"', 'for example "Shared/"'
+        )
+
+
+def training(facts: Facts) -> Iterator[Finding]:
+    if facts.config.spam_training.enabled and not facts.config.spam_training.endpoint:
+        yield missing("spam_training.endpoint", "required by enabled = true")
+
+
+RULES: tuple[Rule, ...] = (
+    database,
+    objects,
+    staging,
+    tls,
+    cluster,
+    own_address_in_peers,
+    relay,
+    sharing,
+    training,
+)
