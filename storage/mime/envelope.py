@@ -21,8 +21,8 @@ from .headers import lowered, seek_value
 MAX_ADDRESSES = 2000
 # A subject or message id is a line; more than this is an attack on whoever lists headers.
 MAX_TEXT_BYTES = 16 * 1024
-# Room for MAX_ADDRESSES long ones.
-MAX_LIST_BYTES = 512 * 1024
+# Room for MAX_ADDRESSES of 128 octets.
+MAX_LIST_BYTES = 256 * 1024
 
 _UNWANTED = b"\r\n\0"
 _WORD = rb"[^\x00-\x20\"(),:;<>@\\\[\]]+"
@@ -230,8 +230,9 @@ class _Pending:
     def take(self, kind: bytes, text: bytes) -> None:
         if kind == b"comment":
             self._comment = text
-        elif kind == b"mark" and text == b"<" and not self.has_angle:
-            self.has_angle = self.in_angle = True
+        elif kind == b"mark" and text == b"<":
+            self.in_angle = self.in_angle or not self.has_angle
+            self.has_angle = True
         elif kind == b"mark" and text == b">":
             self.in_angle = False
         elif kind == b"mark" and text == b":" and self.in_angle:
@@ -257,17 +258,23 @@ class _Pending:
         if self.has_angle:
             local, host = _halves(self._local)
             return [Address(self.words_text() or self._comment or None, self._route or None, local, host)]
-        if b"@" in self._words:
-            local, host = _halves(self._words)
-            return [Address(self._comment or None, None, local, host)]
+        if b"@" in self._words:  # `local@host`, or `Name local@host` of mailers that forgot the brackets
+            at = _last_at(self._words)
+            first = max(at - 1, 0)
+            local, host = _halves(self._words[first : at + 2])
+            return [Address(b" ".join(self._words[:first]) or self._comment or None, None, local, host)]
         if len(self._words) > 1:
             return [Address(self.words_text(), None, b"", b"")]
         return [Address(self._comment or None, None, self._words[0], b"")] if self._words else []
+
+
+def _last_at(tokens: list[bytes]) -> int:
+    return len(tokens) - 1 - tokens[::-1].index(b"@")
 
 
 def _halves(tokens: list[bytes]) -> tuple[bytes, bytes]:
     """Local part and host around the last ``@``."""
     if b"@" not in tokens:
         return b"".join(tokens), b""
-    at = len(tokens) - 1 - tokens[::-1].index(b"@")
+    at = _last_at(tokens)
     return b"".join(tokens[:at]), b"".join(tokens[at + 1 :])

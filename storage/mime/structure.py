@@ -41,6 +41,8 @@ MAX_DESCRIBED_BYTES = 4 * 1024 * 1024
 MAX_BOUNDARY_BYTES = 256
 # A delimiter line may be padded with blanks; longer lines are text.
 MAX_DELIMITER_BYTES = 1000
+# Lines that begin like a delimiter and are none; each costs some 0.4 us and no real mail has thousands.
+MAX_NEAR_DELIMITERS = 1_000_000
 
 # RFC 9051 §9 media-message; RFC 6532 §3.7 for the second.
 EMBEDDED = frozenset((b"RFC822", b"GLOBAL"))
@@ -154,6 +156,7 @@ class _Scanner:
         self._needle: bytes | None = None  # what the delimiters of all open boundaries begin with
         self._parts = 0
         self._described_bytes = 0
+        self._near_delimiters = 0
         self._empty_line = (-1, -1)  # the last one found: where the line before ends, where the body begins
         self._counted = (0, 0)  # an offset, and the line feeds before it
 
@@ -209,8 +212,7 @@ class _Scanner:
     def _give_up(self, start: int) -> int:
         """The rest of the message becomes one opaque part."""
         self._push(_Open(opaque(), start, start), b"")
-        self._levels.clear()
-        self._needle = None
+        self._stop_looking()
         return self._stop
 
     def _after_empty_line(self, start: int) -> int:
@@ -245,7 +247,7 @@ class _Scanner:
         if part.boundary is None or self._needle is None:
             return
         if part.shadowed is None:
-            del self._levels[part.boundary]
+            self._levels.pop(part.boundary, None)
         else:
             self._levels[part.boundary] = part.shadowed
         self._needle = part.outer_needle
@@ -267,8 +269,17 @@ class _Scanner:
                     return _Delimiter(at + 1, end, level, False)
                 if line.endswith(b"--") and (level := levels.get(line[:-2])) is not None:
                     return _Delimiter(at + 1, end, level, True)
+            self._near_delimiters += 1
+            if self._near_delimiters > MAX_NEAR_DELIMITERS:
+                self._stop_looking()
+                return None
             at = data.find(needle, end - 1, stop)
         return None
+
+    def _stop_looking(self) -> None:
+        """All that is open runs to the end."""
+        self._levels.clear()
+        self._needle = None
 
     def _before(self, delimiter: _Delimiter) -> int:
         """Where the body before the delimiter ends: the line ending is the delimiter's."""

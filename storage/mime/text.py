@@ -50,9 +50,14 @@ _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_
 # Decoding is for search and previews; one part does not get to fill the memory.
 MAX_PART_BYTES = 16 * 1024 * 1024
 
+# Python sorts combining marks in quadratic time. No language needs more (UAX #15, stream-safe text).
+MAX_MARKS = 30
+
+_SUSPECT = re.compile(rf"[^\w\s\x00-\x7f]{{{MAX_MARKS},}}")  # may hold too many marks
 _WORD = re.compile(rb"=\?([^?\s]{1,100})\?([BbQq])\?([^?]*)\?=")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
-_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_MARKUP = re.compile(r"<!--|-->|<(/?[A-Za-z]++|!|\?)[^<>]*+>")
+_HIDING = {"<!--": "-->", "script": "/script", "style": "/style"}
 
 
 @lru_cache(maxsize=256)
@@ -68,7 +73,8 @@ def _codec(charset: str) -> str | None:
 
 
 def decode_charset(data: bytes, charset: bytes | str | None) -> str:
-    """Unknown and wrong charsets are read as UTF-8 when that fits, else as Windows-1252 or Latin-1."""
+    """An unknown charset is taken for UTF-8 when that fits, else for Windows-1252; so is ASCII, which
+    8-bit mail likes to claim. Octets the charset does not have become U+FFFD."""
     name = charset.decode("ascii", "replace") if isinstance(charset, bytes) else charset or ""
     codec = _codec(name)
     if codec is not None and codec != "ascii":
@@ -76,32 +82,30 @@ def decode_charset(data: bytes, charset: bytes | str | None) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return data.decode("cp1252", "replace")
 
 
 def decode_words(raw: bytes) -> str:
-    """A header value with its encoded words decoded; blanks between adjacent words go, RFC 2047 §6.2."""
+    """A header value with its encoded words decoded; blanks between adjacent words go, RFC 2047 §6.2.
+
+    Adjacent words of one charset are decoded together: some mailers split characters between them.
+    """
     value = unfold(raw)
-    if b"=?" not in value:
-        return decode_charset(value, None)
     pieces: list[str] = []
-    pos = 0
-    held = b""
-    charset = b""
+    held: list[bytes] = []  # octets of adjacent words of one charset
+    charset, pos = b"", 0
     for match in _WORD.finditer(value):
         between = value[pos : match.start()]
+        is_adjacent = pos > 0 and not between.strip()
         name = match[1].split(b"*", 1)[0].lower()  # RFC 2231 §5: a language may follow
-        if pieces or held:
-            adjacent = not between.strip()
-        else:
-            adjacent = False
-        if held and (not adjacent or name != charset):
-            pieces.append(decode_charset(held, charset))
-            held = b""
-        if not adjacent:
+        if held and (name != charset or not is_adjacent):
+            pieces.append(decode_charset(b"".join(held), charset))
+            held = []
+        if not is_adjacent:
             pieces.append(decode_charset(between, None))
-        held, charset, pos = held + _word_bytes(match[2], match[3]), name, match.end()
-    pieces.append(decode_charset(held, charset))
+        held.append(_word_bytes(match[2], match[3]))
+        charset, pos = name, match.end()
+    pieces.append(decode_charset(b"".join(held), charset))
     pieces.append(decode_charset(value[pos:], None))
     return "".join(pieces)
 
@@ -128,9 +132,9 @@ def decode_transfer(data: bytes, encoding: bytes) -> bytes:
     return data
 
 
-def part_text(part: Part, data: bytes | mmap.mmap) -> str:
-    """Decoded text of a text part, its first MAX_PART_BYTES."""
-    raw = data[part.body_start : min(part.body_end, part.body_start + MAX_PART_BYTES)]
+def part_text(part: Part, data: bytes | mmap.mmap, limit: int = MAX_PART_BYTES) -> str:
+    """Decoded text of the first ``limit`` octets of a text part."""
+    raw = data[part.body_start : min(part.body_end, part.body_start + limit)]
     return decode_charset(decode_transfer(raw, part.encoding), parameter(part.params, b"CHARSET"))
 
 
@@ -148,7 +152,7 @@ def search_text(root: Part, data: bytes | mmap.mmap, limit: int) -> Iterator[str
             limit -= len(raw)
             yield header_text(raw)
         elif part.is_text:
-            text = part_text(part, data)
+            text = part_text(part, data, min(limit, MAX_PART_BYTES))
             limit -= part.size_bytes
             yield strip_tags(text) if part.subtype == b"HTML" else text
         stack.extend(reversed(part.children))
@@ -161,9 +165,40 @@ def header_text(header: bytes) -> str:
 
 
 def strip_tags(markup: str) -> str:
-    return html.unescape(_TAG.sub(" ", markup))
+    """HTML without tags, comments, scripts and styles, entities decoded. Crude, but linear."""
+    pieces: list[str] = []
+    hidden: str | None = None  # what ends the comment, script or style we are in
+    pos = 0
+    for match in _MARKUP.finditer(markup):
+        tag = match[0][:4] if match[0].startswith("<!--") else (match[1] or "").lower()
+        if hidden is None:
+            pieces.append(markup[pos : match.start()])
+            hidden = _HIDING.get(tag)
+        elif match[0] == hidden or tag == hidden:
+            hidden = None
+        pos = match.end()
+    if hidden is None:
+        pieces.append(markup[pos:])
+    return html.unescape(" ".join(pieces))
 
 
 def fold(text: str) -> str:
-    """The form in which two texts are compared without case, near to i;unicode-casemap (RFC 5051)."""
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+    """The form in which two texts are compared without case, near to i;unicode-casemap (RFC 5051).
+
+    Decomposed and case-folded, so accents count, however they are composed. Of a run of combining marks
+    only the first MAX_MARKS are kept.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFD", _SUSPECT.sub(_few_marks, text))
+    text = text.casefold()
+    return text if text.isascii() else unicodedata.normalize("NFD", text)
+
+
+def _few_marks(match: re.Match[str]) -> str:
+    kept: list[str] = []
+    run = 0
+    for char in match[0]:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= MAX_MARKS:
+            kept.append(char)
+    return "".join(kept)
