@@ -1,0 +1,1 @@
+"""What the console scripts can do, one file per group of commands."""

@@ -1,0 +1,32 @@
+"""``sora-admin``: administration straight on the database, also while no node runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .commands.accounts import accounts
+from .commands.credentials import credentials
+from .commands.failure import EXIT_CODES
+from .commands.migrations import migrations
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n"
+    "  sora-admin --config /etc/sora/config.toml accounts create ann@example.org\n"
+    "  sora-admin accounts list --json\n\n" + EXIT_CODES,
+)
+@click.option(
+    "--config", "-c", type=click.Path(path_type=Path), help="Configuration file, for every command below."
+)
+def main(config: Path | None) -> None:
+    """Manage accounts and mail of a Sora installation."""
+
+
+for group in (accounts, credentials, migrations):
+    main.add_command(group)
+
+if __name__ == "__main__":
+    main()
