@@ -24,7 +24,7 @@ from .services import (
     TimeoutScheduler,
     Tls,
 )
-from .storage import S3, Cleanup, Database, Embedded, LocalCache, Uploader
+from .storage import S3, Cleanup, Database, LocalCache, Uploader
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ class Config:
     logging: Logging = section(
         Logging, "Log lines. log_output at the top of the file is short for logging.output."
     )
-    embedded: Embedded = section(Embedded, "Servers that the node runs for itself; quickstart uses them.")
     database: Database = section(Database, "PostgreSQL, which holds all metadata.")
     s3: S3 = section(S3, "The object store, which holds message bodies.")
     local_cache: LocalCache = section(LocalCache, "A cache of bodies on this node's disk.")

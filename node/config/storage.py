@@ -87,26 +87,6 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Servers that the node runs for itself, for one node and first steps."""
-
-    postgres_path: str = option(
-        PATH,
-        "",
-        "Directory of a private PostgreSQL, started and stopped with the node; database.write then names its"
-        " socket directory. Empty: the database is somebody else's business.",
-        shown="/var/lib/sora/postgres",
-    )
-    rclone_path: str = option(
-        PATH,
-        "",
-        "Directory of a private S3 server (rclone) that listens on s3.endpoint. It does not fsync, so a power"
-        " cut can take uploaded mail. Empty: none.",
-        shown="/var/lib/sora/s3",
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Database:
     """PostgreSQL 14 or newer: all metadata of the mail."""
 
