@@ -1,7 +1,7 @@
 """One IMAP connection: who it is, what it selected, and how its commands are answered.
 
 Each command runs alone and ends here, in one order: what is pending for the selected mailbox, then the
-tagged reply. Commands neither see tags nor sockets; they ``send`` untagged lines and return an outcome.
+tagged reply. Commands write no tags and see no sockets; they ``send`` untagged lines and return an outcome.
 
 Invariants:
 * Sequence numbers change only in ``_write_pending``, which runs between commands' data and their tagged
@@ -51,6 +51,7 @@ from .replies import reply_for
 if TYPE_CHECKING:
     from protocols.ports import Connection, Identity, ServerPolicy, Services
 
+    from .fetching import LastRead
     from .view import SessionView, Updates
     from .views import ViewRegistry
 
@@ -83,6 +84,7 @@ class ImapSession:
         "identity",
         "is_idling",
         "is_leaving",
+        "last_read",
         "policy",
         "selected",
         "send",
@@ -111,6 +113,7 @@ class ImapSession:
         self.enabled: set[bytes] = set()  # upper case, as ENABLE named them
         self.is_idling = False
         self.is_leaving = False  # close the connection after the tagged reply
+        self.last_read: LastRead | None = None  # spares partial fetches of one message their reads
         self._machine = machine
         self._bad = 0
         self._tag = b"*"
@@ -127,6 +130,11 @@ class ImapSession:
         if self.identity is None:
             return State.NOT_AUTHENTICATED
         return State.AUTHENTICATED if self.selected is None else State.SELECTED
+
+    @property
+    def tag(self) -> bytes:
+        """Of the command that runs, for ESEARCH, which repeats it."""
+        return self._tag
 
     @property
     def view(self) -> SessionView:
@@ -193,6 +201,7 @@ class ImapSession:
     def unselect(self) -> None:
         """Leave the selected mailbox, if any. Costs nothing, tells the client nothing."""
         view, self.selected = self.selected, None
+        self.last_read = None
         if view is None:
             return
         top = Uid(view.uid_at(view.count) + 1) if view.count else Uid(0)

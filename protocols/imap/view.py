@@ -311,6 +311,11 @@ class SessionView:
         """Messages announced: the greatest valid sequence number."""
         return self._count
 
+    @property
+    def is_aligned(self) -> bool:
+        """Whether message ``seq`` is at ``seq - 1`` in the shared arrays: none is gone unannounced."""
+        return self._uids is self.shared.uids
+
     def uid_at(self, seq: int) -> Uid:
         """Raises IndexError outside 1..count."""
         if not 0 < seq <= self._count:
@@ -445,6 +450,11 @@ class SessionView:
                 self._dirty.discard(state.uid)
             elif self.seq_of(state.uid) is not None:
                 self._dirty.add(state.uid)
+
+    def told_now(self, uids: Iterable[int]) -> None:
+        """The session wrote the flags of these messages as they are at this moment."""
+        if self._dirty:
+            self._dirty.difference_update(map(Uid, uids))
 
     def told(self, states: Iterable[MessageState]) -> None:
         """The session wrote these states to its client; older news of them is moot."""

@@ -1,0 +1,254 @@
+"""Running a FETCH: what is read, in which portions, and what becomes of messages that cannot be read.
+
+Theory: items are sorted by what they need (``fetchplan``). Values from memory and row columns are made
+for many messages at once (``fetchlines``); bodies go message by message (``bodyparts``). Whatever is
+asked, at most ``ROWS`` rows and ``HELD_BYTES`` of bodies are held, and the client's own speed holds the
+reading back (``pacing``).
+
+A message is answered wholly or not at all: its values are at hand, or its bodies open, before the first
+octet of its response is written. One that cannot be had is left out, the others go on, and the tagged
+reply tells.
+
+References: RFC 9051 §6.4.5 and §7.5.2; RFC 7162 §3.1.4; RFC 5530 §3 (EXPUNGEISSUED, UNAVAILABLE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from protocols.ports import MailboxChanged
+from storage.errors import Corrupt, NotFound, Unavailable
+from storage.model import FlagChange, Flags, FlagsStored, MailboxId, MessageRow, SystemFlag, Uid, Wanted
+
+from .bodyparts import MessageReader, Streamed, UnknownEncoding, has_whole_header
+from .columns import Messages, present
+from .fetchlines import FetchLines
+from .items import ViewItem
+from .pacing import BulkWriter
+
+if TYPE_CHECKING:
+    from .fetchplan import FetchPlan
+    from .session import ImapSession
+
+ROWS: Final = 1_000  # of one read
+LINES: Final = 200  # rendered between two looks at the loop
+VIEW_LINES: Final = 4_000  # the same where only memory is looked at
+AHEAD: Final = 16  # bodies asked for in advance, at least
+SEEN: Final = Flags(SystemFlag.SEEN)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How many messages were asked for, and why some were not answered."""
+
+    asked: int = 0
+    told: int = 0
+    unavailable: int = 0
+    corrupt: int = 0
+    unknown_encoding: int = 0
+    unread: list[Uid] = field(default_factory=list)  # set \\Seen by this command, then not answered
+
+    @property
+    def gone(self) -> int:
+        return self.asked - self.told - self.unavailable - self.corrupt - self.unknown_encoding
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """The message a client is reading in partial fetches: its row is not read nor its body opened again.
+
+    Messages never change, so this cannot be out of date; who may see it is still decided by the view.
+    """
+
+    mailbox_id: MailboxId
+    wanted: Wanted
+    reader: MessageReader
+
+    def serves(self, mailbox_id: MailboxId, uid: int, wanted: Wanted) -> bool:
+        return self.mailbox_id == mailbox_id and self.reader.row.uid == uid and wanted in self.wanted
+
+
+class FetchRun:
+    """One FETCH over the selected mailbox."""
+
+    def __init__(self, session: ImapSession, plan: FetchPlan) -> None:
+        self._session = session
+        self._view = session.view
+        self._mailbox_id = session.view.mailbox.id
+        self._plan = plan
+        self._writer = BulkWriter(session.connection)
+        self._marked: frozenset[int] = frozenset()  # of this portion, set \Seen by this command
+        self.outcome = Outcome()
+
+    async def run(self, pairs: Sequence[tuple[int, Uid]]) -> None:
+        """Write the responses for these ``(seq, uid)``, ascending.
+
+        Raises what storage raises for rows and flags; what happens to single bodies is in ``outcome``.
+        """
+        self.outcome.asked = len(pairs)
+        if ViewItem.FLAGS in self._plan.flat:
+            self._session.write_new_keywords()
+        step = VIEW_LINES if self._plan.wanted is None else ROWS
+        try:
+            for start in range(0, len(pairs), step):
+                portion = pairs[start : start + step]
+                if self._plan.wanted is None:
+                    self._add_responses(present(self._view, portion), {}, self._plan)
+                    await self._writer.flush()
+                else:
+                    await self._from_rows(portion, self._plan.wanted)
+        finally:
+            await self._take_back_seen()
+        await self._writer.flush()
+
+    async def _from_rows(self, portion: Sequence[tuple[int, Uid]], wanted: Wanted) -> None:
+        if self._plan.marks_seen and not self._view.read_only:
+            await self._mark_seen(present(self._view, portion))
+        rows = await self._rows(present(self._view, portion).uids, wanted)
+        plan = self._plan
+        cut_short = [uid for uid, row in rows.items() if not has_whole_header(row)]
+        if Wanted.HEADER in wanted and cut_short:
+            rows.update(await self._rows(cut_short, wanted | Wanted.STRUCTURE))
+            plan = plan.deepened()
+        portion = [pair for pair in portion if pair[1] in rows]
+        if plan.deep:
+            await self._add_deep(portion, rows, plan)
+            return
+        for start in range(0, len(portion), LINES):
+            self._add_responses(present(self._view, portion[start : start + LINES]), rows, plan)
+            await self._writer.flush()
+
+    async def _rows(self, uids: Sequence[int], wanted: Wanted) -> dict[int, MessageRow]:
+        last = self._session.last_read
+        if last is not None and len(uids) == 1 and last.serves(self._mailbox_id, uids[0], wanted):
+            return {uids[0]: last.reader.row}
+        if not uids:
+            return {}
+        rows = await self._session.services.mail.fetch(self._mailbox_id, [Uid(uid) for uid in uids], wanted)
+        return {row.uid: row for row in rows}
+
+    # --- many at once ---
+
+    def _add_responses(self, messages: Messages, rows: Mapping[int, MessageRow], plan: FetchPlan) -> None:
+        if not messages:
+            return
+        found = [rows[uid] for uid in messages.uids] if rows else ()
+        lines = FetchLines(self._session, messages, found)
+        ends = self._endings(lines, messages.uids, plan)
+        if ends is None:
+            self._writer.add(b")\r\n".join([*lines.beginnings(plan.flat), b""]))
+        else:
+            for line in zip(lines.beginnings(plan.flat), ends, strict=True):
+                self._writer.add(b"%b%b)\r\n" % line)
+        self._told(messages, plan)
+
+    def _endings(self, lines: FetchLines, uids: Sequence[int], plan: FetchPlan) -> list[bytes] | None:
+        """FLAGS, and MODSEQ where the session wants it, for messages this command marked ``\\Seen``."""
+        if not self._marked:
+            return None
+        ends = [b""] * len(uids)
+        if ViewItem.FLAGS not in plan.flat:
+            ends = [b" FLAGS %b" % names for names in lines.flags()]
+        if self._view.condstore and ViewItem.MODSEQ not in plan.flat:
+            ends = [b"%b MODSEQ (%d)" % pair for pair in zip(ends, lines.modseqs(), strict=True)]
+        return [end if uid in self._marked else b"" for end, uid in zip(ends, uids, strict=True)]
+
+    def _told(self, messages: Messages, plan: FetchPlan) -> None:
+        """What is on the way to the client need not be told to it again after the command."""
+        self.outcome.told += len(messages)
+        if ViewItem.FLAGS in plan.flat and (not self._view.condstore or ViewItem.MODSEQ in plan.flat):
+            self._view.told_now(messages.uids)
+
+    # --- one by one ---
+
+    async def _add_deep(
+        self, portion: Sequence[tuple[int, Uid]], rows: Mapping[int, MessageRow], plan: FetchPlan
+    ) -> None:
+        prefetch = self._session.services.bodies.prefetch
+        for position, pair in enumerate(portion):
+            if position % AHEAD == 0 and len(portion) > 1:
+                prefetch([rows[uid].ref for _seq, uid in islice(portion, position, position + 2 * AHEAD)])
+            await self._add_message(pair, rows[pair[1]], plan)
+            if self._writer.is_full or position % LINES == LINES - 1:
+                await self._writer.flush()
+
+    async def _add_message(self, pair: tuple[int, Uid], row: MessageRow, plan: FetchPlan) -> None:
+        reader = self._reader(row, plan)
+        try:
+            values = [(item.label, await reader.value(item)) for item in plan.deep]
+        except (Unavailable, Corrupt, NotFound, UnknownEncoding) as error:
+            self._leave_out(row.uid, error)
+            return
+        messages = present(self._view, [pair])
+        if not messages:
+            return
+        lines = FetchLines(self._session, messages, [row])
+        ends = self._endings(lines, messages.uids, plan)
+        self._told(messages, plan)
+        self._writer.add(lines.beginnings(plan.flat)[0])
+        separator = b" " if plan.flat else b""
+        for label, value in values:
+            await self._add_value(separator + label + b" ", value)
+            separator = b" "
+        self._writer.add(b"%b)\r\n" % (ends[0] if ends else b""))
+
+    async def _add_value(self, label: bytes, value: bytes | Streamed) -> None:
+        self._writer.add(label)
+        if isinstance(value, bytes):
+            self._writer.add(value)
+            return
+        self._writer.add(b"{%d}\r\n" % (value.stop - value.start))
+        await self._writer.stream(value.body, value.start, value.stop)
+
+    def _reader(self, row: MessageRow, plan: FetchPlan) -> MessageReader:
+        last, wanted = self._session.last_read, plan.wanted or Wanted.REFERENCE
+        if last is not None and last.serves(self._mailbox_id, row.uid, wanted):
+            last.reader.begin()
+            return last.reader
+        reader = MessageReader(self._session.services.bodies, row)
+        if any(item.is_partial for item in plan.deep):
+            self._session.last_read = LastRead(self._mailbox_id, wanted, reader)
+        return reader
+
+    def _leave_out(self, uid: Uid, error: Exception) -> None:
+        outcome = self.outcome
+        if self._view.row(uid) is None:
+            return  # expunged meanwhile: counted as gone
+        if isinstance(error, UnknownEncoding):
+            outcome.unknown_encoding += 1
+        elif isinstance(error, Unavailable):
+            outcome.unavailable += 1
+        else:
+            outcome.corrupt += 1
+        if uid in self._marked:
+            outcome.unread.append(uid)
+
+    # --- \Seen ---
+
+    async def _mark_seen(self, messages: Messages) -> None:
+        """One statement for the portion, before its bodies are sent (RFC 9051 §6.4.5)."""
+        bits = messages.pick(self._view.shared.flags)
+        unseen = [Uid(uid) for uid, b in zip(messages.uids, bits, strict=True) if not b & SystemFlag.SEEN]
+        self._marked = frozenset()
+        if unseen:
+            stored = await self._store(unseen, FlagChange.ADD)
+            self._view.told(stored.changed)
+            self._marked = frozenset(state.uid for state in stored.changed)
+
+    async def _take_back_seen(self) -> None:
+        """A message whose body could not be had has not been seen; the client is told as of any change."""
+        unread, self.outcome.unread = self.outcome.unread, []
+        if unread:
+            await self._store(unread, FlagChange.REMOVE)
+
+    async def _store(self, uids: Sequence[Uid], change: FlagChange) -> FlagsStored:
+        services, mailbox = self._session.services, self._view.mailbox
+        stored = await services.mail.store_flags(mailbox.id, uids, change, SEEN)
+        if stored.changed:
+            origin = self._view if change is FlagChange.ADD else None
+            self._view.shared.apply_own(stored.changed, (), stored.highestmodseq, origin)
+            services.feed.publish(MailboxChanged(mailbox.account_id, mailbox.id, stored.highestmodseq))
+        return stored
