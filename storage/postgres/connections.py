@@ -28,7 +28,14 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0  # for a cancel request to be answered before the socket is cut
-APPLICATION_NAME = "sora"
+SESSION = {
+    "application_name": "sora",
+    "jit": "off",  # never pays for short statements
+    # Statements are written for one plan, by index, whatever the tables hold: planning again would cost
+    # more than running, and a plan made while a table was small must be right when it has grown.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
 
 
 def connect_options(settings: EndpointSettings, server_settings: dict[str, str]) -> dict[str, Any]:
@@ -42,7 +49,7 @@ def connect_options(settings: EndpointSettings, server_settings: dict[str, str])
         "statement_cache_size": 200,
         "max_cached_statement_lifetime": 0,
         "max_cacheable_statement_size": 0,
-        "server_settings": {"application_name": APPLICATION_NAME, "jit": "off", **server_settings},
+        "server_settings": {**SESSION, **server_settings},
     }
 
 

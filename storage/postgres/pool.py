@@ -121,6 +121,10 @@ class Database:
     def open_connections(self) -> int:
         return self._primary.open_connections
 
+    @property
+    def has_replicas(self) -> bool:
+        return self._reads is not None
+
     # --- reads ---
 
     async def read(

@@ -10,6 +10,7 @@ CREATE TABLE accounts (
     created_at  timestamptz NOT NULL DEFAULT now(),
     deleted_at  timestamptz
 );
+CREATE INDEX accounts_deleted ON accounts (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE credentials (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -64,25 +65,34 @@ CREATE TABLE subscriptions (
 );
 
 CREATE TABLE contents (
-    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    hash             bytea NOT NULL,
-    size_bytes       bigint NOT NULL,
-    header           bytea NOT NULL,
-    envelope         bytea NOT NULL,
-    structure        bytea NOT NULL,
-    created_at       timestamptz NOT NULL DEFAULT now(),
-    stored_at        timestamptz,          -- in the object store since; NULL: staged
-    staged_node      text,                 -- staged on that node's disk; NULL: in staged_frames
+    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    hash           bytea NOT NULL,
+    size_bytes     bigint NOT NULL,
+    header         bytea NOT NULL,
+    envelope       bytea NOT NULL,
+    structure      bytea NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    -- written when another delivery brings the same bytes: that update is what fences the purge
+    last_taken_at  timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 85);
+CREATE UNIQUE INDEX contents_hash ON contents (hash);
+ALTER TABLE contents ALTER COLUMN header SET STORAGE MAIN;
+
+-- The upload queue, apart from `contents` so that leasing and marking rewrite narrow rows only. A content
+-- without a row here is in the object store.
+CREATE TABLE staged_contents (
+    content_id       bigint PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
+    node             text,                 -- staged on that node's disk; NULL: in staged_frames
     encoded_bytes    bigint NOT NULL,
+    staged_at        timestamptz NOT NULL DEFAULT now(),
+    -- a lease moves this to its own end, so one index serves "due" and "lease ran out"
+    next_attempt_at  timestamptz NOT NULL DEFAULT now(),
     lease_until      timestamptz,
     lease_node       text,
     attempts         integer NOT NULL DEFAULT 0,
-    next_attempt_at  timestamptz NOT NULL DEFAULT now(),
     last_error       text
-) WITH (fillfactor = 85);
-CREATE UNIQUE INDEX contents_hash ON contents (hash);
-CREATE INDEX contents_staged ON contents (next_attempt_at) WHERE stored_at IS NULL;
-ALTER TABLE contents ALTER COLUMN header SET STORAGE MAIN;
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+CREATE INDEX staged_contents_due ON staged_contents (next_attempt_at);
 
 CREATE TABLE staged_frames (
     content_id  bigint NOT NULL REFERENCES contents (id) ON DELETE CASCADE,
@@ -105,6 +115,7 @@ CREATE TABLE messages (
     PRIMARY KEY (mailbox_id, uid)
 );
 CREATE INDEX messages_content ON messages (content_id);
+CREATE INDEX messages_age ON messages (internaldate);
 
 CREATE TABLE message_state (
     mailbox_id    bigint NOT NULL,
@@ -113,11 +124,13 @@ CREATE TABLE message_state (
     flags         smallint NOT NULL DEFAULT 0,
     keywords      text[] NOT NULL DEFAULT '{}',
     size_bytes    bigint NOT NULL,
-    internaldate  timestamptz NOT NULL,
+    internaldate  bigint NOT NULL,         -- seconds since the epoch, as views want it
     PRIMARY KEY (mailbox_id, uid),
     FOREIGN KEY (mailbox_id, uid) REFERENCES messages (mailbox_id, uid)
 ) WITH (fillfactor = 85);
 CREATE INDEX message_state_modseq ON message_state (mailbox_id, modseq);
+-- EXPUNGE finds \Deleted (bit 8) without looking at the others
+CREATE INDEX message_state_deleted ON message_state (mailbox_id, uid) WHERE (flags & 8) <> 0;
 
 CREATE TABLE expunged (
     mailbox_id   bigint NOT NULL REFERENCES mailboxes (id),
@@ -130,7 +143,8 @@ CREATE TABLE expunged (
     PRIMARY KEY (mailbox_id, uid)
 );
 CREATE INDEX expunged_modseq ON expunged (mailbox_id, modseq);
-CREATE INDEX expunged_recoverable ON expunged (expunged_at) WHERE purged_at IS NULL;
+CREATE INDEX expunged_due ON expunged (expunged_at) WHERE purged_at IS NULL;
+CREATE INDEX expunged_recoverable ON expunged (mailbox_id, expunged_at) WHERE purged_at IS NULL;
 
 CREATE TABLE deliveries (
     account_id    bigint NOT NULL REFERENCES accounts (id),
@@ -140,10 +154,21 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_age ON deliveries (delivered_at);
 
+-- Contents that lost a message; whether it was the last one is checked under the content's lock. No foreign
+-- key: an entry without a content is harmless, and inserting must not wait for a content's lock.
+CREATE TABLE purge_candidates (
+    content_id  bigint PRIMARY KEY
+);
+
 -- objects that no content refers to any more; keys are unique per content id, so a late delete can
 -- never hit a newer object
 CREATE TABLE doomed_objects (
-    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    key        text NOT NULL,
-    doomed_at  timestamptz NOT NULL DEFAULT now()
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    content_id    bigint NOT NULL,
+    key           text NOT NULL,
+    doomed_at     timestamptz NOT NULL DEFAULT now(),
+    forgotten_at  timestamptz              -- deleted; the row stays a while for an upload that ends late
 );
+CREATE INDEX doomed_objects_due ON doomed_objects (id) WHERE forgotten_at IS NULL;
+CREATE INDEX doomed_objects_forgotten ON doomed_objects (forgotten_at) WHERE forgotten_at IS NOT NULL;
+CREATE INDEX doomed_objects_content ON doomed_objects (content_id);

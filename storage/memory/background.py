@@ -1,0 +1,154 @@
+"""``UploadStore`` and ``PurgeStore`` in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from storage.api import RETRY_WINDOW
+from storage.model import ContentId, ContentRef, StagingLevel, UploadLease
+from storage.objects.keys import object_key
+
+from .tables import DoomedObject, StoredMailbox, Tables
+
+
+class MemoryUploadStore:
+    """``storage.api.UploadStore``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
+        now = self.tables.now()
+        due = [
+            content
+            for content in self.tables.contents.values()
+            if not content.is_stored and content.next_attempt_at <= now and content.node in {None, node}
+        ]
+        due.sort(key=lambda content: content.next_attempt_at)
+        until = now + timedelta(seconds=lease_s)
+        for content in due[:limit]:
+            content.lease_until = content.next_attempt_at = until
+        leased = sorted(due[:limit], key=lambda content: content.id)
+        return [UploadLease(content.ref, content.attempts, until) for content in leased]
+
+    async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
+        content = self.tables.contents.get(content_id)
+        return list(content.frames) or None if content else None
+
+    async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
+        known = [self.tables.contents[id_] for id_ in sorted(content_ids) if id_ in self.tables.contents]
+        for content in known:
+            content.is_stored = True
+            content.frames = []
+            content.lease_until = None
+        for doomed in self.tables.doomed:
+            if doomed.content_id in content_ids:
+                doomed.is_forgotten = False
+        return [content.id for content in known]
+
+    async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:
+        content = self.tables.contents.get(content_id)
+        if content is None:
+            return
+        content.lease_until = None
+        content.next_attempt_at = self.tables.now() + timedelta(seconds=retry_in_s)
+        content.attempts += permanent
+        content.last_error = error
+
+    async def staging_level(self) -> StagingLevel:
+        staged = [content for content in self.tables.contents.values() if not content.is_stored]
+        now = self.tables.now()
+        oldest = min((content.staged_at for content in staged), default=now)
+        total = sum(content.encoded_bytes for content in staged)
+        return StagingLevel(len(staged), total, (now - oldest).total_seconds())
+
+    async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
+        wanted = sorted(set(content_ids))
+        return [self.tables.contents[id_].ref for id_ in wanted if id_ in self.tables.contents]
+
+
+class MemoryPurgeStore:
+    """``storage.api.PurgeStore``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def expire(self, older_than: timedelta, limit: int) -> int:
+        before = self.tables.now() - older_than
+        due = [
+            (message.internaldate, box, message.uid)
+            for box in self.tables.mailboxes.values()
+            if box.deleted_at is None
+            for message in box.messages.values()
+            if message.internaldate < before
+        ]
+        due.sort(key=lambda entry: entry[0])
+        by_box: dict[int, list[tuple[datetime, StoredMailbox, int]]] = {}
+        for entry in due[:limit]:
+            by_box.setdefault(entry[1].id, []).append(entry)
+        for entries in by_box.values():
+            box = entries[0][1]
+            uids = sorted(uid for _, _, uid in entries)
+            gone = [uid for uid in box.messages if uid in uids]
+            box.expunge(gone, self.tables.now(), box.next_modseq(), recoverable=True)
+        return len(due[:limit])
+
+    async def purge_messages(self, grace: timedelta, limit: int) -> int:
+        before = self.tables.now() - grace
+        done = 0
+        for box in self.tables.mailboxes.values():
+            for entry in box.expunged.values():
+                if entry.message is not None and entry.expunged_at <= before and done < limit:
+                    entry.message = None
+                    done += 1
+        return done or self._purge_deleted(before, limit)
+
+    def _purge_deleted(self, before: datetime, limit: int) -> int:
+        gone = {a.id: a for a in self.tables.accounts.values() if a.deleted_at and a.deleted_at <= before}
+        for box in self.tables.mailboxes.values():
+            if (box.deleted_at and box.deleted_at <= before) or box.account_id in gone:
+                uids = list(box.messages)[:limit]
+                for uid in uids:
+                    del box.messages[uid]
+                if not uids:
+                    del self.tables.mailboxes[box.id]
+                return len(uids) or 1
+        for account_id in gone:
+            del self.tables.accounts[account_id]
+            return 1
+        return 0
+
+    def _referenced(self) -> Iterator[ContentId]:
+        for box in self.tables.mailboxes.values():
+            yield from (message.content_id for message in box.messages.values())
+            yield from (entry.message.content_id for entry in box.expunged.values() if entry.message)
+
+    async def purge_contents(self, limit: int) -> int:
+        referenced, now = set(self._referenced()), self.tables.now()
+        free = [
+            content
+            for content in self.tables.contents.values()
+            if content.id not in referenced and (content.lease_until is None or content.lease_until <= now)
+        ]
+        for content in free[:limit]:
+            del self.tables.contents[content.id]
+            del self.tables.by_hash[content.content.hash]
+            key = object_key(content.content.hash, content.id)
+            self.tables.doomed.append(DoomedObject(self.tables.next_id(), content.id, key))
+        return len(free[:limit])
+
+    async def doomed(self, limit: int) -> list[tuple[int, str]]:
+        return [(entry.id, entry.key) for entry in self.tables.doomed if not entry.is_forgotten][:limit]
+
+    async def forget_doomed(self, ids: Sequence[int]) -> None:
+        for entry in self.tables.doomed:
+            if entry.id in ids:
+                entry.is_forgotten = True
+
+    async def purge_delivery_keys(self, limit: int) -> int:
+        before = self.tables.now() - RETRY_WINDOW
+        old = [key for key, at in self.tables.deliveries.items() if at < before][:limit]
+        for key in old:
+            del self.tables.deliveries[key]
+        return len(old)

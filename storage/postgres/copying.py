@@ -1,0 +1,195 @@
+"""COPY, MOVE and the recovery of expunged messages: references move, bodies never do.
+
+The new rows' foreign key takes a share lock on each content, which the purge's own lock excludes: a
+content is either copied or purged, never both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.errors import NotFound
+from storage.model import (
+    AccountId,
+    Copied,
+    DeletedMessage,
+    MailboxId,
+    ModSeq,
+    Uid,
+    UidValidity,
+)
+from storage.names import canonical
+
+from .part import Part
+from .pool import Record
+
+# Rows `taken (rank, uid, content_id, prefix, flags, keywords, size_bytes, received, internaldate)` become new
+# messages of mailbox `{target}`, whose row `bump` has moved on by their number.
+_ARRIVE = """
+arrived AS (
+    INSERT INTO messages (mailbox_id, uid, content_id, prefix, size_bytes, internaldate)
+    SELECT b.id, b.first_uid + t.rank - 1, t.content_id, t.prefix, t.size_bytes, t.received
+    FROM taken t CROSS JOIN bump b WHERE b.id = {target}
+), states AS (
+    INSERT INTO message_state (mailbox_id, uid, modseq, flags, keywords, size_bytes, internaldate)
+    SELECT b.id, b.first_uid + t.rank - 1, b.highestmodseq, t.flags, t.keywords, t.size_bytes, t.internaldate
+    FROM taken t CROSS JOIN bump b WHERE b.id = {target}
+)"""
+
+_COUNTED = """
+counted AS (
+    SELECT count(*) AS n, count(*) FILTER (WHERE flags & 1 = 0) AS unseen,
+           count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
+           coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+    FROM taken
+)"""
+
+_PAIRS = """
+    (SELECT array_agg(uid ORDER BY uid) FROM taken) AS uids,
+    b.first_uid, b.highestmodseq AS target_modseq"""
+
+_COPY = f"""
+WITH source AS MATERIALIZED (
+    SELECT id FROM mailboxes WHERE id = $1 AND deleted_at IS NULL
+), target AS MATERIALIZED (
+    SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
+    WHERE id = $3 AND deleted_at IS NULL AND EXISTS (SELECT FROM source) FOR NO KEY UPDATE
+), taken AS MATERIALIZED (
+    SELECT row_number() OVER (ORDER BY s.uid) AS rank, s.uid, m.content_id, m.prefix, s.flags, s.keywords,
+           s.size_bytes, m.internaldate AS received, s.internaldate
+    FROM message_state s JOIN messages m ON m.mailbox_id = s.mailbox_id AND m.uid = s.uid
+    WHERE s.mailbox_id = $1 AND s.uid = ANY ($2::bigint[]) AND EXISTS (SELECT FROM target)
+), {_COUNTED}, bump AS (
+    UPDATE mailboxes m
+    SET uidnext = m.uidnext + c.n, highestmodseq = m.highestmodseq + 1, messages = m.messages + c.n,
+        unseen = m.unseen + c.unseen, deleted = m.deleted + c.deleted,
+        size_bytes = m.size_bytes + c.size_bytes
+    FROM counted c WHERE m.id = $3 AND c.n > 0
+    RETURNING m.id, m.uidnext - c.n AS first_uid, m.highestmodseq
+), {_ARRIVE.format(target="$3")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {_PAIRS}
+FROM target t LEFT JOIN bump b ON true"""
+
+# Both mailboxes are locked by id before anything is read; they may be one and the same. $2 NULL: all.
+MOVE = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
+    WHERE id IN ($1, $3) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
+), both_there AS MATERIALIZED (
+    SELECT * FROM locked
+    WHERE (SELECT count(*) FROM locked) = CASE WHEN $1::bigint = $3::bigint THEN 1 ELSE 2 END
+), gone AS (
+    DELETE FROM message_state s
+    WHERE s.mailbox_id = (SELECT id FROM both_there WHERE id = $1)
+      AND ($2::bigint[] IS NULL OR s.uid = ANY ($2))
+    RETURNING s.uid, s.flags, s.keywords, s.size_bytes, s.internaldate
+), taken AS MATERIALIZED (
+    SELECT row_number() OVER (ORDER BY g.uid) AS rank, g.*, m.content_id, m.prefix, m.internaldate AS received
+    FROM gone g JOIN messages m ON m.mailbox_id = $1 AND m.uid = g.uid
+), {_COUNTED}, deltas AS (
+    SELECT id, sum(uids) AS uids, sum(messages) AS messages FROM counted c,
+        LATERAL (VALUES ($1::bigint, 0::bigint, -1), ($3::bigint, c.n, 1)) AS d (id, uids, messages)
+    WHERE c.n > 0 GROUP BY id
+), bump AS (
+    UPDATE mailboxes m
+    SET uidnext = m.uidnext + d.uids, highestmodseq = m.highestmodseq + 1,
+        messages = m.messages + d.messages * c.n, unseen = m.unseen + d.messages * c.unseen,
+        deleted = m.deleted + d.messages * c.deleted, size_bytes = m.size_bytes + d.messages * c.size_bytes
+    FROM deltas d CROSS JOIN counted c WHERE m.id = d.id
+    RETURNING m.id, (m.uidnext - d.uids)::bigint AS first_uid, m.highestmodseq
+), log AS (
+    INSERT INTO expunged (mailbox_id, uid, modseq, flags, keywords, purged_at)
+    SELECT b.id, g.uid, b.highestmodseq, g.flags, g.keywords, now()
+    FROM gone g CROSS JOIN bump b WHERE b.id = $1
+), left_behind AS (
+    DELETE FROM messages m USING gone g WHERE m.mailbox_id = $1 AND m.uid = g.uid
+), {_ARRIVE.format(target="$3")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, {_PAIRS},
+       (SELECT coalesce(max(highestmodseq), t.highestmodseq) FROM (
+            SELECT highestmodseq FROM bump WHERE id = $1
+            UNION ALL SELECT highestmodseq FROM both_there WHERE id = $1) x) AS source_modseq
+FROM both_there t LEFT JOIN bump b ON b.id = t.id WHERE t.id = $3"""
+
+_UNDELETE = f"""
+WITH target AS MATERIALIZED (
+    SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
+    WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
+), back AS (
+    UPDATE expunged e SET purged_at = now()
+    WHERE e.mailbox_id = (SELECT id FROM target) AND e.uid = ANY ($2::bigint[]) AND e.purged_at IS NULL
+    RETURNING e.uid, (e.flags & ~8::smallint)::smallint AS flags, e.keywords
+), unearthed AS (
+    DELETE FROM messages m USING back b WHERE m.mailbox_id = $1 AND m.uid = b.uid
+    RETURNING m.uid, m.content_id, m.prefix, b.flags, b.keywords, m.size_bytes, m.internaldate AS received
+), taken AS MATERIALIZED (
+    SELECT row_number() OVER (ORDER BY u.uid) AS rank, u.*,
+           floor(extract(epoch FROM u.received))::bigint AS internaldate
+    FROM unearthed u
+), {_COUNTED}, bump AS (
+    UPDATE mailboxes m
+    SET uidnext = m.uidnext + c.n, highestmodseq = m.highestmodseq + 1, messages = m.messages + c.n,
+        unseen = m.unseen + c.unseen, size_bytes = m.size_bytes + c.size_bytes
+    FROM counted c WHERE m.id = $1 AND c.n > 0
+    RETURNING m.id, m.uidnext - c.n AS first_uid, m.highestmodseq
+), {_ARRIVE.format(target="$1")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {_PAIRS}
+FROM target t LEFT JOIN bump b ON true"""
+
+_LIST_DELETED = """
+SELECT e.mailbox_id, b.name, e.uid, m.size_bytes, m.internaldate, e.expunged_at, c.envelope
+FROM mailboxes b JOIN expunged e ON e.mailbox_id = b.id AND e.purged_at IS NULL
+JOIN messages m ON m.mailbox_id = e.mailbox_id AND m.uid = e.uid
+JOIN contents c ON c.id = m.content_id
+WHERE b.account_id = $1 AND b.deleted_at IS NULL AND ($2::text IS NULL OR b.name = $2)
+ORDER BY e.expunged_at DESC, e.mailbox_id, e.uid DESC LIMIT $3"""
+
+
+class Copying(Part):
+    async def copy(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
+        async with self.queue.turn((target,)):
+            found = await self.db.write(_COPY, source, uids, target, mailboxes=(target,))
+        return self._copied(found)
+
+    async def move(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
+        async with self.queue.turn((source, target)):
+            found = await self.db.write(MOVE, source, uids, target, mailboxes=(source, target))
+        return self._copied(found)
+
+    async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:
+        async with self.queue.turn((mailbox_id,)):
+            found = await self.db.write(_UNDELETE, mailbox_id, uids, mailboxes=(mailbox_id,))
+        return self._copied(found)
+
+    async def list_deleted(
+        self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
+    ) -> list[DeletedMessage]:
+        name = None if mailbox is None else canonical(mailbox)
+        found = await self.db.read(_LIST_DELETED, account_id, name, limit, account=account_id)
+        return [_deleted(row) for row in found]
+
+    def _copied(self, found: list[Record]) -> Copied:
+        if not found:
+            raise NotFound("the mailbox is gone")
+        self._wrote_accounts(found)
+        (row,) = found
+        uids = row["uids"] or ()
+        pairs = tuple((Uid(uid), Uid(row["first_uid"] + n)) for n, uid in enumerate(uids))
+        source_modseq = row["source_modseq"]
+        return Copied(
+            UidValidity(row["uidvalidity"]),
+            pairs,
+            ModSeq(row["target_modseq"] or row["highestmodseq"]),
+            None if source_modseq is None else ModSeq(source_modseq),
+        )
+
+
+def _deleted(row: Record) -> DeletedMessage:
+    return DeletedMessage(
+        MailboxId(row["mailbox_id"]),
+        row["name"],
+        Uid(row["uid"]),
+        row["size_bytes"],
+        row["internaldate"],
+        row["expunged_at"],
+        row["envelope"],
+    )

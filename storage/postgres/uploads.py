@@ -1,0 +1,89 @@
+"""The upload queue: staged contents on their way to the object store.
+
+Only ``staged_contents`` is written here. Rows are locked in the order of ids, so overlapping calls of
+several uploaders cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.model import ContentId, ContentRef, StagingLevel, UploadLease
+
+from . import rows
+from .pool import Database
+
+MAX_ERROR_CHARS = 500
+
+_LEASE = f"""
+WITH due AS MATERIALIZED (
+    SELECT content_id FROM staged_contents
+    WHERE next_attempt_at <= now() AND (node IS NULL OR node = $1)
+    ORDER BY next_attempt_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+), leased AS (
+    UPDATE staged_contents g SET lease_node = $1, lease_until = now() + make_interval(secs => $3),
+        next_attempt_at = now() + make_interval(secs => $3)
+    FROM due WHERE g.content_id = due.content_id
+    RETURNING g.*
+)
+SELECT {rows.REF_COLUMNS}, g.attempts, g.lease_until
+FROM leased g JOIN contents c ON c.id = g.content_id ORDER BY g.staged_at, c.id"""
+
+_FRAMES = "SELECT data FROM staged_frames WHERE content_id = $1 ORDER BY n"
+
+# A content that has no row in `contents` was purged while it was being uploaded: its object is doomed again.
+_MARK_STORED = """
+WITH known AS MATERIALIZED (
+    SELECT id FROM contents WHERE id = ANY ($1::bigint[]) ORDER BY id FOR KEY SHARE
+), frames AS (
+    DELETE FROM staged_frames f USING known WHERE f.content_id = known.id
+), unstaged AS (
+    DELETE FROM staged_contents g USING known WHERE g.content_id = known.id
+), orphans AS (
+    UPDATE doomed_objects d SET forgotten_at = NULL
+    WHERE d.content_id = ANY ($1) AND NOT EXISTS (SELECT FROM known WHERE known.id = d.content_id)
+)
+SELECT id FROM known"""
+
+_RELEASE = """
+UPDATE staged_contents SET lease_until = NULL, lease_node = NULL, last_error = $2,
+    next_attempt_at = now() + make_interval(secs => $3), attempts = attempts + $4::int
+WHERE content_id = $1"""
+
+_LEVEL = """
+SELECT count(*) AS contents, coalesce(sum(encoded_bytes), 0)::bigint AS encoded_bytes,
+       coalesce(extract(epoch FROM now() - min(staged_at)), 0)::float8 AS oldest_age_s
+FROM staged_contents"""
+
+_LOCATE = f"""
+SELECT {rows.REF_COLUMNS} FROM contents c LEFT JOIN staged_contents g ON g.content_id = c.id
+WHERE c.id = ANY ($1::bigint[]) ORDER BY c.id"""
+
+
+class PostgresUploadStore:
+    """``storage.api.UploadStore``."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
+        found = await self.db.write(_LEASE, node, limit, lease_s)
+        return [UploadLease(rows.ref(row), row["attempts"], row["lease_until"]) for row in found]
+
+    async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
+        found = await self.db.read(_FRAMES, content_id)
+        return [row["data"] for row in found] or None
+
+    async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
+        found = await self.db.write(_MARK_STORED, content_ids)
+        return [ContentId(row["id"]) for row in found]
+
+    async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:
+        await self.db.write(_RELEASE, content_id, error[:MAX_ERROR_CHARS], retry_in_s, int(permanent))
+
+    async def staging_level(self) -> StagingLevel:
+        ((contents, encoded_bytes, oldest_age_s),) = await self.db.read(_LEVEL)
+        return StagingLevel(contents, encoded_bytes, oldest_age_s)
+
+    async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
+        return [rows.ref(row) for row in await self.db.read(_LOCATE, content_ids)]

@@ -1,0 +1,199 @@
+"""UploadStore and PurgeStore: the way of a body out of staging, and out of the world."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from storage.model import INBOX, FlagChange, Flags, ModSeq, NewMessage, SystemFlag, Uid, Wanted
+from storage.objects.keys import object_key
+
+from ..support.stores import Stores, staged
+
+DELETED = Flags(SystemFlag.DELETED)
+NO_GRACE = timedelta(0)
+
+
+async def purge_everything(stores: Stores) -> None:
+    while await stores.purge.purge_messages(NO_GRACE, 100):
+        pass
+    while await stores.purge.purge_contents(100):
+        pass
+
+
+# --- upload ---------------------------------------------------------------------------------------
+
+
+async def test_a_lease_belongs_to_one_uploader_until_it_ends(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"1", b"2", b"3")
+    first = await stores.uploads.lease("a", 2, 60)
+    assert len(first) == 2
+    assert first[0].lease_until > datetime.now(UTC) + timedelta(seconds=50)
+    second = await stores.uploads.lease("b", 10, -1)
+    assert len(second) == 1
+    assert not {lease.ref.id for lease in first} & {lease.ref.id for lease in second}
+    third = await stores.uploads.lease("a", 10, 60)
+    assert [lease.ref.id for lease in third] == [second[0].ref.id]
+
+
+async def test_a_body_on_a_disk_is_leased_to_its_node_only(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.mail.append(staged(b"on disk", node="a"), [NewMessage(inbox)])
+    (row,) = await stores.mail.fetch(inbox, [Uid(1)], Wanted.REFERENCE)
+    assert (row.ref.is_stored, row.ref.staged_node) == (False, "a")
+    assert await stores.uploads.staged_frames(row.ref.id) is None
+    assert await stores.uploads.lease("b", 10, 60) == []
+    (lease,) = await stores.uploads.lease("a", 10, 60)
+    assert lease.ref == row.ref
+
+
+async def test_mark_stored_ends_staging(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"1", b"2")
+    leases = await stores.uploads.lease("a", 10, 60)
+    ids = [lease.ref.id for lease in leases]
+    assert await stores.uploads.mark_stored(ids) == ids
+    assert await stores.uploads.mark_stored(ids) == ids
+    assert (await stores.uploads.staging_level()).contents == 0
+    assert await stores.uploads.staged_frames(ids[0]) is None
+    located = await stores.uploads.locate(ids)
+    assert [(ref.id, ref.is_stored, ref.staged_node) for ref in located] == [(id_, True, None) for id_ in ids]
+    await stores.add(inbox, b"1")
+    assert (await stores.uploads.staging_level()).contents == 0
+
+
+async def test_release_gives_back_and_counts_permanent_failures_only(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox)
+    for permanent, attempts in ((False, 0), (True, 1), (False, 1)):
+        (lease,) = await stores.uploads.lease("a", 1, 60)
+        await stores.uploads.release(lease.ref.id, "x" * 9999, 0, permanent=permanent)
+        (again,) = await stores.uploads.lease("b", 1, 60)
+        assert again.attempts == attempts
+        await stores.uploads.release(lease.ref.id, "", 0, permanent=False)
+    (lease,) = await stores.uploads.lease("a", 1, 60)
+    await stores.uploads.release(lease.ref.id, "later", 3600, permanent=False)
+    assert await stores.uploads.lease("a", 1, 60) == []
+
+
+async def test_staging_level(stores: Stores) -> None:
+    level = await stores.uploads.staging_level()
+    assert (level.contents, level.encoded_bytes, level.oldest_age_s) == (0, 0, 0)
+    await stores.mail.append(staged(b"abc", frames=3), [NewMessage(await stores.inbox())])
+    level = await stores.uploads.staging_level()
+    assert (level.contents, level.encoded_bytes) == (1, staged(b"abc", frames=3).encoded_bytes)
+    assert 0 <= level.oldest_age_s < 60
+
+
+# --- purge ----------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_purged_within_its_grace(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    inbox = (await stores.mail.get_mailbox(account_id, INBOX)).id
+    await stores.add(inbox, flags=DELETED)
+    await stores.mail.expunge(inbox, None)
+    assert await stores.purge.purge_messages(timedelta(hours=1), 10) == 0
+    assert await stores.purge.purge_contents(10) == 0
+    assert len(await stores.mail.list_deleted(account_id)) == 1
+
+
+async def test_the_last_message_takes_its_content_along(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    inbox = (await stores.mail.get_mailbox(account_id, INBOX)).id
+    await stores.add(inbox, b"shared", b"shared", b"alone", flags=DELETED)
+    rows = await stores.mail.fetch(inbox, [Uid(1), Uid(3)], Wanted.REFERENCE)
+    shared, alone = rows[0].ref, rows[1].ref
+    await stores.mail.expunge(inbox, [Uid(1), Uid(3)])
+    await purge_everything(stores)
+    assert await stores.uploads.locate([shared.id, alone.id]) == [shared]
+    assert await stores.mail.list_deleted(account_id) == []
+    assert (await stores.mail.undelete(inbox, [Uid(1)])).pairs == ()
+    ((doomed_id, key),) = await stores.purge.doomed(10)
+    assert key == object_key(alone.hash, alone.id)
+    await stores.purge.forget_doomed([doomed_id])
+    assert await stores.purge.doomed(10) == []
+    assert (await stores.mail.changes_since(inbox, ModSeq(0))).expunged == (1, 3)
+    await stores.audit(inbox)
+
+
+async def test_the_same_bytes_after_a_purge_are_a_new_content(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"again", flags=DELETED)
+    (before,) = await stores.mail.fetch(inbox, [Uid(1)], Wanted.REFERENCE)
+    await stores.mail.expunge(inbox, None)
+    await purge_everything(stores)
+    await stores.add(inbox, b"again")
+    (after,) = await stores.mail.fetch(inbox, [Uid(2)], Wanted.REFERENCE)
+    assert after.ref.hash == before.ref.hash
+    assert after.ref.id != before.ref.id
+    assert await stores.uploads.staged_frames(after.ref.id) == [b"encoded 0 again"]
+
+
+async def test_a_leased_content_is_not_purged(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, flags=DELETED)
+    (lease,) = await stores.uploads.lease("a", 1, 60)
+    await stores.mail.expunge(inbox, None)
+    await stores.purge.purge_messages(NO_GRACE, 10)
+    assert await stores.purge.purge_contents(10) == 0
+    await stores.uploads.release(lease.ref.id, "", 0, permanent=False)
+    assert await stores.purge.purge_contents(10) == 1
+
+
+async def test_an_upload_that_ends_after_the_purge_leaves_no_orphan(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, flags=DELETED)
+    (lease,) = await stores.uploads.lease("a", 1, -1)
+    await stores.mail.expunge(inbox, None)
+    await purge_everything(stores)
+    ((doomed_id, key),) = await stores.purge.doomed(10)
+    await stores.purge.forget_doomed([doomed_id])
+    assert await stores.uploads.mark_stored([lease.ref.id]) == []
+    assert [key for _, key in await stores.purge.doomed(10)] == [key]
+
+
+async def test_purges_are_bounded(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"1", b"2", b"3", flags=DELETED)
+    await stores.mail.expunge(inbox, None)
+    assert [await stores.purge.purge_messages(NO_GRACE, 2) for _ in range(3)] == [2, 1, 0]
+    assert [await stores.purge.purge_contents(2) for _ in range(3)] == [2, 1, 0]
+    assert len(await stores.purge.doomed(2)) == 2
+
+
+async def test_a_deleted_mailbox_is_purged_with_all_in_it(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    mailbox = await stores.mail.create_mailbox(account_id, "box")
+    await stores.add(mailbox.id, b"1", b"2", b"3")
+    await stores.mail.store_flags(mailbox.id, [Uid(1)], FlagChange.ADD, DELETED)
+    await stores.mail.expunge(mailbox.id, None)
+    await stores.mail.delete_mailbox(account_id, "box")
+    await purge_everything(stores)
+    assert len(await stores.purge.doomed(10)) == 3
+    assert (await stores.uploads.staging_level()).contents == 0
+
+
+async def test_a_deleted_account_is_purged(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    inbox = (await stores.mail.get_mailbox(account_id, INBOX)).id
+    await stores.mail.append(staged(), [NewMessage(inbox, delivery_key=b"k" * 32)])
+    await stores.delete_account(account_id)
+    await purge_everything(stores)
+    assert (await stores.mail.list_mailboxes(account_id)).mailboxes == ()
+    assert len(await stores.purge.doomed(10)) == 1
+
+
+async def test_expire_by_age(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    for days in (40, 1, 50, 60):
+        at = datetime.now(UTC) - timedelta(days=days)
+        await stores.mail.append(staged(b"%d" % days), [NewMessage(inbox, internaldate=at)])
+    assert await stores.purge.expire(timedelta(days=30), 2) == 2
+    await stores.audit(inbox)
+    view = await stores.mail.load_view(inbox)
+    assert list(view.uids) == [1, 2]
+    assert view.mailbox.highestmodseq == 6
+    assert await stores.purge.expire(timedelta(days=30), 2) == 1
+    assert await stores.purge.expire(timedelta(days=30), 2) == 0
+    assert list((await stores.mail.load_view(inbox)).uids) == [2]
