@@ -6,6 +6,7 @@ replies to bytes), a *session* (runs one event at a time against the ports) and 
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,18 @@ class Peer:
     port: int
     local_ip: str = ""
     local_port: int = 0
+
+    @property
+    def is_loopback(self) -> bool:
+        """From this machine; the address of a Unix socket is empty."""
+        if not self.ip:
+            return True
+        try:
+            address = ipaddress.ip_address(self.ip.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return (mapped or address).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,13 @@ class ServerPolicy:
     command_timeout_s: float = 300.0
     auth_idle_timeout_s: float = 120.0
     options: dict[str, Any] = field(default_factory=dict)  # protocol-specific, documented there
+
+    def offers_starttls(self, connection: Connection) -> bool:
+        return not connection.has_tls and self.tls_context() is not None
+
+    def allows_passwords(self, connection: Connection) -> bool:
+        """Whether a password may cross this connection in the form of plain text."""
+        return connection.has_tls or self.insecure_auth or connection.peer.is_loopback
 
 
 class Machine(Protocol):

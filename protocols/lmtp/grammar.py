@@ -1,0 +1,93 @@
+"""Arguments of LMTP commands: paths (RFC 5321 §4.1.2, RFC 6531 §3.3) and ESMTP parameters.
+
+Decisions: source routes are parsed and ignored (RFC 5321 §4.1.1.3). Spaces between the colon and the path are
+accepted, as many clients send them. A local part may be longer than 64 octets, because SRS makes such.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from storage.addresses import MAX_ADDRESS_CHARS
+
+_ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
+_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+_QUOTED = r'"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"'
+_LABEL = r"[^\x00-\x2c\x2e\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[^\x00-\x20\x5b-\x5d\x7f]+\])"
+_PATH = re.compile(
+    rf"<(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?(?P<mailbox>(?P<local>{_DOT_STRING}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}))?)>"
+)
+_PARAMETER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\x00-\x20=\x7f]+))?")
+_HELO_NAME = re.compile(r"[\x21-\x7e]{1,255}")
+_CHUNK = re.compile(r"(?P<size>[0-9]{1,20})(?P<last>\s+LAST)?", re.IGNORECASE)
+
+
+class BadSyntax(ValueError):
+    """The text is not what the grammar wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An address of the envelope.
+
+    ``raw`` is the mailbox as written, for trace headers; ``address`` has its local part unquoted (look-ups).
+    Both are empty for the null reverse-path.
+    """
+
+    raw: str
+    address: str
+
+    @property
+    def is_ascii(self) -> bool:
+        return self.raw.isascii()
+
+
+NULL_PATH = Path("", "")
+
+
+def parse_path(text: str) -> tuple[Path, str]:
+    """A path at the start of ``text`` and what follows it. Raises BadSyntax."""
+    text = text.lstrip(" ")
+    if text.startswith("<>"):
+        return NULL_PATH, text[2:]
+    match = _PATH.match(text)
+    if match is None or len(match["mailbox"]) > MAX_ADDRESS_CHARS:
+        raise BadSyntax("not a path")
+    local, domain = match["local"], match["domain"]
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    address = local if domain is None else f"{local}@{domain}"
+    return Path(match["mailbox"], address), text[match.end() :]
+
+
+def parse_parameters(text: str) -> dict[str, str | None]:
+    """``KEY=value`` words, keys in upper case. Raises BadSyntax, also for a key that comes twice."""
+    if text and not text.startswith(" "):
+        raise BadSyntax("no space before the parameters")
+    found: dict[str, str | None] = {}
+    for word in text.split(" "):
+        if not word:
+            continue
+        match = _PARAMETER.fullmatch(word)
+        if match is None or match["key"].upper() in found:
+            raise BadSyntax("bad parameter")
+        found[match["key"].upper()] = match["value"]
+    return found
+
+
+def parse_helo_name(text: str) -> str:
+    """The name that the client gives itself; kept for the trace, believed by nobody. Raises BadSyntax."""
+    name = text.strip(" ")
+    if not _HELO_NAME.fullmatch(name):
+        raise BadSyntax("not a name")
+    return name
+
+
+def parse_chunk(text: str) -> tuple[int, bool]:
+    """Size in octets and whether it is the last (RFC 3030 §2). Raises BadSyntax."""
+    match = _CHUNK.fullmatch(text.strip(" "))
+    if match is None:
+        raise BadSyntax("not a chunk size")
+    return int(match["size"]), match["last"] is not None

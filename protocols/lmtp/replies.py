@@ -1,0 +1,93 @@
+"""Every reply of the LMTP server: code, enhanced status (RFC 3463) and text.
+
+``ERRORS`` says what a storage error means to the MTA: 4xx keeps the message in its queue, 5xx returns it to
+the sender. A row for every class; when in doubt 4xx, because a bounce cannot be taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage import errors
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply; ``status`` is empty where RFC 2034 has none (greeting, LHLO, 354)."""
+
+    code: int
+    status: str
+    text: str
+
+    @property
+    def is_positive(self) -> bool:
+        return self.code < 400
+
+    def encode(self) -> bytes:
+        status = f"{self.status} " if self.status else ""
+        lines = self.text.split("\n")
+        rendered = [f"{self.code}-{status}{line}\r\n" for line in lines[:-1]]
+        return "".join([*rendered, f"{self.code} {status}{lines[-1]}\r\n"]).encode("utf-8", "replace")
+
+
+OK = Reply(250, "2.0.0", "Ok")
+SENDER_OK = Reply(250, "2.1.0", "Sender ok")
+RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
+DELIVERED = Reply(250, "2.0.0", "Delivered")
+SEND_DATA = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+GOODBYE = Reply(221, "2.0.0", "Bye")
+VERIFY = Reply(252, "2.5.0", "Cannot verify; try to deliver")
+HELP = Reply(214, "2.0.0", "RFC 2033: LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT")
+TLS_READY = Reply(220, "2.0.0", "Ready to start TLS")
+
+LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long")
+UNKNOWN_COMMAND = Reply(500, "5.5.2", "Command not known")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
+SAY_LHLO = Reply(500, "5.5.1", "This is LMTP: say LHLO")
+BAD_SYNTAX = Reply(501, "5.5.4", "Bad syntax")
+BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
+BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax")
+BAD_PARAMETER = Reply(501, "5.5.4", "Bad parameter value")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not known")
+NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
+NEEDS_LHLO = Reply(503, "5.5.1", "Say LHLO first")
+NEEDS_MAIL = Reply(503, "5.5.1", "Say MAIL first")
+NEEDS_RECIPIENT = Reply(503, "5.5.1", "No valid recipients")
+NESTED_MAIL = Reply(503, "5.5.1", "A transaction is open already")
+CHUNKS_OPEN = Reply(503, "5.5.1", "Chunks of a message are open: finish it or say RSET")
+BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "A BINARYMIME message needs BDAT")
+NO_TLS = Reply(502, "5.5.1", "STARTTLS is not offered")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
+LOST_CHUNK = Reply(501, "5.5.4", "A chunk of unknown size cannot be skipped: closing")
+
+MESSAGE_TOO_BIG = Reply(552, "5.3.4", "Message too big")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
+NO_SUCH_USER = Reply(550, "5.1.1", "No such user")
+MAIL_LOOP = Reply(554, "5.4.6", "Mail loop: this message has been here before")
+IDLE_TOO_LONG = Reply(421, "4.4.2", "Idle for too long")
+SHUTTING_DOWN = Reply(421, "4.3.2", "Server is going down; try again soon")
+
+NOT_NOW = Reply(451, "4.3.0", "Temporary failure; try again later")
+
+ERRORS: dict[type[errors.StorageError], Reply] = {
+    errors.NotFound: NO_SUCH_USER,
+    errors.AlreadyExists: NOT_NOW,
+    errors.NotPermitted: NOT_NOW,
+    errors.InvalidName: NOT_NOW,
+    errors.OverQuota: Reply(452, "4.2.2", "Mailbox is full"),
+    errors.TooBig: MESSAGE_TOO_BIG,
+    errors.Conflict: NOT_NOW,
+    errors.Unavailable: NOT_NOW,
+    errors.StagingFull: Reply(452, "4.3.1", "Out of storage; try again later"),
+    errors.CommitUnknown: NOT_NOW,
+    errors.Corrupt: NOT_NOW,
+}
+
+
+def error_reply(error: errors.StorageError) -> Reply:
+    """The row of the error's class, or of its nearest ancestor in the table."""
+    return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), NOT_NOW)
+
+
+def server_bug(session_id: str) -> Reply:
+    return Reply(421, "4.3.0", f"Server bug, logged with session {session_id}; closing")

@@ -1,0 +1,285 @@
+"""One LMTP conversation: recipients, the spool, and what delivery made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from protocols.delivery import Destination, Envelope, MailLoop, Outcome, deliver
+from protocols.ports import Connection, Machine, ServerPolicy, Services, Session, SessionFactory
+from storage.addresses import BadAddress, canonical
+from storage.api import Spool
+from storage.errors import StorageError
+
+from . import replies
+from .machine import (
+    Content,
+    DataRequested,
+    Ends,
+    GiveUp,
+    Lhlo,
+    LmtpMachine,
+    MailFrom,
+    Quit,
+    RcptTo,
+    StartTls,
+    TransactionDropped,
+)
+from .recipients import RecipientDirectory
+from .replies import Reply, error_reply
+
+# RFC 5321 §4.5.3.1.8 asks for at least 100; one transaction of this many stays a short one.
+MAX_RECIPIENTS = 1000
+
+
+def lmtp_sessions(
+    services: Services,
+    policy: ServerPolicy,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> SessionFactory:
+    """The factory of one LMTP server; its sessions share the recipients they know."""
+    directory = RecipientDirectory(services.accounts, clock=clock)
+
+    def make(connection: Connection) -> tuple[Machine, Session]:
+        machine = LmtpMachine()
+        return machine, LmtpSession(connection, machine, services, policy, directory, now)
+
+    return make
+
+
+class LmtpSession:
+    """Runs the machine's events."""
+
+    __slots__ = (
+        "_connection",
+        "_destinations",
+        "_directory",
+        "_helo",
+        "_machine",
+        "_mail",
+        "_now",
+        "_policy",
+        "_refusal",
+        "_services",
+        "_spool",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        machine: LmtpMachine,
+        services: Services,
+        policy: ServerPolicy,
+        directory: RecipientDirectory,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._connection = connection
+        self._machine = machine
+        self._services = services
+        self._policy = policy
+        self._directory = directory
+        self._now = now
+        self._helo = ""
+        self._mail: MailFrom | None = None
+        self._destinations: list[Destination] = []
+        self._spool: Spool | None = None
+        self._refusal: Reply | None = None  # of the message that is coming in
+
+    # --- the driver's calls ---
+
+    def on_connect(self) -> None:
+        self._connection.set_deadline(self._policy.command_timeout_s)
+        self._machine.greet(Reply(220, "", f"{self._policy.hostname} LMTP Sora"))
+
+    def handle(self, event: object) -> Awaitable[None] | None:
+        return self._HANDLERS[type(event)](self, event)
+
+    def on_wake(self) -> None:
+        """Nothing wakes an LMTP session."""
+
+    def on_timeout(self) -> None:
+        self._say_and_close(replies.IDLE_TOO_LONG)
+
+    def on_bug(self, error: Exception) -> None:
+        self._machine.greet(replies.server_bug(self._connection.session_id))
+
+    def on_shutdown(self) -> None:
+        self._say_and_close(replies.SHUTTING_DOWN)
+
+    def on_close(self) -> None:
+        self._drop_transaction()
+
+    def _say_and_close(self, reply: Reply) -> None:
+        self._machine.greet(reply)
+        self._connection.close()
+
+    # --- commands ---
+
+    def _lhlo(self, event: Lhlo) -> None:
+        self._drop_transaction()
+        self._helo = event.name
+        keywords = [
+            self._policy.hostname,
+            "PIPELINING",
+            "ENHANCEDSTATUSCODES",
+            "8BITMIME",
+            "BINARYMIME",
+            "CHUNKING",
+            "SMTPUTF8",
+            f"SIZE {self._policy.max_message_bytes}",
+            f"LIMITS RCPTMAX={MAX_RECIPIENTS}",
+        ]
+        if self._policy.offers_starttls(self._connection):
+            keywords.append("STARTTLS")
+        self._machine.send(Reply(250, "", "\n".join(keywords)))
+
+    def _mail_from(self, event: MailFrom) -> None:
+        if (event.size_bytes or 0) > self._policy.max_message_bytes:
+            self._machine.send(replies.MESSAGE_TOO_BIG)
+            return
+        self._drop_transaction()
+        self._mail = event
+        self._machine.send(replies.SENDER_OK)
+
+    def _rcpt_to(self, event: RcptTo) -> Awaitable[None] | None:
+        if len(self._destinations) >= MAX_RECIPIENTS:
+            self._machine.send(replies.TOO_MANY_RECIPIENTS)
+            return None
+        try:
+            address = canonical(event.path.address)
+        except BadAddress:
+            self._machine.send(replies.NO_SUCH_USER)
+            return None
+        known = self._directory.remembered(address)
+        if known is None:
+            return self._look_up(address)
+        self._accept(known)
+        return None
+
+    async def _look_up(self, address: str) -> None:
+        try:
+            found = await self._directory.look_up(address)
+        except StorageError as error:
+            self._machine.send(error_reply(error))
+            return
+        if found is None:
+            self._machine.send(replies.NO_SUCH_USER)
+        else:
+            self._accept(found)
+
+    def _accept(self, destination: Destination) -> None:
+        self._destinations.append(destination)
+        self._machine.send(replies.RECIPIENT_OK)
+
+    def _data(self, event: DataRequested) -> None:
+        self._machine.send(replies.SEND_DATA)
+
+    def _content(self, event: Content) -> Awaitable[None] | None:
+        if event.data and self._refusal is None:
+            self._store(event.data)
+        if event.ends is Ends.MESSAGE:
+            return self._deliver()
+        if event.ends is Ends.CHUNK:
+            self._machine.send(self._refusal or replies.OK)
+            if self._refusal is not None:
+                self._drop_transaction()
+        return None
+
+    def _store(self, data: bytes) -> None:
+        """Into the spool; the first trouble decides the message, the rest of it is only read."""
+        if self._spool is None:
+            self._spool = self._services.intake.spool()
+        try:
+            if self._spool.size_bytes + len(data) > self._policy.max_message_bytes:
+                self._refusal = replies.MESSAGE_TOO_BIG
+            else:
+                self._spool.write(data)
+        except StorageError as error:
+            self._refusal = error_reply(error)
+        if self._refusal is not None:
+            self._close_spool()
+
+    async def _deliver(self) -> None:
+        destinations, refusal = self._destinations, self._refusal
+        if refusal is not None:
+            answers = [refusal] * len(destinations)
+        else:
+            # a message may be empty
+            spool = self._spool or self._services.intake.spool()
+            self._spool = None
+            outcomes = await deliver(
+                self._services, self._envelope(), spool, destinations, self._directory.look_up
+            )
+            answers = [_outcome_reply(outcome) for outcome in outcomes]
+        self._drop_transaction()
+        self._machine.send_each(answers)
+
+    def _envelope(self) -> Envelope:
+        assert self._mail is not None
+        utf8 = "UTF8" if self._mail.has_smtputf8 else ""
+        return Envelope(
+            reverse_path=self._mail.path.raw,
+            helo=self._helo,
+            client_ip=self._connection.peer.ip,
+            hostname=self._policy.hostname,
+            protocol=f"{utf8}LMTP{'S' if self._connection.has_tls else ''}",
+            session_id=self._connection.session_id,
+            received_at=self._now(),
+        )
+
+    def _transaction_dropped(self, event: TransactionDropped) -> None:
+        self._drop_transaction()
+
+    def _start_tls(self, event: StartTls) -> Awaitable[None] | None:
+        if not self._policy.offers_starttls(self._connection):
+            self._machine.send(replies.NO_TLS)
+            return None
+        return self._shake_hands()
+
+    async def _shake_hands(self) -> None:
+        self._drop_transaction()
+        self._helo = ""
+        self._machine.send(replies.TLS_READY)
+        await self._connection.start_tls()
+        self._machine.tls_started()
+
+    def _quit(self, event: Quit) -> None:
+        self._machine.send(replies.GOODBYE)
+        self._connection.close()
+
+    def _give_up(self, event: GiveUp) -> None:
+        self._connection.close()
+
+    def _drop_transaction(self) -> None:
+        self._close_spool()
+        self._mail = self._refusal = None
+        self._destinations = []
+
+    def _close_spool(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    _HANDLERS: ClassVar[dict[type, Callable[[LmtpSession, Any], Awaitable[None] | None]]] = {
+        Lhlo: _lhlo,
+        MailFrom: _mail_from,
+        RcptTo: _rcpt_to,
+        DataRequested: _data,
+        Content: _content,
+        TransactionDropped: _transaction_dropped,
+        StartTls: _start_tls,
+        Quit: _quit,
+        GiveUp: _give_up,
+    }
+
+
+def _outcome_reply(outcome: Outcome) -> Reply:
+    if outcome is None:
+        return replies.DELIVERED
+    if isinstance(outcome, MailLoop):
+        return replies.MAIL_LOOP
+    return error_reply(outcome)
