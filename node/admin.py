@@ -9,6 +9,7 @@ import click
 from .commands.accounts import accounts
 from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
+from .commands.messages import messages
 from .commands.migrations import migrations
 
 
@@ -25,7 +26,7 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, credentials, migrations):
+for group in (accounts, credentials, messages, migrations):
     main.add_command(group)
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from storage.errors import StorageError
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.migrate import MigrationError, migrate
 from storage.postgres.pool import Database, DatabaseSettings
+from storage.postgres.store import PostgresMailStore
 
 from .failure import USAGE, Failure, from_postgres, from_storage
 from .output import print_json
@@ -33,6 +34,7 @@ CONFIG_PLACES = (Path("config.toml"), Path("/etc/sora/config.toml"))
 class Stores:
     database: Database
     accounts: PostgresAccountStore
+    mail: PostgresMailStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def _with_stores(action: Callable[[Stores], Awaitable[T]], settings: Datab
         )
     database = await Database.open(settings)
     try:
-        return await action(Stores(database, PostgresAccountStore(database)))
+        return await action(Stores(database, PostgresAccountStore(database), PostgresMailStore(database)))
     finally:
         await database.close()
 

@@ -11,6 +11,8 @@ from storage.api import AccountStore
 from storage.errors import AlreadyExists, NotFound, NotPermitted
 from storage.model import Account, AccountId, Credential, CredentialId, MailboxId, Recipient
 
+from .tables import Tables
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -25,22 +27,46 @@ class _Entry:
         return next(each.address for each in self.credentials.values() if each.is_primary)
 
 
+def _no_one_else(_account_id: AccountId, _deleted_at: datetime | None) -> None:
+    """Nothing depends on the account."""
+
+
 class MemoryAccountStore(AccountStore):
     """``provision`` makes the default mailboxes of a new account and returns its INBOX; ``usage`` gives
-    an account's messages and bytes; ``now`` the aware current time."""
+    an account's messages and bytes; ``now`` the aware current time; ``note_deleted`` is told when an
+    account is deleted (and when) or restored (None)."""
 
     def __init__(
         self,
         provision: Callable[[AccountId], MailboxId],
         usage: Callable[[AccountId], tuple[int, int]],
         now: Callable[[], datetime],
+        *,
+        next_id: Callable[[], int] | None = None,
+        note_deleted: Callable[[AccountId, datetime | None], None] = _no_one_else,
     ) -> None:
         self._provision = provision
         self._usage = usage
         self._now = now
+        self._next_id = next_id or count(1).__next__
+        self._credential_ids = count(1)
+        self._note_deleted = note_deleted
         self._entries: dict[AccountId, _Entry] = {}
         self._by_address: dict[str, _Entry] = {}  # live accounts only
-        self._credential_ids = count(1)
+
+    @classmethod
+    def beside(cls, tables: Tables) -> MemoryAccountStore:
+        """The accounts whose mailboxes are in ``tables``."""
+
+        def note_deleted(account_id: AccountId, deleted_at: datetime | None) -> None:
+            account = tables.accounts.get(account_id)
+            if account is None:
+                raise NotFound("the account has been purged")
+            account.deleted_at = deleted_at
+
+        return cls(
+            tables.provision, tables.usage, tables.now, next_id=tables.next_id, note_deleted=note_deleted
+        )
 
     async def login(self, address: str) -> tuple[Credential, str] | None:
         entry = self._by_address.get(address)
@@ -52,7 +78,7 @@ class MemoryAccountStore(AccountStore):
 
     async def create_account(self, address: str, password_hash: str) -> Account:
         self._must_be_free(address)
-        account_id = AccountId(len(self._entries) + 1)
+        account_id = AccountId(self._next_id())
         entry = _Entry(account_id, self._now(), self._provision(account_id))
         self._entries[account_id] = entry
         self._add(entry, address, password_hash, is_primary=True)
@@ -78,6 +104,7 @@ class MemoryAccountStore(AccountStore):
     async def delete_account(self, address: str) -> None:
         entry = self._live(address)
         entry.deleted_at = self._now()
+        self._note_deleted(entry.id, entry.deleted_at)
         for each in entry.credentials:
             del self._by_address[each]
 
@@ -87,6 +114,7 @@ class MemoryAccountStore(AccountStore):
             raise _unknown(address)
         if any(each in self._by_address for each in entry.credentials):
             raise AlreadyExists(f"an address of {address} belongs to another account now")
+        self._note_deleted(entry.id, None)
         entry.deleted_at = None
         self._by_address.update(dict.fromkeys(entry.credentials, entry))
 

@@ -3,34 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from itertools import count
+from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
-from storage.api import AccountStore
+from storage.api import AccountStore, MailStore, PurgeStore
 from storage.errors import AlreadyExists, NotFound, NotPermitted
 from storage.memory.accounts import MemoryAccountStore
-from storage.model import MailboxId
+from storage.memory.background import MemoryPurgeStore
+from storage.memory.mail import MemoryMailStore
+from storage.memory.tables import Tables
+from storage.model import DEFAULT_MAILBOXES, INBOX
 from storage.postgres.accounts import PostgresAccountStore
+from storage.postgres.purge import PostgresPurgeStore
+from storage.postgres.store import PostgresMailStore
 
 ANN, BOB, ALIAS = "ann@example.org", "bob@example.org", "sales@example.com"
 
 
-def memory_store() -> MemoryAccountStore:
-    inboxes = count(100)
-    return MemoryAccountStore(
-        provision=lambda _account: MailboxId(next(inboxes)),
-        usage=lambda _account: (0, 0),
-        now=lambda: datetime.now(UTC),
-    )
+@dataclass
+class Stores:
+    accounts: AccountStore
+    mail: MailStore
+    purge: PurgeStore
 
 
 @pytest.fixture(params=["memory", "postgres"])
-def store(request: pytest.FixtureRequest) -> AccountStore:
+def stores(request: pytest.FixtureRequest) -> Stores:
     if request.param == "memory":
-        return memory_store()
-    return PostgresAccountStore(request.getfixturevalue("database"))
+        tables = Tables()
+        return Stores(MemoryAccountStore.beside(tables), MemoryMailStore(tables), MemoryPurgeStore(tables))
+    database = request.getfixturevalue("database")
+    return Stores(PostgresAccountStore(database), PostgresMailStore(database), PostgresPurgeStore(database))
+
+
+@pytest.fixture
+def store(stores: Stores) -> AccountStore:
+    return stores.accounts
+
+
+async def test_a_new_account_has_its_mailboxes_subscribed(stores: Stores) -> None:
+    account = await stores.accounts.create_account(ANN, "h")
+    listed = await stores.mail.list_mailboxes(account.id)
+    assert {(each.name, each.special_use) for each in listed.mailboxes} == set(DEFAULT_MAILBOXES)
+    assert listed.subscribed == {name for name, _ in DEFAULT_MAILBOXES}
+    assert len({each.uidvalidity for each in listed.mailboxes}) == len(DEFAULT_MAILBOXES)
+    recipient = await stores.accounts.recipient(ANN)
+    assert recipient is not None
+    assert recipient.inbox_id == (await stores.mail.get_mailbox(account.id, INBOX)).id
+    made = await stores.mail.create_mailbox(account.id, "Later")
+    assert made.uidvalidity > max(each.uidvalidity for each in listed.mailboxes)
+
+
+async def test_a_purged_account_is_gone_for_good(stores: Stores) -> None:
+    await stores.accounts.create_account(ANN, "h")
+    await stores.accounts.delete_account(ANN)
+    while await stores.purge.purge_messages(timedelta(0), 100):
+        pass
+    with pytest.raises(NotFound):
+        await stores.accounts.restore_account(ANN)
+    await stores.accounts.create_account(ANN, "h")
+
+
+async def test_nothing_is_made_in_a_deleted_account(stores: Stores) -> None:
+    account = await stores.accounts.create_account(ANN, "h")
+    await stores.accounts.delete_account(ANN)
+    with pytest.raises(NotFound):
+        await stores.mail.create_mailbox(account.id, "Later")
+    await stores.accounts.restore_account(ANN)
+    await stores.mail.create_mailbox(account.id, "Later")
 
 
 async def test_a_new_account_logs_in_and_receives(store: AccountStore) -> None:

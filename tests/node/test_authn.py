@@ -18,7 +18,7 @@ from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
 from protocols.ports import Peer
 from storage.errors import CommitUnknown, Corrupt, StorageError, Unavailable
 from storage.memory.accounts import MemoryAccountStore
-from tests.contracts.test_accountstore import memory_store
+from storage.memory.tables import Tables
 from tests.support.passwords import Clock, CountedChecks, cheap_hash, ssha512
 
 ANN, ALIAS = "ann@example.org", "sales@example.com"
@@ -31,7 +31,7 @@ class CountedStore:
     """A memory store whose calls are counted and can be made to fail."""
 
     def __init__(self) -> None:
-        self.inner: MemoryAccountStore = memory_store()
+        self.inner: MemoryAccountStore = MemoryAccountStore.beside(Tables())
         self.calls: list[str] = []
         self.errors: dict[str, StorageError] = {}
 
