@@ -58,6 +58,12 @@ class MessageReader:
         """A new response: nothing is held for it yet."""
         self._held = 0
 
+    def is_before_end(self, item: BodyItem | BinaryItem | BinarySizeItem) -> bool:
+        """Whether a partial item ends before the message does, so that more may be asked for."""
+        if isinstance(item, BinarySizeItem) or item.partial is None:
+            return False
+        return sum(item.partial) < len(self.row.prefix) + self.row.ref.size_bytes
+
     async def value(self, item: BodyItem | BinaryItem | BinarySizeItem) -> bytes | Streamed:
         """The value of an item: an encoded string or number, or a literal to be streamed.
 

@@ -100,7 +100,10 @@ class ViewColumns:
 
     def of_set(self, key: InSeqSet | InUidSet) -> list[int]:
         """Raises PeerError for a sequence number that is not there."""
-        return self._positions([uid for _seq, uid in self._view.resolve(key.numbers)])
+        found = self._view.resolve(key.numbers)
+        if self._view.is_aligned:
+            return [seq - 1 for seq, _uid in found]
+        return self._positions([uid for _seq, uid in found])
 
     def _positions(self, uids: Sequence[int]) -> list[int]:
         return [position for uid in uids if (position := self.position(uid)) is not None]

@@ -170,7 +170,8 @@ class FetchRun:
         prefetch = self._session.services.bodies.prefetch
         for position, pair in enumerate(portion):
             if position % AHEAD == 0 and len(portion) > 1:
-                prefetch([rows[uid].ref for _seq, uid in islice(portion, position, position + 2 * AHEAD)])
+                ahead = islice(portion, position + AHEAD if position else 0, position + 2 * AHEAD)
+                prefetch([rows[uid].ref for _seq, uid in ahead])
             await self._add_message(pair, rows[pair[1]], plan)
             if self._writer.is_full or position % LINES == LINES - 1:
                 await self._writer.flush()
@@ -182,6 +183,8 @@ class FetchRun:
         except (Unavailable, Corrupt, NotFound, UnknownEncoding) as error:
             self._leave_out(row.uid, error)
             return
+        finally:
+            self._forget_if_read(reader, plan)
         messages = present(self._view, [pair])
         if not messages:
             return
@@ -212,6 +215,12 @@ class FetchRun:
         if any(item.is_partial for item in plan.deep):
             self._session.last_read = LastRead(self._mailbox_id, wanted, reader)
         return reader
+
+    def _forget_if_read(self, reader: MessageReader, plan: FetchPlan) -> None:
+        """A client that has come to the end of a message will not ask for more of it."""
+        last = self._session.last_read
+        if last is not None and last.reader is reader and not any(map(reader.is_before_end, plan.deep)):
+            self._session.last_read = None
 
     def _leave_out(self, uid: Uid, error: Exception) -> None:
         outcome = self.outcome

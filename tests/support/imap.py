@@ -20,7 +20,7 @@ from protocols.ports import (
 )
 from storage.model import AccountId, MailboxId, ModSeq
 
-from .mailfake import FakeAuthenticator, FakeIntake, FakeMail
+from .mailfake import FakeAuthenticator, FakeBodies, FakeIntake, FakeMail
 from .wire import Wire
 
 
@@ -52,7 +52,7 @@ class ImapLab:
         self.services = Services(
             mail=cast("Any", self.mail),
             accounts=cast("Any", None),
-            bodies=cast("Any", None),
+            bodies=cast("Any", FakeBodies(self.mail)),
             intake=cast("Any", self.intake),
             feed=cast("ChangeFeed", self.feed),
             authenticator=self.authenticator,

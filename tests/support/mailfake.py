@@ -13,7 +13,9 @@ from typing import Any
 from protocols.errors import AuthenticationFailed
 from protocols.imap.view import combine
 from protocols.ports import Identity, Peer
+from storage.bodies import MemoryBody
 from storage.errors import AlreadyExists, InvalidName, NotFound, NotPermitted, StorageError
+from storage.mime.message import describe
 from storage.model import (
     DEFAULT_MAILBOXES,
     INBOX,
@@ -21,6 +23,8 @@ from storage.model import (
     Appended,
     Content,
     ContentHash,
+    ContentId,
+    ContentRef,
     Copied,
     Expunged,
     FlagChange,
@@ -30,6 +34,7 @@ from storage.model import (
     MailboxChanges,
     MailboxId,
     MailboxList,
+    MessageRow,
     MessageState,
     ModSeq,
     NewMessage,
@@ -38,6 +43,7 @@ from storage.model import (
     SystemFlag,
     Uid,
     UidValidity,
+    Wanted,
 )
 
 
@@ -238,6 +244,22 @@ class FakeMail:
         self._count("delivered")
         return delivery_key in self.keys
 
+    async def fetch(self, mailbox_id: MailboxId, uids: Sequence[Uid], wanted: Wanted) -> list[MessageRow]:
+        self._count("fetch")
+        box = self._box(mailbox_id)
+        return [self._fetched(box, uid, wanted) for uid in sorted(uids) if uid in box.rows]
+
+    def _fetched(self, box: Box, uid: Uid, wanted: Wanted) -> MessageRow:
+        content = describe(box.bodies[uid])
+        return MessageRow(
+            uid,
+            b"",
+            ContentRef(ContentId(box.id << 32 | uid), content.hash, content.size_bytes, True, None),
+            content.header if Wanted.HEADER in wanted else b"",
+            content.envelope if Wanted.ENVELOPE in wanted else b"",
+            content.structure if Wanted.STRUCTURE in wanted else b"",
+        )
+
     async def store_flags(
         self,
         mailbox_id: MailboxId,
@@ -293,6 +315,19 @@ class FakeMail:
         copied = self._copy(box, uids, self._box(target))
         self._drop(box, [pair[0] for pair in copied.pairs])
         return replace(copied, source_modseq=ModSeq(box.modseq))
+
+
+class FakeBodies:
+    """The bodies that FakeMail holds."""
+
+    def __init__(self, mail: FakeMail) -> None:
+        self._mail = mail
+
+    async def open(self, ref: ContentRef, prefix: bytes = b"") -> MemoryBody:
+        return MemoryBody(prefix, self._mail.boxes[ref.id >> 32].bodies[ref.id & 0xFFFFFFFF])
+
+    def prefetch(self, _refs: Sequence[ContentRef]) -> None:
+        """All are near."""
 
 
 class FakeSpool:
