@@ -117,7 +117,7 @@ def relay(facts: Facts) -> Iterator[Finding]:
     needed = {"smtp": "smtp_host", "http": "http_url"}.get(config.type)
     if needed and not getattr(config, needed):
         yield missing(f"relay.{needed}", f'required by type = "{config.type}"')
-    if facts.given("relay") and not config.type:
+    if not config.type and (config.smtp_host or config.http_url):
         yield missing("relay.type", suggestion='"smtp" or "http"')
     if bool(config.smtp_tls_cert_file) != bool(config.smtp_tls_key_file):
         yield missing("relay.smtp_tls_key_file", "certificate and key come as a pair")

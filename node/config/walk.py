@@ -21,10 +21,11 @@ from .model import Config
 from .option import Option, Row, Section, every_row, rows
 from .placeholder import is_placeholder, looks_unedited
 from .problem import Code, Problem, Severity
+from .server import Server
 from .servertypes import TYPE_ALIASES
 from .suggest import nearest
 
-VARIABLE = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,11 @@ class Walk:
         if isinstance(raw, list):
             return [self._expand(each) for each in raw]
         if isinstance(raw, str) and "${" in raw:
-            return VARIABLE.sub(self._variable, raw)
+            return REFERENCE.sub(self._variable, raw)
         return raw
 
     def _variable(self, match: re.Match[str]) -> str:
-        return match[0][1:] if match[0].startswith("$$") else self.environment[match[1]]
+        return self.environment[match[1]] if match[1] else "${"
 
     def _from_file(self, row: Option, table: Entry, path: str) -> Entry | None:
         """The content of the file that ``KEY_file`` names, for secrets."""
@@ -203,7 +204,7 @@ class Walk:
             of_type = server_type or _server_type(element)
             value = self.section(row.of, element, here, of_type)
             self._wait(row.feature, entry.key, element)
-            if not server_type:
+            if isinstance(value, Server):
                 self._server(value.start, of_type, element, waiting_before)
             values.append(value)
         return tuple(values)

@@ -1,0 +1,226 @@
+"""Rules about settings taken together."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from node.config import Config, Secret, features
+from node.config.rules import RULES as SECTION_RULES
+from node.config.serverrules import RULES as SERVER_RULES
+
+from .loading import STORAGE, brief, load_text, node_with, problems_of
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+CLUSTER = f'[cluster]\nenabled = true\npeers = ["10.0.0.2"]\nsecret_key = "{KEY}"\n'
+IMAP = '[servers.imap]\naddr = ":143"\n'
+
+
+def found(text: str) -> set[tuple[str, str, str]]:
+    return {brief(problem) for problem in problems_of(STORAGE + text)} - {("warning", "missing", "servers")}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[s3]\nencrypt = true", ("error", "missing", "s3.encryption_key")),
+        ('[s3]\nencrypt = true\nencryption_key = "short"', ("error", "value", "s3.encryption_key")),
+        ('[s3]\nprevious_encryption_keys = ["short"]', ("error", "value", "s3.previous_encryption_keys")),
+    ],
+)
+def test_objects(text: str, problem: tuple[str, str, str]) -> None:
+    storage = STORAGE.replace("[s3]", text, 1)
+    assert problem in {brief(each) for each in problems_of(storage)}
+
+
+def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
+    text = '[database.write]\n[s3]\ndriver = "file"\n' + IMAP
+    assert load_text(text).config is not None
+    assert ("error", "conflict", "s3.driver") in {
+        brief(each) for each in problems_of(text + CLUSTER + 'addr = "10.0.0.1"')
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[database.read]\nmin_connections = 60", ("error", "conflict", "database.read.min_connections")),
+        ('[uploader]\nstaging = "disk"\npath = "/tmp/x"', ("warning", "inadvisable", "uploader.path")),
+        ('[tls]\nenabled = true\ncert_file = "/c"', ("error", "missing", "tls.key_file")),
+        (
+            '[tls]\nenabled = true\nprovider = "letsencrypt"',
+            ("error", "missing", "tls.letsencrypt.email"),
+        ),
+        (
+            '[tls]\nenabled = true\nprovider = "letsencrypt"\n[tls.letsencrypt]\ndomains = ["*.example.com"]',
+            ("error", "value", "tls.letsencrypt.domains"),
+        ),
+        ('[relay]\ntype = "smtp"', ("error", "missing", "relay.smtp_host")),
+        ('[relay]\ntype = "http"', ("error", "missing", "relay.http_url")),
+        ('[relay]\nsmtp_host = "h"', ("error", "missing", "relay.type")),
+        ("[relay_queue]\nenabled = true", ("warning", "unused", "relay_queue")),
+        ('[shared_mailboxes]\ndefault_rights = "lrz"', ("error", "value", "shared_mailboxes.default_rights")),
+        (
+            '[shared_mailboxes]\nnamespace_prefix = "S"',
+            ("error", "value", "shared_mailboxes.namespace_prefix"),
+        ),
+        ("[spam_training]\nenabled = true", ("error", "missing", "spam_training.endpoint")),
+        (
+            '[servers.i]\ntype = "imap"\naddr = ":1"\ntls = true',
+            ("error", "missing", "servers.i.tls_cert_file"),
+        ),
+        (IMAP + 'tls_cert_file = "/c"', ("error", "missing", "servers.imap.tls_key_file")),
+        (IMAP + '[servers.b]\ntype = "imap"\naddr = ":143"', ("error", "conflict", "servers.b.addr")),
+        (IMAP + '[servers.b]\ntype = "imap"\naddr = "[::1]:143"', ("error", "conflict", "servers.b.addr")),
+        (
+            IMAP + '[servers.b]\ntype = "imap"\nname="imap"\naddr = ":1"',
+            ("error", "conflict", "servers.b.name"),
+        ),
+        (
+            '[servers.pop3]\naddr = ":1"\ncommand_timeout = "9m59s"',
+            ("warning", "inadvisable", "servers.pop3.command_timeout"),
+        ),
+        (
+            IMAP + 'command_timeout = "40m"',
+            ("warning", "inadvisable", "servers.imap.absolute_session_timeout"),
+        ),
+        ('[servers.imap_proxy]\naddr = ":1"', ("error", "missing", "servers.imap_proxy.remote_addrs")),
+        (
+            '[servers.imap_proxy]\naddr = ":1"\nremote_addrs = ["b"]\n' + IMAP,
+            ("warning", "inadvisable", "servers.imap_proxy.command_timeout"),
+        ),
+        (
+            '[servers.imap_proxy]\naddr = ":1"\nremote_addrs = ["b"]\ncommand_timeout = "20s"',
+            ("warning", "inadvisable", "servers.imap_proxy.command_timeout"),
+        ),
+        (IMAP + 'master_username = "m"', ("error", "missing", "servers.imap.master_password")),
+        (IMAP + 'master_sasl_password = "m"', ("error", "missing", "servers.imap.master_sasl_username")),
+        (
+            IMAP + 'master_sasl_username = "m"\nmaster_sasl_password = "m"',
+            ("warning", "inadvisable", "servers.imap.master_sasl_allowed_networks"),
+        ),
+        (IMAP + "insecure_auth = true", ("warning", "inadvisable", "servers.imap.insecure_auth")),
+        ('[servers.http_api]\naddr = ":1"', ("error", "missing", "servers.http_api.api_key")),
+        (
+            '[servers.http_api]\naddr = ":1"\napi_key = "short"',
+            ("error", "value", "servers.http_api.api_key"),
+        ),
+        ('[servers.http_user_api]\naddr = ":1"', ("error", "missing", "servers.http_user_api.jwt_secret")),
+        (IMAP + "proxy_protocol = true", ("error", "missing", "servers.imap.proxy_protocol.trusted_proxies")),
+        (
+            IMAP + '[[servers.imap.client_filters]]\nreason = "x"',
+            ("warning", "unused", "servers.imap.client_filters[0]"),
+        ),
+    ],
+)
+def test_rule_speaks(text: str, problem: tuple[str, str, str]) -> None:
+    assert problem in found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        IMAP,
+        IMAP + '[servers.b]\ntype = "imap"\naddr = ":993"',
+        '[servers.a]\ntype="imap"\naddr="10.0.0.1:143"\n[servers.b]\ntype="imap"\naddr="10.0.0.2:143"',
+        '[servers.a]\ntype="imap"\naddr=":0"\n[servers.b]\ntype="imap"\naddr=":0"',
+        IMAP + '[servers.b]\ntype="imap"\naddr=":143"\nstart=false',
+        '[servers.pop3]\naddr = ":110"',
+        '[servers.pop3]\naddr = ":110"\ncommand_timeout = "10m"',
+        IMAP + 'tls = true\ntls_cert_file = "/c"\ntls_key_file = "/k"',
+        '[tls]\nenabled=true\ncert_file="/c"\nkey_file="/k"\n' + IMAP + "tls = true",
+        '[servers.imap]\naddr = "127.0.0.1:143"\ninsecure_auth = true',
+        '[uploader]\npath = "/tmp/x"\n' + IMAP,
+        "[database.write2]\n" * 0 + IMAP,
+    ],
+)
+def test_rules_are_silent(text: str) -> None:
+    assert not problems_of(STORAGE + text)
+
+
+@pytest.mark.parametrize(
+    ("addr", "severity"),
+    [
+        ("10.0.0.1:7946", None),
+        ("10.0.0.1", None),
+        ("fd00::1", None),
+        ("[fd00::1]:7946", None),
+        ("127.0.0.2", "warning"),
+        ("0.0.0.0", "error"),
+        ("0.0.0.0:7946", "error"),
+        ("localhost", "error"),
+        ("127.0.0.1", "error"),
+        ("127.0.0.1:7946", "error"),
+        ("::", "error"),
+        ("::1", "error"),
+        ("[::]:7946", "error"),
+        ("[::1]:7946", "error"),
+        (":7946", "error"),
+        ("node-1.example.com", "error"),
+        ("not an address", "error"),
+        ("", "error"),
+    ],
+)
+def test_cluster_address(addr: str, severity: str | None) -> None:
+    said = [p for p in problems_of(f'{STORAGE}{IMAP}{CLUSTER}addr = "{addr}"') if p.key == "cluster.addr"]
+    assert [problem.severity for problem in said] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize("key", ["", KEY[:-4], "!" * 44, base64.b64encode(bytes(16)).decode()])
+def test_cluster_key_is_32_bytes(key: str) -> None:
+    text = CLUSTER.replace(KEY, key) + 'addr = "10.0.0.1"'
+    assert "cluster.secret_key" in {p.key for p in problems_of(STORAGE + text) if p.severity == "error"}
+
+
+@pytest.mark.parametrize("spelling", [KEY, bytes(range(32)).hex()])
+def test_keys_in_both_spellings(spelling: str) -> None:
+    text = STORAGE.replace("[s3]", f'[s3]\nencrypt = true\nencryption_key = "{spelling}"') + IMAP
+    config = load_text(text).config
+    assert config is not None
+    assert config.s3.encryption_key == Secret(bytes(range(32)))
+
+
+def test_own_address_among_peers_is_dropped_with_a_warning() -> None:
+    text = CLUSTER.replace('"10.0.0.2"', '"10.0.0.1:7946", "10.0.0.2", "10.0.0.1:7947"') + 'addr = "10.0.0.1"'
+    loaded = load_text(STORAGE + IMAP + text)
+    assert ("warning", "unused", "cluster.peers") in map(brief, loaded.problems)
+    assert loaded.config is not None
+    assert loaded.config.cluster.peers == ("10.0.0.2", "10.0.0.1:7947")
+
+
+def test_a_failed_option_is_not_reported_as_missing_too() -> None:
+    said = [p for p in problems_of(STORAGE + CLUSTER + "addr = 5") if p.key == "cluster.addr"]
+    assert [problem.code for problem in said] == ["value"]
+
+
+def test_trusted_networks_stand_for_trusted_proxies() -> None:
+    text = 'trusted_networks = ["10.0.0.0/8"]\n' + STORAGE + IMAP + "proxy_protocol = true"
+    assert [brief(problem) for problem in problems_of(text)] == [
+        ("error", "inactive", "servers.imap.proxy_protocol")
+    ]
+
+
+def test_tls_from_a_provider_that_is_not_there_yet() -> None:
+    text = (
+        '[tls]\nenabled = true\nprovider = "letsencrypt"\n[tls.letsencrypt]\nemail = "a@example.com"\n'
+        'domains = ["mail.example.com"]\ns3.bucket = "certs"\n'
+    )
+    assert ("error", "inactive", "servers.imap.tls") in found(text + IMAP + "tls = true")
+
+
+def test_an_active_feature_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = STORAGE + IMAP + "[servers.imap.auth_rate_limit]\nenabled = true"
+    assert [problem.code for problem in problems_of(text)] == ["inactive"]
+    monkeypatch.setattr(features, "ACTIVE_FEATURES", features.ACTIVE_FEATURES | {"auth_rate_limit"})
+    assert not problems_of(text)
+
+
+def test_a_proxy_needs_no_storage() -> None:
+    text = '[servers.imap_proxy]\naddr = ":1"\nremote_addrs = ["b"]'
+    assert load_text(text).config is not None
+
+
+def test_defaults_by_themselves_break_no_rule() -> None:
+    assert len(SECTION_RULES) + len(SERVER_RULES) > 15
+    assert node_with(IMAP) != Config()
