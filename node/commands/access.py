@@ -50,7 +50,8 @@ class Access:
 
     def run_on_database(self, action: Callable[[DatabaseSettings], Awaitable[T]]) -> T:
         """The same without looking at the schema. Raises Failure."""
-        settings = settings_from(read_config(self.config))
+        config = read_config(self.config)
+        settings = settings_from(config)
 
         async def run() -> T:
             return await action(settings)
@@ -58,7 +59,7 @@ class Access:
         try:
             return asyncio.run(run())
         except StorageError as error:
-            raise from_storage(error) from error
+            raise from_storage(error, is_embedded=bool(config.embedded.postgres_path)) from error
         except MigrationError as error:
             raise Failure(str(error)) from error
         except asyncpg.PostgresError as error:

@@ -47,11 +47,16 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance
 
 
-def from_storage(error: StorageError) -> Failure:
+def from_storage(error: StorageError, *, is_embedded: bool) -> Failure:
+    """``is_embedded``: the database is the node's own and only runs while the node does."""
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAILED)
     text = str(error)
     if isinstance(error, CommitUnknown):
         text += "\nThe change may or may not have been made: look before you try again."
+    elif isinstance(error, Unavailable) and is_embedded:
+        text += (
+            "\nThis database runs only while its node does: start 'sora-node run' with this configuration."
+        )
     elif isinstance(error, Unavailable):
         text += "\nIs PostgreSQL running, and are database.write.hosts, user and password right?"
     return Failure(text, code)

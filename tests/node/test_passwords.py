@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -245,3 +248,10 @@ def test_whatever_is_stored_nothing_but_bad_hash_escapes(stored: str, password: 
         needs_upgrade(stored)
     except BadHash:
         pass
+
+
+def test_the_guide_lists_every_scheme() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "accounts.md").read_text()
+    wanted = set(hashschemes.SCHEMES) - hashschemes.PLAIN_SCHEMES
+    assert set(re.findall(r"`\{([A-Z0-9-]+)\}`", guide)) == wanted
+    assert {f"${ident}$" for ident in hashschemes.BY_IDENT} == set(re.findall(r"`(\$[a-z0-9]+\$)`", guide))

@@ -71,6 +71,15 @@ def test_a_server_that_is_away_is_exit_code_5(tmp_path: Path) -> None:
     assert "pg-secret" not in result.stderr
 
 
+def test_an_embedded_server_that_is_away_belongs_to_its_node(tmp_path: Path) -> None:
+    endpoint = EndpointSettings(((str(tmp_path), 5432),), "sora", "pg-secret", "sora")
+    config = write_config(tmp_path / "config.toml", endpoint)
+    config.write_text(config.read_text() + f'\n[embedded]\npostgres_path = "{tmp_path}/postgres"\n')
+    result = Admin(config, endpoint)("accounts", "list")
+    assert result.exit_code == 5
+    assert "sora-node run" in result.stderr
+
+
 def test_a_wrong_database_password(admin: Admin, tmp_path: Path) -> None:
     config = write_config(tmp_path / "wrong.toml", replace(admin.endpoint, password="not-it"))
     result = Admin(config, admin.endpoint)("accounts", "list")
