@@ -131,7 +131,7 @@ class LmtpSession:
             "CHUNKING",
             "SMTPUTF8",
             f"SIZE {self._policy.max_message_bytes}",
-            f"LIMITS RCPTMAX={MAX_RECIPIENTS}",
+            f"LIMITS RCPTMAX={MAX_RECIPIENTS}",  # RFC 9422 §4
         ]
         if self._policy.offers_starttls(self._connection):
             keywords.append("STARTTLS")
