@@ -35,6 +35,7 @@ class Waiting:
     group: str
     feature: str
     entry: Entry
+    consequence: str = ""
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Walk:
         if value is None:
             self.failed.add(path)
             return False, None
-        if value[0]:  # what is empty, 0 or false asks for nothing
+        if _asks(row, value[0]):
             self._wait(row.feature, table.key, entry)
         return True, value[0]
 
@@ -215,7 +216,7 @@ class Walk:
         if not start or not is_active(feature):
             del self.waiting[waiting_before:]
         if start:
-            self._wait(feature, element.key, element)
+            self._wait(feature, element.key, element, f"; {server_type} servers are not started")
 
     def _applies(self, row: Row, entry: Entry, server_type: str) -> bool:
         if not row.types or not server_type or server_type in row.types:
@@ -247,28 +248,23 @@ class Walk:
 
     # --- problems ---
 
-    def _wait(self, feature: str, group: str, entry: Entry) -> None:
+    def _wait(self, feature: str, group: str, entry: Entry, consequence: str = "") -> None:
         if not is_active(feature):
-            self.waiting.append(Waiting(group, feature, entry))
+            self.waiting.append(Waiting(group, feature, entry, consequence))
 
     def announcements(self) -> Iterator[Problem]:
         """One problem for each table and feature that its settings wait for."""
-        groups: dict[tuple[str, str], list[Entry]] = {}
+        groups: dict[tuple[str, str], list[Waiting]] = {}
         for each in self.waiting:
-            groups.setdefault((each.group, each.feature), []).append(each.entry)
-        for (_, feature), entries in groups.items():
+            groups.setdefault((each.group, each.feature), []).append(each)
+        for (_, feature), (first, *others) in groups.items():
             harm = UNSAFE_WITHOUT.get(feature)
-            message = f"{feature}: not active yet in this version" + (f"; without it {harm}" if harm else "")
-            others = ", ".join(entry.key.rpartition(".")[2] for entry in entries[1:])
-            first = entries[0]
-            yield Problem(
-                "error" if harm else "notice",
-                first.key,
-                first.line,
-                message + (f" (also {others})" if others else ""),
-                "",
-                "inactive",
-            )
+            message = "not active yet in this version"
+            message += f"; without it {harm}" if harm else first.consequence
+            if others:
+                message += f", nor {', '.join(each.entry.key.rpartition('.')[2] for each in others)}"
+            severity: Severity = "error" if harm else "notice"
+            yield Problem(severity, first.entry.key, first.entry.line, message, "", "inactive")
 
     def missing(self, table: Entry, key: str, shown: object = None) -> None:
         hint = "" if shown is None else f'for example {key} = "{shown}"'
@@ -289,6 +285,11 @@ class Walk:
         code: Code = "value",
     ) -> None:
         self.problems.append(Problem(severity, key, line, message, suggestion, code))
+
+
+def _asks(row: Option, value: object) -> bool:
+    """Whether a value wants its feature: what is off, empty or a switch at its default does not."""
+    return value != row.default if isinstance(value, bool) else bool(value)
 
 
 def _server_type(element: Entry) -> str:

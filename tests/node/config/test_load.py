@@ -271,6 +271,14 @@ max_attempts_per_ip = 5
     assert "max_connections_per_user" in found[0].message
 
 
+def test_a_switch_at_its_default_asks_for_nothing() -> None:
+    text = STORAGE + '[servers.imap]\naddr = ":143"\n[local_cache]\nwarmup_async = '
+    assert not problems_of(text + "true")
+    assert [brief(each) for each in problems_of(text + "false")] == [
+        ("notice", "inactive", "local_cache.warmup_async")
+    ]
+
+
 def test_a_server_that_is_not_started_has_no_notices() -> None:
     assert not problems_of(
         STORAGE
