@@ -130,6 +130,9 @@ class _Views(_Tree):
         mailbox = self.tables.live(mailbox_id)
         return LoadedView.of(mailbox.snapshot(), (message.state for message in mailbox.messages.values()))
 
+    async def load_named_view(self, account_id: AccountId, name: str) -> LoadedView:
+        return await self.load_view(self._named(account_id, canonical(name)).id)
+
     async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges:
         mailbox = self.tables.live(mailbox_id)
         return MailboxChanges(
@@ -255,6 +258,13 @@ class MemoryMailStore(_Views):
             for message in mailbox.messages.values()
             if message.flags.system & SystemFlag.DELETED and (only is None or message.uid in only)
         ]
+        return self._take_out(mailbox, gone)
+
+    async def remove(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Expunged:
+        mailbox = self.tables.live(mailbox_id)
+        return self._take_out(mailbox, [uid for uid in sorted(set(uids)) if uid in mailbox.messages])
+
+    def _take_out(self, mailbox: StoredMailbox, gone: list[Uid]) -> Expunged:
         if gone:
             mailbox.expunge(gone, self.tables.now(), mailbox.next_modseq(), recoverable=True)
         return Expunged(tuple(gone), ModSeq(mailbox.highestmodseq))

@@ -65,32 +65,37 @@ UNION ALL SELECT 1, NULL, uid, modseq, flags, keywords, size_bytes, internaldate
 UNION ALL SELECT 2, NULL, uid, modseq, NULL, NULL, NULL, NULL FROM present WHERE modseq > $8
 ORDER BY kind, uid"""
 
+# {which}: a condition on the states that are to go
 _EXPUNGE = """
 WITH locked AS MATERIALIZED (
     SELECT id, account_id, highestmodseq FROM mailboxes
     WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
 ), gone AS (
     DELETE FROM message_state s
-    WHERE s.mailbox_id = (SELECT id FROM locked) AND (s.flags & 8) <> 0{only}
+    WHERE s.mailbox_id = (SELECT id FROM locked) AND {which}
     RETURNING s.uid, s.flags, s.keywords, s.size_bytes
 ), log AS (
     INSERT INTO expunged (mailbox_id, uid, modseq, flags, keywords)
     SELECT l.id, g.uid, l.highestmodseq + 1, g.flags, g.keywords FROM gone g CROSS JOIN locked l
 ), counted AS (
     SELECT count(*) AS n, count(*) FILTER (WHERE flags & 1 = 0) AS unseen,
+           count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
            coalesce(sum(size_bytes), 0)::bigint AS size_bytes
     FROM gone
 ), bump AS (
     UPDATE mailboxes m SET highestmodseq = m.highestmodseq + 1, messages = m.messages - c.n,
-        unseen = m.unseen - c.unseen, deleted = m.deleted - c.n, size_bytes = m.size_bytes - c.size_bytes
+        unseen = m.unseen - c.unseen, deleted = m.deleted - c.deleted,
+        size_bytes = m.size_bytes - c.size_bytes
     FROM counted c WHERE m.id = $1 AND c.n > 0
 )
 SELECT l.account_id, l.highestmodseq + CASE WHEN c.n > 0 THEN 1 ELSE 0 END AS modseq,
        (SELECT array_agg(uid ORDER BY uid) FROM gone) AS uids
 FROM locked l CROSS JOIN counted c"""
 
-_EXPUNGE_ALL = _EXPUNGE.format(only="")
-_EXPUNGE_SOME = _EXPUNGE.format(only=" AND s.uid = ANY ($2::bigint[])")
+_IS_DELETED, _IS_GIVEN = "(s.flags & 8) <> 0", "s.uid = ANY ($2::bigint[])"
+_EXPUNGE_ALL = _EXPUNGE.format(which=_IS_DELETED)
+_EXPUNGE_SOME = _EXPUNGE.format(which=f"{_IS_DELETED} AND {_IS_GIVEN}")
+_REMOVE = _EXPUNGE.format(which=_IS_GIVEN)
 
 _HEAD, _CHANGED, _CONFLICT = range(3)
 
@@ -126,7 +131,14 @@ class FlagChanges(Part):
         return _flags_stored(found)
 
     async def expunge(self, mailbox_id: MailboxId, uids: Sequence[Uid] | None) -> Expunged:
-        sql, arguments = (_EXPUNGE_ALL, ()) if uids is None else (_EXPUNGE_SOME, (uids,))
+        if uids is None:
+            return await self._take_out(_EXPUNGE_ALL, mailbox_id)
+        return await self._take_out(_EXPUNGE_SOME, mailbox_id, uids)
+
+    async def remove(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Expunged:
+        return await self._take_out(_REMOVE, mailbox_id, uids)
+
+    async def _take_out(self, sql: str, mailbox_id: MailboxId, *arguments: Sequence[Uid]) -> Expunged:
         async with self.queue.turn((mailbox_id,)):
             found = await self.db.write(sql, mailbox_id, *arguments, mailboxes=(mailbox_id,))
         if not found:

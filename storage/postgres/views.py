@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from storage.errors import NotFound
-from storage.model import MailboxChanges, MailboxId, ModSeq, Uid
+from storage.model import AccountId, MailboxChanges, MailboxId, ModSeq, Uid
+from storage.names import canonical
 from storage.view import LoadedView
 
 from . import rows
 from .part import Part
 
-_LOAD = f"""
+_LOAD_COLUMNS = f"""
 SELECT {rows.MAILBOX_COLUMNS}, v.uids, v.modseqs, v.flags, v.sizes, v.internaldates, v.keyword_uids,
        v.keyword_lists
 FROM mailboxes m, LATERAL (
     SELECT {rows.PACKED_STATES}
     FROM (SELECT uid, modseq, flags, size_bytes, internaldate, keywords
           FROM message_state WHERE mailbox_id = m.id ORDER BY uid) s) v
-WHERE m.id = $1 AND m.deleted_at IS NULL"""
+WHERE m.deleted_at IS NULL AND """
+_LOAD = f"{_LOAD_COLUMNS} m.id = $1"
+_LOAD_NAMED = f"{_LOAD_COLUMNS} m.account_id = $1 AND m.name = $2"
 
 # The inner ORDER BY makes the modseq index the obvious way whatever the planner thinks of $2.
 _CHANGES = f"""
@@ -47,6 +50,13 @@ class Views(Part):
         found = await self.db.read(_LOAD, mailbox_id, mailbox=mailbox_id)
         if not found:
             raise NotFound("the mailbox is gone")
+        return rows.view(rows.mailbox(found[0]), found[0])
+
+    async def load_named_view(self, account_id: AccountId, name: str) -> LoadedView:
+        name = canonical(name)
+        found = await self.db.read(_LOAD_NAMED, account_id, name, account=account_id)
+        if not found:
+            raise NotFound(f"no mailbox {name!r}")
         return rows.view(rows.mailbox(found[0]), found[0])
 
     async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges:

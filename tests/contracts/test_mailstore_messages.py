@@ -248,6 +248,37 @@ async def test_expunge_takes_deleted_ones_only(stores: Stores) -> None:
     assert sorted(await states(stores, inbox)) == [3, 4]
 
 
+async def test_remove_takes_the_given_ones_whatever_their_flags(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"1", b"2", flags=Flags(DELETED))
+    await stores.add(inbox, b"3", b"4")
+    removed = await stores.mail.remove(inbox, [Uid(2), Uid(3), Uid(9)])
+    assert (removed.uids, removed.highestmodseq) == ((2, 3), 6)
+    assert sorted(await states(stores, inbox)) == [1, 4]
+    again = await stores.mail.remove(inbox, [Uid(2), Uid(3)])
+    assert (again.uids, again.highestmodseq) == ((), 6)
+    assert (await stores.mail.changes_since(inbox, ModSeq(5))).expunged == (2, 3)
+    assert (await stores.mail.undelete(inbox, [Uid(3)])).pairs == ((3, 5),)
+
+
+async def test_remove_from_a_mailbox_that_is_gone(stores: Stores) -> None:
+    with pytest.raises(NotFound):
+        await stores.mail.remove(MailboxId(10**9), [Uid(1)])
+
+
+async def test_view_by_name_is_the_view_by_id(stores: Stores) -> None:
+    account = await stores.new_account()
+    inbox = (await stores.mail.get_mailbox(account, INBOX)).id
+    await stores.add(inbox, b"1", b"22", flags=Flags(SEEN))
+    by_id = await stores.mail.load_view(inbox)
+    for name in ("INBOX", "inbox"):
+        named = await stores.mail.load_named_view(account, name)
+        assert named.mailbox == by_id.mailbox
+        assert (list(named.uids), list(named.sizes)) == ([1, 2], [1, 2])
+    with pytest.raises(NotFound):
+        await stores.mail.load_named_view(account, "nowhere")
+
+
 async def test_changes_since_tells_everything_once(stores: Stores) -> None:
     inbox = await stores.inbox()
     await stores.add(inbox, b"1", b"2", b"3")
