@@ -29,6 +29,8 @@ def database(facts: Facts) -> Iterator[Finding]:
     if _keeps_mail(facts) and not facts.given("database"):
         yield missing("database", suggestion="add [database.write] with hosts, user, password and name")
     config = facts.config.database
+    if config.read is not None and not facts.given("database.read.hosts"):
+        yield missing("database.read.hosts", suggestion='hosts = ["replica1", "replica2"]')
     for name, endpoint in (("write", config.write), ("read", config.read)):
         if endpoint is not None and endpoint.min_connections > endpoint.max_connections:
             yield conflict(

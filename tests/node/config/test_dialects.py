@@ -163,7 +163,9 @@ def test_database_spellings_agree() -> None:
 
 
 def test_read_password_of_its_own_wins() -> None:
-    text = '[database.write]\npassword_file = "/w"\n[database.read]\npassword = "r"\n' + S3_ONLY
+    text = (
+        '[database.write]\npassword_file = "/w"\n[database.read]\nhosts = ["r"]\npassword = "r"\n' + S3_ONLY
+    )
     config = load_text(text, files={"/w": "w\n"}).config
     assert config is not None
     assert config.database.read is not None
@@ -173,8 +175,8 @@ def test_read_password_of_its_own_wins() -> None:
 
 def test_query_timeout_reaches_endpoints() -> None:
     text = (
-        '[database]\nquery_timeout = "7s"\n[database.write]\n[database.read]\nquery_timeout = "9s"\n'
-        + S3_ONLY
+        '[database]\nquery_timeout = "7s"\n[database.write]\n'
+        '[database.read]\nhosts = ["r"]\nquery_timeout = "9s"\n' + S3_ONLY
     )
     database = _config(text).database
     assert database.read is not None

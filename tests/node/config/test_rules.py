@@ -45,6 +45,7 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ('[database.read]\nuser = "reader"', ("error", "missing", "database.read.hosts")),
         ("[database.read]\nmin_connections = 60", ("error", "conflict", "database.read.min_connections")),
         ('[uploader]\nstaging = "disk"\npath = "/tmp/x"', ("warning", "inadvisable", "uploader.path")),
         ('[tls]\nenabled = true\ncert_file = "/c"', ("error", "missing", "tls.key_file")),
