@@ -226,8 +226,8 @@ class UploadStore(Protocol):
     async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
         """The objects are durable: mark them and drop the staged frames, in one commit.
 
-        Returns those that were still known. The others were purged after their lease ran out: their
-        objects are orphans, which the caller deletes (no other content will ever have their keys).
+        Returns those that were still known; of the others the caller's object is an orphan that has
+        been queued for deletion here.
         """
         ...
 

@@ -63,7 +63,6 @@ class _Upload:
     """One body that is in the object store and not yet marked."""
 
     id: ContentId
-    key: str
     size_bytes: int
 
 
@@ -207,7 +206,7 @@ class Uploader:
             raise Unavailable(f"object {key} has {info and info.size_bytes} bytes after a put of {size}")
         if self._cache is not None:
             await asyncio.to_thread(self._cache.put, ref.hash, frames)
-        return _Upload(ref.id, key, size)
+        return _Upload(ref.id, size)
 
     async def _verify(self, frames: Sequence[bytes], ref: ContentRef) -> None:
         encoded = frames[0] if len(frames) == 1 else b"".join(frames)
@@ -221,10 +220,9 @@ class Uploader:
         found = await self._uploads.locate([ref.id])
         if not found or found[0].is_stored:
             return None
-        key = object_key(ref.hash, ref.id)
-        frames = [await self._store.get(key)]
+        frames = [await self._store.get(object_key(ref.hash, ref.id))]
         await self._verify(frames, ref)
-        return _Upload(ref.id, key, len(frames[0]))
+        return _Upload(ref.id, len(frames[0]))
 
     async def _mark(self, done: Sequence[_Upload]) -> None:
         if not done:
@@ -233,10 +231,7 @@ class Uploader:
         self._faults = 0
         self.counters.uploaded += len(known)
         self.counters.bytes += sum(upload.size_bytes for upload in done if upload.id in known)
-        orphans = [upload.key for upload in done if upload.id not in known]
-        if orphans:
-            self.counters.purged_meanwhile += len(orphans)
-            await self._store.delete(orphans)  # no other content will ever have these keys
+        self.counters.purged_meanwhile += len(done) - len(known)  # their objects are queued for deletion
 
     # --- faults ---
 

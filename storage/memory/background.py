@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from storage.api import RETRY_WINDOW
-from storage.model import ContentId, ContentRef, StagingLevel, UploadLease
+from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
 from storage.objects.keys import object_key
 
 from .tables import DoomedObject, StoredMailbox, Tables
@@ -66,6 +66,10 @@ class MemoryUploadStore:
     async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
         wanted = sorted(set(content_ids))
         return [self.tables.contents[id_].ref for id_ in wanted if id_ in self.tables.contents]
+
+    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
+        staged = (self.tables.by_hash[hash_] for hash_ in hashes if hash_ in self.tables.by_hash)
+        return {row.content.hash for row in staged if row.node == node and not row.is_stored}
 
 
 class MemoryPurgeStore:

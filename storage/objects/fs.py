@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -12,8 +14,9 @@ from storage.api import BlobInfo
 from storage.errors import NotFound
 
 from .codec import FRAME_BYTES
-from .disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove, storage_error
+from .disk import Disk, in_thread, place, remove, storage_error
 
+STALE_TEMPORARY_S = 24 * 3600.0  # no put takes a day, on whatever node
 # A file in the page cache is read in 41 us on the loop and 127 us through a thread; beyond this size
 # the copying itself would hold up the loop.
 DIRECT_READ_BYTES = 64 * 1024
@@ -24,21 +27,31 @@ class FileBlobStore:
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
+        self._temp_dir = root / ".tmp"
         self._disk = disk or Disk()
 
     async def check(self) -> None:
-        """Make sure that the directory is there and writable. Raises Unavailable, StagingFull."""
-        probe = self._root / f".probe.{os.getpid()}"
+        """Once at start: the directory is writable, and what crashes left of puts goes away.
 
-        def write_and_remove() -> None:
-            place(self._disk, probe, [b"sora"])
-            remove(self._disk, probe)
+        Raises Unavailable, StagingFull.
+        """
+        await in_thread(self._check, f"checking object directory {self._root}")
 
-        await in_thread(write_and_remove, f"checking object directory {self._root}")
+    def _check(self) -> None:
+        self._put(self._temp_dir / f"probe.{os.getpid()}", [b"sora"])
+        remove(self._disk, self._temp_dir / f"probe.{os.getpid()}")
+        for entry in os.scandir(self._temp_dir):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat().st_mtime < time.time() - STALE_TEMPORARY_S:
+                    self._disk.unlink(Path(entry.path))
 
     async def put(self, key: str, frames: Sequence[bytes]) -> None:
         path = self._path(key)
-        await in_thread(lambda: place(self._disk, path, frames), f"writing object {key}")
+        await in_thread(lambda: self._put(path, frames), f"writing object {key}")
+
+    def _put(self, path: Path, frames: Sequence[bytes]) -> None:
+        self._temp_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place(self._disk, path, frames, temp_dir=self._temp_dir)
 
     async def get(self, key: str) -> bytes:
         path = self._path(key)
@@ -100,9 +113,11 @@ def _scan(root: Path, directory: Path) -> tuple[list[BlobInfo], list[Path]]:
     except (FileNotFoundError, NotADirectoryError):
         return infos, below
     for entry in entries:
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir(follow_symlinks=False):
             below.append(directory / entry.name)
-        elif not entry.name.endswith(TEMPORARY_SUFFIX):
+        else:
             try:
                 stat = entry.stat()
             except FileNotFoundError:

@@ -59,8 +59,8 @@ class S3Config:
         return f"{'https' if self.use_tls else 'http'}://{self.endpoint.rstrip('/')}"
 
 
-class BucketUnusable(Unavailable):
-    """The bucket cannot be used as configured; the message names it and the cure."""
+class BucketUnusable(Exception):
+    """At start: the bucket cannot be used as configured; the message names it and the cure."""
 
 
 class _StaticCredentials:
@@ -108,7 +108,9 @@ class S3BlobStore:
             raise BucketUnusable(
                 f"{name} does not exist: create it with your provider, or correct s3.bucket"
             ) from error
-        except BucketUnusable as error:
+        except Unavailable as error:
+            if not (isinstance(error.__cause__, Exception) and _is_refusal(error.__cause__)):
+                raise
             raise BucketUnusable(
                 f"{name} refuses us: check s3.access_key, s3.secret_key, s3.region and the key's permissions"
             ) from error
@@ -177,20 +179,29 @@ class S3BlobStore:
 
     def _translate(self, error: Exception, doing: str, key: str) -> StorageError:
         """The one mapping from obstore's errors."""
-        status = _STATUS.search(str(error))  # listing wraps every answer in GenericError
-        code = status["code"] if status else ""
-        if isinstance(error, FileNotFoundError) or code == "404":
+        if isinstance(error, FileNotFoundError) or _status(error) == "404":
             return NotFound(f"absent while {doing} object {key}")
         where = f"{doing} object {key} in bucket {self._config.bucket!r} at {self._config.url}"
-        if isinstance(error, _REFUSED) or code in ("401", "403"):
+        if _is_refusal(error):
             log.error("access refused while %s: check s3.access_key, s3.secret_key and s3.region", where)
-            return BucketUnusable(f"access refused while {where}")
+            return Unavailable(f"access refused while {where}")
         return Unavailable(f"{where} failed: {_first_line(error)}")
 
 
-_REFUSED = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
 _STATUS = re.compile(r"non-2xx status code: (?P<code>\d{3})")
 _FAULTS = (exceptions.BaseError, OSError, ValueError)
+
+
+def _status(error: Exception) -> str:
+    """Of the answer, where the text has it: listing wraps every one in GenericError."""
+    found = _STATUS.search(str(error))
+    return found["code"] if found else ""
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return True
+    return _status(error) in ("401", "403")
 
 
 def _client_options(config: S3Config) -> ClientConfig:

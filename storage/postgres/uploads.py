@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from storage.model import ContentId, ContentRef, StagingLevel, UploadLease
+from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
 
 from . import rows
 from .pool import Database
@@ -59,6 +59,10 @@ _LOCATE = f"""
 SELECT {rows.REF_COLUMNS} FROM contents c LEFT JOIN staged_contents g ON g.content_id = c.id
 WHERE c.id = ANY ($1::bigint[]) ORDER BY c.id"""
 
+_STILL_STAGED = """
+SELECT c.hash FROM contents c JOIN staged_contents g ON g.content_id = c.id
+WHERE g.node = $1 AND c.hash = ANY ($2::bytea[])"""
+
 
 class PostgresUploadStore:
     """``storage.api.UploadStore``."""
@@ -87,3 +91,6 @@ class PostgresUploadStore:
 
     async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
         return [rows.ref(row) for row in await self.db.read(_LOCATE, content_ids)]
+
+    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
+        return {ContentHash(row["hash"]) for row in await self.db.read(_STILL_STAGED, node, hashes)}

@@ -76,6 +76,17 @@ async def test_release_gives_back_and_counts_permanent_failures_only(stores: Sto
     assert await stores.uploads.lease("a", 1, 60) == []
 
 
+async def test_staged_files_that_are_still_needed(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    for body, node in ((b"here", "a"), (b"there", "b"), (b"database", None), (b"done", "a")):
+        await stores.mail.append(staged(body, node=node), [NewMessage(inbox)])
+    hashes = {body: staged(body).content.hash for body in (b"here", b"there", b"database", b"done", b"no")}
+    rows = await stores.mail.fetch(inbox, [Uid(4)], Wanted.REFERENCE)
+    await stores.uploads.mark_stored([rows[0].ref.id])
+    assert await stores.uploads.still_staged("a", list(hashes.values())) == {hashes[b"here"]}
+    assert await stores.uploads.still_staged("a", []) == set()
+
+
 async def test_staging_level(stores: Stores) -> None:
     level = await stores.uploads.staging_level()
     assert (level.contents, level.encoded_bytes, level.oldest_age_s) == (0, 0, 0)

@@ -13,7 +13,7 @@ from storage.errors import Corrupt, NotFound, Unavailable
 from storage.memory.blobs import MemoryBlobStore
 from storage.objects.codec import FRAME_BYTES
 from storage.objects.keys import object_key
-from tests.support.queue import FakeQueue
+from tests.support.queue import MemoryQueue
 from tests.support.way import MIB, Way, message
 
 SMALL, MEDIUM, LARGE = 2_000, 300_000, 3 * MIB + 17
@@ -23,7 +23,7 @@ Build = Callable[..., Way]
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     """Each call is another life of the node, or another node, on the same database."""
-    queue = FakeQueue()
+    queue = MemoryQueue()
     store = MemoryBlobStore()
     count = iter(range(100))
 
@@ -112,10 +112,10 @@ async def test_body_on_another_nodes_disk_is_unavailable_until_uploaded(build: B
     ref = await way.deliver(data)
     other = build(fresh=True)
     there = replace(ref, staged_node="node-2")
-    way.queue.rows[ref.id].ref = there
+    way.queue.rows[ref.id].node = "node-2"
     with pytest.raises(Unavailable, match="disk of node node-2"):
         await other.read(there)
-    way.queue.rows[ref.id].ref = ref
+    way.queue.rows[ref.id].node = ref.staged_node
     await way.drain()
     assert await other.read(there) == data
 
@@ -123,7 +123,7 @@ async def test_body_on_another_nodes_disk_is_unavailable_until_uploaded(build: B
 async def test_purged_body_is_not_found(build: Build) -> None:
     way = build(has_cache=False)
     ref = await way.deliver(message(6))
-    del way.queue.rows[ref.id]
+    way.queue.forget(ref.id)
     with pytest.raises(NotFound):
         await way.read(ref)
 
@@ -216,7 +216,7 @@ class SlowStore(MemoryBlobStore):
 
 
 async def uploaded(tmp_path: Path, count: int) -> tuple[Way, SlowStore]:
-    store, queue = SlowStore(), FakeQueue()
+    store, queue = SlowStore(), MemoryQueue()
     writer = Way(tmp_path / "writer", queue, store=store)
     for number in range(count):
         await writer.deliver(message(number))
@@ -226,7 +226,7 @@ async def uploaded(tmp_path: Path, count: int) -> tuple[Way, SlowStore]:
 
 async def test_concurrent_opens_share_one_fetch(tmp_path: Path) -> None:
     reader, store = await uploaded(tmp_path, 1)
-    ref = reader.queue.ref(next(iter(reader.queue.rows)))  # type: ignore[arg-type]
+    ref = next(iter(reader.queue.rows.values())).ref
     tasks = [asyncio.create_task(reader.read(ref)) for _ in range(5)]
     while not store.gets:
         await asyncio.sleep(0)

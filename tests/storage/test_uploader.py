@@ -14,7 +14,7 @@ from storage.memory.blobs import MemoryBlobStore
 from storage.model import ContentId
 from storage.objects.keys import object_key
 from storage.staging import IN_FLIGHT_S
-from tests.support.queue import FakeQueue
+from tests.support.queue import MemoryQueue
 from tests.support.way import Way, message
 
 
@@ -43,7 +43,7 @@ def store() -> FlakyStore:
 
 @pytest.fixture
 def way(tmp_path: Path, store: FlakyStore) -> Way:
-    return Way(tmp_path, FakeQueue(), store=store)
+    return Way(tmp_path, MemoryQueue(), store=store)
 
 
 async def test_uploads_batches_until_nothing_is_left(way: Way, store: FlakyStore) -> None:
@@ -59,7 +59,9 @@ async def test_uploads_batches_until_nothing_is_left(way: Way, store: FlakyStore
 
 async def test_equal_bodies_are_one_object(way: Way, store: FlakyStore) -> None:
     first = await way.deliver(message(1))
+    await way.queue.pass_time(1)  # another delivery, not a retry
     assert await way.deliver(message(1)) == first
+    assert len(await way.queue.live()) == 2
     await way.drain()
     assert len(store.objects) == 1
 
@@ -135,8 +137,7 @@ async def test_damaged_staged_body_is_kept_counted_and_told(
 ) -> None:
     bad = await way.deliver(message(1))
     good = await way.deliver(message(2))
-    frames = way.queue.rows[bad.id].frames
-    assert frames is not None
+    frames = list(way.queue.rows[bad.id].frames)
     way.queue.rows[bad.id].frames = [frames[0][:-1]]
     await way.drain()
     assert set(store.objects) == {object_key(good.hash, good.id)}
@@ -152,16 +153,16 @@ async def test_damaged_staged_body_is_kept_counted_and_told(
 async def test_body_that_was_put_before_but_not_marked_needs_no_staging(way: Way, store: FlakyStore) -> None:
     ref = await way.deliver(message(1))
     row = way.queue.rows[ref.id]
-    assert row.frames is not None
+    assert row.frames
     store.objects[object_key(ref.hash, ref.id)] = b"".join(row.frames)
-    row.frames = None
+    row.frames = []
     await way.drain()
     assert way.queue.ref(ref.id).is_stored
 
 
 async def test_missing_body_is_stuck_not_marked(way: Way, store: FlakyStore) -> None:
     ref = await way.deliver(message(1))
-    way.queue.rows[ref.id].frames = None
+    way.queue.rows[ref.id].frames = []
     await way.drain()
     assert not way.queue.ref(ref.id).is_stored
     assert way.uploader.counters.stuck == 1
@@ -171,25 +172,28 @@ async def test_object_of_a_content_purged_meanwhile_is_removed(way: Way, store: 
     ref = await way.deliver(message(1))
     put = store.put
 
-    async def put_then_purge(key: str, frames: Sequence[bytes]) -> None:
+    async def purge_then_put(key: str, frames: Sequence[bytes]) -> None:
+        await way.queue.expunge_all_of(ref.hash)
+        await way.queue.pass_time(1000)
+        await way.cleaner().step()
         await put(key, frames)
-        way.queue.rows.pop(ref.id)
 
-    store.put = put_then_purge  # type: ignore[method-assign]
+    store.put = purge_then_put  # type: ignore[method-assign]
     await way.drain()
-    assert store.objects == {}
     assert way.uploader.counters.purged_meanwhile == 1
+    await way.cleaner().step()
+    assert store.objects == {}
 
 
 async def test_unknown_commit_is_repeated_after_the_lease(way: Way, store: FlakyStore) -> None:
     ref = await way.deliver(message(1))
-    mark = way.queue.mark_stored
+    mark = way.queue.uploads.mark_stored
 
     async def lost(ids: Sequence[ContentId]) -> list[ContentId]:
-        way.queue.mark_stored = mark  # type: ignore[method-assign]
+        way.queue.uploads.mark_stored = mark  # type: ignore[method-assign]
         raise CommitUnknown("connection lost")
 
-    way.queue.mark_stored = lost  # type: ignore[method-assign]
+    way.queue.uploads.mark_stored = lost  # type: ignore[method-assign]
     with pytest.raises(CommitUnknown):
         await way.uploader.step()
     assert not await way.uploader.step()
@@ -201,7 +205,7 @@ async def test_unknown_commit_is_repeated_after_the_lease(way: Way, store: Flaky
 
 
 async def test_two_uploaders_never_take_the_same_body(tmp_path: Path, store: FlakyStore) -> None:
-    queue = FakeQueue()
+    queue = MemoryQueue()
     one, two = (Way(tmp_path / name, queue, store=store) for name in "ab")
     for n in range(30):
         await one.deliver(message(n))
@@ -228,7 +232,7 @@ async def test_run_uploads_at_once_when_notified_and_stops(way: Way, store: Flak
 
 
 async def test_run_survives_what_it_does_not_know(way: Way, caplog: pytest.LogCaptureFixture) -> None:
-    lease = way.queue.lease
+    lease = way.queue.uploads.lease
     calls = 0
 
     async def broken(*args: object) -> object:
@@ -238,7 +242,7 @@ async def test_run_survives_what_it_does_not_know(way: Way, caplog: pytest.LogCa
             raise RuntimeError("a bug")
         return await lease(*args)  # type: ignore[arg-type]
 
-    way.queue.lease = broken  # type: ignore[method-assign, assignment]
+    way.queue.uploads.lease = broken  # type: ignore[method-assign, assignment]
     stop = asyncio.Event()
     task = asyncio.create_task(way.uploader.run(stop))
     async with asyncio.timeout(5):
@@ -262,7 +266,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 async def test_sweep_takes_only_old_files_that_nobody_needs(tmp_path: Path) -> None:
-    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    way = Way(tmp_path, MemoryQueue(), use_disk=True)
     done = await way.deliver(message(1))
     await way.drain()
     waiting = await way.deliver(message(2))
@@ -279,7 +283,7 @@ async def test_sweep_takes_only_old_files_that_nobody_needs(tmp_path: Path) -> N
 
 
 async def test_delivery_of_the_same_bytes_keeps_the_file_of_an_uploaded_one(tmp_path: Path) -> None:
-    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    way = Way(tmp_path, MemoryQueue(), use_disk=True)
     first = await way.deliver(message(1))
     await way.drain()
     (file,) = staged_files(way)
@@ -288,13 +292,14 @@ async def test_delivery_of_the_same_bytes_keeps_the_file_of_an_uploaded_one(tmp_
     second = await way.stage(message(1))  # replaces the old file between the sweep's question and removal
     assert pending == [first.hash]
     assert not await way.staging.remove(first.hash)
-    del way.queue.rows[first.id]
+    way.queue.forget(first.id)
+    await way.queue.pass_time(1)
     ref = await way.queue.append(second)
     assert await Way(tmp_path, way.queue, use_disk=True, has_cache=False).read(ref) == message(1)
 
 
 async def test_file_left_aside_by_a_crash_is_served_and_swept(tmp_path: Path) -> None:
-    way = Way(tmp_path, FakeQueue(), use_disk=True, has_cache=False)
+    way = Way(tmp_path, MemoryQueue(), use_disk=True, has_cache=False)
     ref = await way.deliver(message(1))
     (file,) = staged_files(way)
     file.rename(file.with_name(file.name + ".aside"))
@@ -307,7 +312,7 @@ async def test_file_left_aside_by_a_crash_is_served_and_swept(tmp_path: Path) ->
 
 
 async def test_torn_temporary_files_are_swept(tmp_path: Path) -> None:
-    way = Way(tmp_path, FakeQueue(), use_disk=True)
+    way = Way(tmp_path, MemoryQueue(), use_disk=True)
     await way.deliver(message(1))
     (file,) = staged_files(way)
     torn = file.with_name(".torn.tmp")

@@ -1,141 +1,128 @@
-"""A small upload and purge queue in memory, with what a delivery and a mailbox do to it."""
+"""The database as the way of a body sees it: messages come and go, contents are queued and purged.
+
+One face over the memory stores (whose time is moved by hand) and PostgreSQL (whose rows are made older).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
 from datetime import UTC, datetime, timedelta
 
-from storage.model import ContentHash, ContentId, ContentRef, StagedContent, StagingLevel, UploadLease
-from storage.objects.keys import object_key
+from storage.api import PurgeStore, UploadStore
+from storage.memory.background import MemoryPurgeStore, MemoryUploadStore
+from storage.memory.mail import MemoryMailStore
+from storage.memory.tables import StoredContent, Tables
+from storage.model import (
+    ContentHash,
+    ContentId,
+    ContentRef,
+    FlagChange,
+    Flags,
+    MailboxId,
+    NewMessage,
+    StagedContent,
+    SystemFlag,
+    Uid,
+    Wanted,
+)
+
+from .stores import MemoryStores, PostgresStores, Stores
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+MAX_MESSAGES = 200
+TABLES = "accounts, contents, doomed_objects, purge_candidates"
 
 
-@dataclass
-class Row:
-    ref: ContentRef
-    frames: list[bytes] | None
-    encoded_bytes: int
-    messages: int
-    leased_until: float = 0.0
-    due_at: float = 0.0
-    attempts: int = 0
-    errors: list[str] = field(default_factory=list)
+class MailQueue:
+    """One mailbox that everything is delivered to. ``now`` is the uploader's clock, in seconds."""
 
-
-class FakeQueue:
-    """Everything the way of a body asks of the database. ``now`` is moved by hand."""
-
-    def __init__(self) -> None:
+    def __init__(self, stores: Stores, inbox: MailboxId) -> None:
+        self.stores = stores
+        self.mail = stores.mail
+        self.uploads: UploadStore = stores.uploads
+        self.purge: PurgeStore = stores.purge
+        self.inbox = inbox
         self.now = 0.0
-        self.rows: dict[int, Row] = {}
-        self.doomed_keys: dict[int, str] = {}
-        self._next = 1
-
-    # --- what deliveries and mailboxes do ---
 
     async def append(self, staged: StagedContent) -> ContentRef:
-        await asyncio.sleep(0)
-        for row in self.rows.values():
-            if row.ref.hash == staged.content.hash:
-                row.messages += 1
-                return row.ref
-        ref = ContentRef(
-            ContentId(self._next), staged.content.hash, staged.content.size_bytes, False, staged.node
-        )
-        self._next += 1
-        frames = list(staged.frames) if staged.node is None else None
-        self.rows[ref.id] = Row(ref, frames, staged.encoded_bytes, messages=1)
-        return ref
+        """As one delivery does it: the bytes as received are the key."""
+        key = hashlib.sha256(staged.content.hash + b"%d" % self.now).digest()
+        (appended,) = await self.mail.append(staged, [NewMessage(self.inbox, delivery_key=key)])
+        return await self.ref_of(appended.uid)
 
-    def expunge(self, content_id: ContentId) -> None:
-        self.rows[content_id].messages -= 1
+    async def ref_of(self, uid: Uid) -> ContentRef:
+        (row,) = await self.mail.fetch(self.inbox, [uid], Wanted.REFERENCE)
+        return row.ref
+
+    async def live(self) -> list[ContentRef]:
+        """One for each message."""
+        uids = [Uid(uid) for uid in range(1, MAX_MESSAGES)]
+        return [row.ref for row in await self.mail.fetch(self.inbox, uids, Wanted.REFERENCE)]
+
+    async def expunge_all_of(self, content_hash: ContentHash) -> None:
+        uids = [Uid(uid) for uid in range(1, MAX_MESSAGES)]
+        rows = await self.mail.fetch(self.inbox, uids, Wanted.REFERENCE)
+        chosen = [row.uid for row in rows if row.ref.hash == content_hash]
+        await self.mail.store_flags(self.inbox, chosen, FlagChange.ADD, Flags(SystemFlag.DELETED))
+        await self.mail.expunge(self.inbox, chosen)
+
+    async def contents(self) -> list[ContentRef]:
+        """All of the database, referred to or not."""
+        raise NotImplementedError
+
+    async def pass_time(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+class MemoryQueue(MailQueue):
+    def __init__(self) -> None:
+        stores = MemoryStores()
+        self.tables: Tables = stores.tables
+        self.tables.now = lambda: EPOCH + timedelta(seconds=self.now)
+        self.now = 0.0
+        super().__init__(stores, self.tables.provision(self.tables.add_account().id))
+        assert isinstance(self.mail, MemoryMailStore)
+        assert isinstance(self.uploads, MemoryUploadStore)
+        assert isinstance(self.purge, MemoryPurgeStore)
+
+    @property
+    def rows(self) -> dict[ContentId, StoredContent]:
+        return self.tables.contents
 
     def ref(self, content_id: ContentId) -> ContentRef:
-        return self.rows[content_id].ref
+        return self.tables.contents[content_id].ref
 
-    # --- UploadStore ---
+    def forget(self, content_id: ContentId) -> None:
+        """Purge it at once, messages and all."""
+        content = self.tables.contents.pop(content_id)
+        del self.tables.by_hash[content.content.hash]
 
-    async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
-        await asyncio.sleep(0)
-        leases = []
-        for row in self.rows.values():
-            is_ours = row.ref.staged_node in (None, node)
-            if row.ref.is_stored or not is_ours or max(row.leased_until, row.due_at) > self.now:
-                continue
-            row.leased_until = self.now + lease_s
-            until = datetime.now(UTC) + timedelta(seconds=lease_s)
-            leases.append(UploadLease(row.ref, row.attempts, until))
-            if len(leases) == limit:
-                break
-        return leases
+    async def contents(self) -> list[ContentRef]:
+        return [content.ref for content in self.tables.contents.values()]
 
-    async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
-        await asyncio.sleep(0)
-        row = self.rows.get(content_id)
-        return row.frames if row else None
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
-    async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
-        await asyncio.sleep(0)
-        known = []
-        for content_id in content_ids:
-            row = self.rows.get(content_id)
-            if row is None:
-                continue
-            row.ref = ContentRef(row.ref.id, row.ref.hash, row.ref.size_bytes, True, None)
-            row.frames = None
-            known.append(content_id)
-        return known
 
-    async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:
-        await asyncio.sleep(0)
-        row = self.rows.get(content_id)
-        if row is not None:
-            row.leased_until = 0.0
-            row.due_at = self.now + retry_in_s
-            row.attempts += permanent
-            row.errors.append(error)
+class PostgresQueue(MailQueue):
+    def __init__(self, stores: PostgresStores, inbox: MailboxId) -> None:
+        super().__init__(stores, inbox)
+        self._database = stores.database
 
-    async def staging_level(self) -> StagingLevel:
-        await asyncio.sleep(0)
-        staged = [row for row in self.rows.values() if not row.ref.is_stored]
-        return StagingLevel(len(staged), sum(row.encoded_bytes for row in staged), 0.0)
+    @classmethod
+    async def create(cls, stores: PostgresStores) -> PostgresQueue:
+        """Over an emptied database."""
+        await stores.database.write(f"TRUNCATE {TABLES} CASCADE")
+        return cls(stores, await stores.inbox())
 
-    async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
-        await asyncio.sleep(0)
-        return [self.rows[content_id].ref for content_id in content_ids if content_id in self.rows]
+    async def contents(self) -> list[ContentRef]:
+        ids = [ContentId(row["id"]) for row in await self._database.read("SELECT id FROM contents")]
+        return await self.uploads.locate(ids)
 
-    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
-        await asyncio.sleep(0)
-        staged = {row.ref.hash for row in self.rows.values() if row.ref.staged_node == node}
-        return staged & set(hashes)
-
-    # --- PurgeStore ---
-
-    async def expire(self, older_than: timedelta, limit: int) -> int:
-        return 0
-
-    async def purge_messages(self, grace: timedelta, limit: int) -> int:
-        return 0
-
-    async def purge_contents(self, limit: int) -> int:
-        await asyncio.sleep(0)
-        gone = [row.ref for row in self.rows.values() if row.messages == 0 and row.leased_until <= self.now][
-            :limit
-        ]
-        for ref in gone:
-            del self.rows[ref.id]
-            self.doomed_keys[ref.id] = object_key(ref.hash, ref.id)
-        return len(gone)
-
-    async def doomed(self, limit: int) -> list[tuple[int, str]]:
-        await asyncio.sleep(0)
-        return list(self.doomed_keys.items())[:limit]
-
-    async def forget_doomed(self, ids: Sequence[int]) -> None:
-        await asyncio.sleep(0)
-        for number in ids:
-            self.doomed_keys.pop(number, None)
-
-    async def purge_delivery_keys(self, limit: int) -> int:
-        return 0
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        await self._database.write(
+            "UPDATE staged_contents SET next_attempt_at = next_attempt_at - $1::interval,"
+            " lease_until = lease_until - $1::interval",
+            timedelta(seconds=seconds),
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from pathlib import Path
 
-from storage.api import BlobStore, Staging, UploadStore
+from storage.api import BlobStore, PurgeStore, Staging, UploadStore
 from storage.bodies import BodyFinder
 from storage.cleaner import Cleaner, CleanerSettings
 from storage.intake import LocalIntake
@@ -18,7 +19,7 @@ from storage.objects.fs import FileBlobStore
 from storage.staging import DatabaseStaging, DiskStaging, StagingAreas, StagingBound, disk_level
 from storage.uploader import Uploader, UploaderSettings
 
-from .queue import FakeQueue
+from .queue import MailQueue
 
 NODE = "node-1"
 MIB = 1024 * 1024
@@ -38,7 +39,7 @@ class Way:
     def __init__(
         self,
         root: Path,
-        queue: FakeQueue,
+        queue: MailQueue,
         *,
         uploads: UploadStore | None = None,
         store: BlobStore | None = None,
@@ -49,7 +50,7 @@ class Way:
     ) -> None:
         self.queue = queue
         self.disk = disk or Disk()
-        self.uploads: UploadStore = uploads or queue
+        self.uploads: UploadStore = uploads or queue.uploads
         self.store: BlobStore = store or FileBlobStore(root / "objects", self.disk)
         self.codec = Codec(KeyRing(b"k" * 32))
         self.cache = BodyCache(root / "cache", 8 * MIB, 4 * MIB, self.disk) if has_cache else None
@@ -82,11 +83,17 @@ class Way:
             rng=random.Random(1),
         )
 
-    def cleaner(self) -> Cleaner:
+    def cleaner(self, purge: PurgeStore | None = None) -> Cleaner:
         async def no_sleep(_seconds: float) -> None:
             return None
 
-        return Cleaner(self.queue, self.store, CleanerSettings(), lambda: self.queue.now, no_sleep)
+        return Cleaner(
+            purge or self.queue.purge,
+            self.store,
+            CleanerSettings(grace=timedelta(0)),
+            lambda: self.queue.now,
+            no_sleep,
+        )
 
     async def stage(self, data: bytes) -> StagedContent:
         spool = self.intake.spool()
