@@ -70,8 +70,8 @@ WITH source AS MATERIALIZED (
 SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {_PAIRS}
 FROM target t LEFT JOIN bump b ON true"""
 
-# Both mailboxes are locked by id before anything is read; they may be one and the same. $2 NULL: all.
-MOVE = f"""
+# Both mailboxes are locked by id before anything is read; they may be one and the same.
+_MOVE = f"""
 WITH locked AS MATERIALIZED (
     SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
     WHERE id IN ($1, $3) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE
@@ -80,8 +80,7 @@ WITH locked AS MATERIALIZED (
     WHERE (SELECT count(*) FROM locked) = CASE WHEN $1::bigint = $3::bigint THEN 1 ELSE 2 END
 ), gone AS (
     DELETE FROM message_state s
-    WHERE s.mailbox_id = (SELECT id FROM both_there WHERE id = $1)
-      AND ($2::bigint[] IS NULL OR s.uid = ANY ($2))
+    WHERE s.mailbox_id = (SELECT id FROM both_there WHERE id = $1){{only}}
     RETURNING s.uid, s.flags, s.keywords, s.size_bytes, s.internaldate
 ), taken AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY g.uid) AS rank, g.*, m.content_id, m.prefix, m.internaldate AS received
@@ -109,6 +108,9 @@ SELECT t.account_id, t.uidvalidity, t.highestmodseq, {_PAIRS},
             SELECT highestmodseq FROM bump WHERE id = $1
             UNION ALL SELECT highestmodseq FROM both_there WHERE id = $1) x) AS source_modseq
 FROM both_there t LEFT JOIN bump b ON b.id = t.id WHERE t.id = $3"""
+
+_MOVE_SOME = _MOVE.format(only=" AND s.uid = ANY ($2::bigint[])")
+MOVE_ALL = _MOVE.format(only="").replace("$3", "$2")
 
 _UNDELETE = f"""
 WITH target AS MATERIALIZED (
@@ -152,7 +154,7 @@ class Copying(Part):
 
     async def move(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
         async with self.queue.turn((source, target)):
-            found = await self.db.write(MOVE, source, uids, target, mailboxes=(source, target))
+            found = await self.db.write(_MOVE_SOME, source, uids, target, mailboxes=(source, target))
         return self._copied(found)
 
     async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:

@@ -14,7 +14,7 @@ from storage.model import INBOX, AccountId, Mailbox, MailboxId, MailboxList, Spe
 from storage.names import canonical, checked, is_inside, with_parents
 
 from . import rows
-from .copying import MOVE
+from .copying import MOVE_ALL
 from .part import Part
 from .pool import Transaction
 
@@ -159,7 +159,7 @@ class Mailboxes(Part):
         ):
             await self._lock_tree(transaction, account_id)
             created = await self._create(transaction, account_id, new)
-            if not await transaction.fetch(MOVE, inbox, None, created.id):
+            if not await transaction.fetch(MOVE_ALL, inbox, created.id):
                 raise NotFound("no INBOX")
 
     async def set_subscribed(self, account_id: AccountId, name: str, *, subscribed: bool) -> None:

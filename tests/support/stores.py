@@ -111,7 +111,7 @@ class MemoryStores(Stores):
 class PostgresStores(Stores):
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.mail = PostgresMailStore(database)
+        self.mail: PostgresMailStore = PostgresMailStore(database)
         self.uploads = PostgresUploadStore(database)
         self.purge = PostgresPurgeStore(database)
 

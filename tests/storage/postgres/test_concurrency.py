@@ -1,0 +1,302 @@
+"""Writers at the same time. Each store below stands for another process: the in-process queue is per store,
+so only PostgreSQL's locks decide between them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+
+import pytest
+
+from storage.errors import NotFound, Unavailable
+from storage.model import INBOX, FlagChange, Flags, MailboxId, NewMessage, SystemFlag, Uid, Wanted
+from storage.postgres.pool import Database
+from storage.postgres.queue import MailboxQueue
+from storage.postgres.store import PostgresMailStore
+
+from ...support.stores import PostgresStores, staged
+
+KEY = b"k" * 32
+NO_GRACE = timedelta(0)
+
+
+@pytest.fixture
+def others(database: Database) -> list[PostgresMailStore]:
+    return [PostgresMailStore(database) for _ in range(6)]
+
+
+async def waiters(database: Database) -> int:
+    ((n,),) = await database.read("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return int(n)
+
+
+async def until_someone_waits(database: Database, n: int = 1) -> None:
+    async with asyncio.timeout(5):
+        while await waiters(database) < n:
+            await asyncio.sleep(0)
+
+
+async def test_parallel_appends_get_unique_rising_uids(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    inbox = await postgres_stores.inbox()
+
+    async def deliver(store: PostgresMailStore, name: int) -> list[int]:
+        return [
+            (await store.append(staged(b"%d %d" % (name, n)), [NewMessage(inbox)]))[0].uid for n in range(10)
+        ]
+
+    given = await asyncio.gather(*(deliver(store, n) for n, store in enumerate(others)))
+    for uids in given:
+        assert uids == sorted(uids)
+    assert sorted(uid for uids in given for uid in uids) == list(range(1, 61))
+    await postgres_stores.audit(inbox)
+
+
+async def test_opposite_moves_do_not_deadlock(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    a, b = await postgres_stores.inbox(), await postgres_stores.inbox()
+    bodies = [b"%d" % n for n in range(20)]
+    await postgres_stores.add(a, *bodies)
+    await postgres_stores.add(b, *bodies)
+
+    async def shuffle(store: PostgresMailStore, source: MailboxId, target: MailboxId) -> None:
+        for _ in range(6):
+            uids = list((await store.load_view(source)).uids)
+            await store.move(source, random.Random(1).sample(uids, len(uids) // 3), target)
+
+    pairs = [(a, b), (b, a)] * 3
+    await asyncio.gather(*(shuffle(store, *pair) for store, pair in zip(others, pairs, strict=True)))
+    boxes = [(await postgres_stores.mail.load_view(mailbox_id)).mailbox for mailbox_id in (a, b)]
+    assert sum(box.messages for box in boxes) == 40
+    for mailbox_id in (a, b):
+        await postgres_stores.audit(mailbox_id)
+    assert postgres_stores.database.stats["retry"] == 0
+
+
+async def test_appends_to_the_same_mailboxes_in_opposite_orders(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    a, b = await postgres_stores.inbox(), await postgres_stores.inbox()
+    orders = [[a, b], [b, a]] * 3
+
+    async def deliver(store: PostgresMailStore, order: list[MailboxId]) -> None:
+        for n in range(10):
+            await store.append(staged(b"same %d" % n), [NewMessage(mailbox_id) for mailbox_id in order])
+
+    await asyncio.gather(*(deliver(store, order) for store, order in zip(others, orders, strict=True)))
+    assert (await postgres_stores.mail.load_view(a)).mailbox.messages == 60
+    assert postgres_stores.database.stats["retry"] == 0
+    assert (await postgres_stores.uploads.staging_level()).contents == 10
+
+
+async def test_concurrent_retries_give_one_copy(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    account_id = await postgres_stores.new_account()
+    boxes = (await postgres_stores.mail.list_mailboxes(account_id)).mailboxes
+    for n in range(10):
+        message = [NewMessage(boxes[n % 2].id, delivery_key=bytes([n]) * 32)]
+        answers = await asyncio.gather(*(store.append(staged(b"%d" % n), message) for store in others))
+        assert sorted(answer.duplicate for (answer,) in answers) == [False, True, True, True, True, True]
+    assert (
+        sum(box.messages for box in (await postgres_stores.mail.list_mailboxes(account_id)).mailboxes) == 10
+    )
+
+
+async def test_a_retry_that_waits_sees_the_one_it_waited_for(postgres_stores: PostgresStores) -> None:
+    """The second statement's snapshot is older than the first one's commit."""
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    async with database.transaction() as blocker:
+        await blocker.execute("SELECT FROM mailboxes WHERE id = $1 FOR UPDATE", inbox)
+        tasks = [
+            asyncio.create_task(
+                PostgresMailStore(database).append(staged(), [NewMessage(inbox, delivery_key=KEY)])
+            )
+            for _ in range(2)
+        ]
+        await until_someone_waits(database, 2)
+    answers = [answer for task in tasks for answer in await task]
+    assert sorted((answer.uid, answer.duplicate) for answer in answers) == [(0, True), (1, False)]
+    await postgres_stores.audit(inbox)
+
+
+async def test_an_append_that_waited_counts_on_from_what_was_committed(
+    postgres_stores: PostgresStores,
+) -> None:
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    async with database.transaction() as blocker:
+        await blocker.execute("UPDATE mailboxes SET uidnext = 100, highestmodseq = 200 WHERE id = $1", inbox)
+        task = asyncio.create_task(postgres_stores.mail.append(staged(), [NewMessage(inbox)]))
+        await until_someone_waits(database)
+    (answer,) = await task
+    assert (answer.uid, answer.modseq) == (100, 201)
+
+
+async def test_flag_changes_that_waited_count_from_the_flags_as_they_are(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    """Counters would drift if the old flags were those of the statement's snapshot."""
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    await postgres_stores.add(inbox, b"1", b"2")
+    both, seen = [Uid(1), Uid(2)], Flags(SystemFlag.SEEN | SystemFlag.DELETED)
+    async with database.transaction() as blocker:
+        await blocker.execute("SELECT FROM mailboxes WHERE id = $1 FOR UPDATE", inbox)
+        tasks = [
+            asyncio.create_task(others[0].store_flags(inbox, both, FlagChange.ADD, seen)),
+            asyncio.create_task(others[1].store_flags(inbox, both, FlagChange.ADD, seen)),
+            asyncio.create_task(others[2].expunge(inbox, [Uid(2)])),
+            asyncio.create_task(others[3].store_flags(inbox, both, FlagChange.REMOVE, seen)),
+        ]
+        await until_someone_waits(database, 4)
+    await asyncio.gather(*tasks)
+    await postgres_stores.audit(inbox)
+
+
+async def test_random_writers_never_drift(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    a, b = await postgres_stores.inbox(), await postgres_stores.inbox()
+    bits = Flags(SystemFlag.SEEN | SystemFlag.DELETED)
+
+    async def write(store: PostgresMailStore, rng: random.Random) -> None:
+        for n in range(25):
+            box, uids = rng.choice([a, b]), [Uid(uid) for uid in rng.sample(range(1, 30), 8)]
+            change = rng.choice(list(FlagChange))
+            call = rng.randrange(5)
+            if call == 0:
+                await store.append(staged(b"%d" % (n % 4)), [NewMessage(a), NewMessage(b)])
+            elif call == 1:
+                await store.store_flags(box, uids, change, bits)
+            elif call == 2:
+                await store.expunge(box, None)
+            elif call == 3:
+                await store.move(box, uids, rng.choice([a, b]))
+            else:
+                await store.copy(box, uids[:3], rng.choice([a, b]))
+
+    await asyncio.gather(*(write(store, random.Random(seed)) for seed, store in enumerate(others)))
+    for mailbox_id in (a, b):
+        await postgres_stores.audit(mailbox_id)
+
+
+async def test_append_or_delete_of_the_mailbox_comes_first(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    database, account_id = postgres_stores.database, await postgres_stores.new_account()
+    inbox = (await postgres_stores.mail.get_mailbox(account_id, INBOX)).id
+    box = (await postgres_stores.mail.get_mailbox(account_id, "Junk")).id
+    async with database.transaction() as blocker:
+        await blocker.execute("UPDATE mailboxes SET deleted_at = now() WHERE id = $1", box)
+        task = asyncio.create_task(
+            others[0].append(
+                staged(), [NewMessage(inbox, delivery_key=KEY), NewMessage(box, delivery_key=b"l" * 32)]
+            )
+        )
+        await until_someone_waits(database)
+    with pytest.raises(NotFound):
+        await task
+    assert (await postgres_stores.mail.load_view(inbox)).mailbox.messages == 0
+    assert not await postgres_stores.mail.delivered(inbox, KEY)
+    assert (await postgres_stores.uploads.staging_level()).contents == 0
+
+
+async def test_append_of_bytes_that_are_being_purged(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    """Whoever is first, no message is left without its body."""
+    inbox = await postgres_stores.inbox()
+
+    async def deliver(store: PostgresMailStore) -> None:
+        for _ in range(15):
+            (answer,) = await store.append(staged(), [NewMessage(inbox, flags=Flags(SystemFlag.DELETED))])
+            await store.expunge(inbox, [answer.uid])
+
+    async def clean() -> None:
+        for _ in range(30):
+            await postgres_stores.purge.purge_messages(NO_GRACE, 100)
+            await postgres_stores.purge.purge_contents(100)
+
+    await asyncio.gather(*(deliver(store) for store in others[:3]), clean(), clean())
+    await postgres_stores.mail.append(staged(), [NewMessage(inbox)])
+    view = await postgres_stores.mail.load_view(inbox)
+    rows = await postgres_stores.mail.fetch(inbox, list(view.uids), Wanted.REFERENCE)
+    assert len(rows) == 1
+    assert await postgres_stores.uploads.staged_frames(rows[0].ref.id) == list(staged().frames)
+    dangling = await postgres_stores.database.read(
+        "SELECT FROM messages m WHERE NOT EXISTS (SELECT FROM contents c WHERE c.id = m.content_id)"
+    )
+    assert dangling == []
+
+
+async def test_a_copy_holds_off_the_purge(postgres_stores: PostgresStores) -> None:
+    inbox, target = await postgres_stores.inbox(), await postgres_stores.inbox()
+    await postgres_stores.add(inbox, flags=Flags(SystemFlag.DELETED))
+    await postgres_stores.mail.copy(inbox, [Uid(1)], target)
+    await postgres_stores.mail.expunge(inbox, None)
+    await postgres_stores.purge.purge_messages(NO_GRACE, 10)
+    assert await postgres_stores.purge.purge_contents(10) == 0
+    assert len(await postgres_stores.mail.fetch(target, [Uid(1)], Wanted.REFERENCE)) == 1
+
+
+async def test_concurrent_creates_of_one_tree(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    account_id = await postgres_stores.new_account()
+    made = await asyncio.gather(
+        *(store.create_mailbox(account_id, f"a/b/{n}") for n, store in enumerate(others))
+    )
+    assert len({mailbox.uidvalidity for mailbox in made}) == len(others)
+    names = [mailbox.name for mailbox in (await postgres_stores.mail.list_mailboxes(account_id)).mailboxes]
+    assert len(names) == len(set(names)) == 6 + 2 + len(others)
+
+
+async def test_leases_are_disjoint(postgres_stores: PostgresStores) -> None:
+    inbox = await postgres_stores.inbox()
+    await postgres_stores.add(inbox, *(b"%d" % n for n in range(30)))
+    batches = await asyncio.gather(*(postgres_stores.uploads.lease(f"n{n}", 6, 60) for n in range(8)))
+    leased = [lease.ref.id for batch in batches for lease in batch]
+    assert len(leased) == len(set(leased)) == 30
+
+
+# --- the queue in the process ---------------------------------------------------------------------
+
+
+async def test_writers_of_one_mailbox_hold_one_connection(
+    database: Database, postgres_stores: PostgresStores
+) -> None:
+    inbox = await postgres_stores.inbox()
+    before = database.open_connections
+    await asyncio.gather(*(postgres_stores.add(inbox, b"%d" % n) for n in range(40)))
+    assert database.open_connections <= before + 1
+    assert len(postgres_stores.mail.queue) == 0
+
+
+async def test_the_queue_has_a_bound_and_forgets() -> None:
+    queue = MailboxQueue(wait_s=0.01)
+    async with queue.turn([1, 2]):
+        with pytest.raises(Unavailable):
+            async with queue.turn([3, 2]):
+                raise AssertionError("two at once")
+        async with queue.turn([3]):
+            pass
+        assert len(queue) == 2
+    assert len(queue) == 0
+
+
+async def test_a_cancelled_waiter_leaves_the_queue() -> None:
+    queue = MailboxQueue(wait_s=10)
+
+    async def wait() -> None:
+        async with queue.turn([1]):
+            pass
+
+    async with queue.turn([1]):
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(queue) == 0
