@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Final
 
 from protocols.ports import MailboxChanged
@@ -31,6 +31,7 @@ from .pacing import BulkWriter
 
 if TYPE_CHECKING:
     from .fetchplan import FetchPlan
+    from .seqset import SavedResult, SeqSet, UidSet
     from .session import ImapSession
 
 ROWS: Final = 1_000  # of one read
@@ -83,26 +84,36 @@ class FetchRun:
         self._marked: frozenset[int] = frozenset()  # of this portion, set \Seen by this command
         self.outcome = Outcome()
 
-    async def run(self, pairs: Sequence[tuple[int, Uid]]) -> None:
-        """Write the responses for these ``(seq, uid)``, ascending.
+    async def run(self, numbers: SeqSet | UidSet | SavedResult, changed_since: int | None = None) -> None:
+        """Write the responses for these messages, ascending.
 
-        Raises what storage raises for rows and flags; what happens to single bodies is in ``outcome``.
+        Raises PeerError before anything is written, and what storage raises for rows and flags; what
+        happens to single bodies is in ``outcome``.
         """
-        self.outcome.asked = len(pairs)
+        size = VIEW_LINES if self._plan.wanted is None else ROWS
+        portions = self._view.portions(numbers, size)
         if ViewItem.FLAGS in self._plan.flat:
             self._session.write_new_keywords()
-        step = VIEW_LINES if self._plan.wanted is None else ROWS
         try:
-            for start in range(0, len(pairs), step):
-                portion = pairs[start : start + step]
-                if self._plan.wanted is None:
-                    self._add_responses(present(self._view, portion), {}, self._plan)
-                    await self._writer.flush()
-                else:
-                    await self._from_rows(portion, self._plan.wanted)
+            for portion in portions:
+                await self._portion(portion if changed_since is None else self._since(portion, changed_since))
         finally:
             await self._take_back_seen()
         await self._writer.flush()
+
+    async def _portion(self, portion: Sequence[tuple[int, Uid]]) -> None:
+        self.outcome.asked += len(portion)
+        if self._plan.wanted is not None:
+            await self._from_rows(portion, self._plan.wanted)
+            return
+        self._add_responses(present(self._view, portion), {}, self._plan)
+        await self._writer.flush()
+
+    def _since(self, portion: Sequence[tuple[int, Uid]], modseq: int) -> Sequence[tuple[int, Uid]]:
+        """RFC 7162 §3.1.4.1: those that changed after ``modseq``."""
+        messages = present(self._view, portion)
+        changed = map(modseq.__lt__, messages.pick(self._view.shared.modseqs))
+        return list(compress(zip(messages.seqs, map(Uid, messages.uids), strict=True), changed))
 
     async def _from_rows(self, portion: Sequence[tuple[int, Uid]], wanted: Wanted) -> None:
         if self._plan.marks_seen and not self._view.read_only:
@@ -203,7 +214,7 @@ class FetchRun:
         if isinstance(value, bytes):
             self._writer.add(value)
             return
-        self._writer.add(b"{%d}\r\n" % (value.stop - value.start))
+        self._writer.add(b"%b{%d}\r\n" % (value.mark, value.stop - value.start))
         await self._writer.stream(value.body, value.start, value.stop)
 
     def _reader(self, row: MessageRow, plan: FetchPlan) -> MessageReader:

@@ -16,6 +16,7 @@ from storage.mime.headers import all_values
 from storage.mime.structure import MAX_HEADER_BYTES, Part, decode_structure
 from storage.mime.text import MAX_PART_BYTES, decode_words, fold, header_text, search_text
 
+from .pacing import breathe
 from .sentdate import DAY_S, midnight, parse_sent_day
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class TextFacts:
             if left <= 0:
                 break
             text, size = await _text_of(part, reader)
+            await breathe()
             left -= size
             texts.append(fold(text))
         self._body = texts

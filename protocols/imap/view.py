@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Final
@@ -359,6 +359,31 @@ class SessionView:
         for first, last in self._spans(numbers):
             found += zip(range(first + 1, last + 1), map(Uid, uids[first:last]), strict=True)
         return found
+
+    def portions(self, numbers: SeqSet | UidSet | SavedResult, size: int) -> Iterator[list[tuple[int, Uid]]]:
+        """As ``resolve``, at most ``size`` messages at a time, so that a set costs no memory of its own.
+
+        What is wrong with the set is raised here and now, not while iterating; the window must not be
+        synced in between.
+        """
+        if isinstance(numbers, SavedResult):
+            found = self.resolve(numbers)
+            return (found[at : at + size] for at in range(0, len(found), size))
+        return self._cut(list(self._spans(numbers)), size)
+
+    def _cut(self, spans: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, Uid]]]:
+        """Portions of full size also where a client lists its messages one by one."""
+        portion: list[tuple[int, Uid]] = []
+        for first, last in spans:
+            while first < last:
+                stop = min(last, first + size - len(portion))
+                portion += zip(range(first + 1, stop + 1), map(Uid, self._uids[first:stop]), strict=True)
+                first = stop
+                if len(portion) == size:
+                    yield portion
+                    portion = []
+        if portion:
+            yield portion
 
     def _spans(self, numbers: SeqSet | UidSet) -> Iterable[tuple[int, int]]:
         """Slices ``first:last`` of the window."""

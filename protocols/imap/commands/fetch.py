@@ -52,14 +52,10 @@ def _changed_since(cursor: Cursor) -> int:
 
 
 async def run_fetch(session: ImapSession, args: Fetch) -> Tagged:
-    view = session.view
     if ViewItem.MODSEQ in args.items:  # RFC 7162 §3.1: both are CONDSTORE-enabling
         session.enable_condstore()
-    pairs = view.resolve(args.numbers)
-    if args.changed_since is not None:
-        pairs = [pair for pair in pairs if (row := view.row(pair[1])) and row.modseq > args.changed_since]
     fetching = FetchRun(session, plan_for(args.items))
-    await fetching.run(pairs)
+    await fetching.run(args.numbers, args.changed_since)
     return _tagged(fetching.outcome, uid=args.uid)
 
 

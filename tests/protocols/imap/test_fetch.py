@@ -354,6 +354,28 @@ async def test_large_bodies_are_streamed_with_bounded_writes() -> None:
     assert session.connection.most_unflushed < 400_000
 
 
+async def test_large_sections_and_partials_are_streamed_from_the_right_octet() -> None:
+    session = one(MULTI + b"0123456789abcdef" * 200_000, prefix=PREFIX, flags=SystemFlag.SEEN)
+    whole = PREFIX + MULTI + b"0123456789abcdef" * 200_000
+    start, count = len(PREFIX) - 5, 2_000_000
+    answer = await session.text(b"FETCH 1 BODY[]<%d.%d>" % (start, count))
+    piece = whole[start : start + count]
+    assert answer == b"* 1 FETCH (BODY[]<%d> %b)\r\n" % (start, lit(piece))
+    text = whole[len(PREFIX + MULTI_HEADER) :]
+    assert await session.text(b"FETCH 1 BODY[TEXT]") == b"* 1 FETCH (BODY[TEXT] %b)\r\n" % lit(text)
+    answer = await session.text(b"FETCH 1 BINARY[]<7.2000000>")
+    assert answer == b"* 1 FETCH (BINARY[]<7> ~%b)\r\n" % lit(whole[7:2_000_007])
+    assert max(session.bodies.served) <= 100_000
+
+
+async def test_many_pieces_of_one_message_in_one_command_are_held_within_bounds() -> None:
+    session = one(HEADER + b"0123456789abcdef" * 60_000)
+    items = b" ".join(b"BODY.PEEK[]<%d.900000>" % at for at in range(40))
+    answer = await session.text(b"FETCH 1 (%b)" % items)
+    assert answer.count(b"{900000}\r\n") == 40
+    assert session.connection.largest_write < 1_400_000
+
+
 async def test_partial_reads_of_one_message_reuse_its_row_and_body() -> None:
     session = one(MESSAGE * 50)
     whole = b""
@@ -363,6 +385,7 @@ async def test_partial_reads_of_one_message_reuse_its_row_and_body() -> None:
     assert whole == MESSAGE * 50
     assert len(session.mail.reads) == 1
     assert len(session.bodies.opened) == 1
+    assert session.last_read is None  # it came to the end
 
 
 async def test_an_oversized_header_block_is_cut_from_the_body() -> None:

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocols.errors import PeerError
 from protocols.imap import render
+from protocols.imap.bodyparts import select_fields
 from protocols.imap.commands.fetch import Fetch, parse_fetch
 from protocols.imap.commands.search import Search, parse_search
 from protocols.imap.grammar import Cursor, ParseError
 from protocols.imap.items import BinaryItem, BodyItem, parse_items
 from protocols.imap.registry import ParseContext
 from storage.mime.envelope import Address, Envelope, decode_envelope
+from storage.mime.headers import cut_fields, split_header
 from storage.mime.message import describe
 from storage.mime.sections import Section
 from storage.mime.structure import decode_structure
@@ -56,6 +59,15 @@ def test_fetch_arguments_are_a_value_or_a_parse_error(line: bytes, context: Pars
 def test_search_arguments_are_a_value_or_a_parse_error(line: bytes, context: ParseContext) -> None:
     with contextlib.suppress(ParseError):
         assert isinstance(parse_search(Cursor(line), context), Search)
+
+
+@settings(max_examples=150, deadline=None)
+@given(line=lines(FETCH_WORDS + SEARCH_WORDS), name=st.sampled_from([b"FETCH", b"UID FETCH", b"SEARCH"]))
+async def test_any_command_ends_with_an_outcome_or_is_bad(line: bytes, name: bytes) -> None:
+    session = select([Stored(3, b"Subject: x\r\n\r\ny"), Stored(5, b"--b\r\n\0")])
+    with contextlib.suppress(PeerError):
+        outcome, _data = await session.run(name + b" " + line)
+        assert outcome.status in (b"OK", b"NO")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +181,36 @@ def test_any_message_renders_to_well_formed_values(content: bytes) -> None:
     for value in (envelope, render.body(structure, extended=True), render.body(structure, extended=False)):
         assert read_value(value) > 1
         assert b"\0" not in value
+
+
+NAMES = (b"subject", b"from", b"content-type", b"x", b"bad name", b"a:b", b"\xe4", b".*", b"")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    *FRAGMENTS,
+                    b"Subject : x\r\n",
+                    b" folded\n",
+                    b"\t\r\n",
+                    b"X:\n",
+                    b"subject",
+                    b"X-Subject: y\n",
+                ]
+            ),
+            st.binary(max_size=20),
+        ),
+        max_size=10,
+    ).map(b"".join),
+    st.lists(st.sampled_from(NAMES), max_size=4).map(tuple),
+)
+def test_fields_are_selected_as_by_the_scanner(data: bytes, names: tuple[bytes, ...]) -> None:
+    header = data[: split_header(data)]
+    expected = cut_fields(header, names, inverted=False)
+    assert select_fields(header, Section((), "HEADER.FIELDS", names)) == expected
 
 
 @settings(max_examples=60, deadline=None)
