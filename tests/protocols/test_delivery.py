@@ -41,7 +41,7 @@ async def host() -> MailHost:
 async def resolve(host: MailHost, address: str) -> Destination | None:
     user, _, domain = address.partition("@")
     base, _, detail = user.partition("+")
-    recipient = await host._accounts.recipient(f"{base}@{domain}")
+    recipient = await host.account_store.recipient(f"{base}@{domain}")
     return recipient and Destination(address, detail, recipient)
 
 
@@ -99,7 +99,11 @@ async def test_other_sender_or_other_bytes_are_another_message(host: MailHost) -
 
 async def test_commit_is_published_once_a_mailbox(host: MailHost) -> None:
     await send(host, "ann@example.test", "ann+x@example.test", "bob@example.test")
-    assert [(change.mailbox_id, change.modseq) for change in host.feed.published] == [(101, 3), (102, 2)]
+    inboxes = [await host.inbox_id(), await host.inbox_id("bob@example.test")]
+    assert [(change.mailbox_id, change.modseq) for change in host.feed.published] == [
+        (inboxes[0], 2),
+        (inboxes[1], 2),
+    ]
 
 
 async def test_recipients_do_not_see_each_other(host: MailHost) -> None:
@@ -110,7 +114,7 @@ async def test_recipients_do_not_see_each_other(host: MailHost) -> None:
 
 
 async def test_vanished_mailbox_does_not_fail_the_others(host: MailHost) -> None:
-    del host.rows.rows[102]
+    await host.drop_inbox("bob@example.test")
     ann, bob = await send(host, "ann@example.test", "bob@example.test")
     assert ann is None
     assert isinstance(bob, StorageError)
@@ -121,8 +125,8 @@ async def test_vanished_mailbox_does_not_fail_the_others(host: MailHost) -> None
 async def test_vanished_account_is_unknown(host: MailHost) -> None:
     gone = await resolve(host, "bob@example.test")
     assert gone is not None
-    await host._accounts.delete_account("bob@example.test")
-    del host.rows.rows[102]
+    await host.drop_inbox("bob@example.test")
+    await host.account_store.delete_account("bob@example.test")
     spool = host.intake.spool()
     spool.write(MESSAGE)
     (outcome,) = await deliver(host.services, ENVELOPE, spool, [gone], lambda a: resolve(host, a))

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from protocols.errors import AuthenticationFailed
 from protocols.ports import Identity, MailboxChanged, Peer, Services
-from storage.errors import NotFound, StagingFull
+from storage.errors import StagingFull
 from storage.memory.accounts import MemoryAccountStore
+from storage.memory.mail import MemoryMailStore
+from storage.memory.tables import StoredMailbox, Tables
+from storage.mime.message import describe
 from storage.model import (
-    AccountId,
-    Appended,
-    Content,
     ContentHash,
-    ContentId,
     ContentRef,
-    Expunged,
-    Mailbox,
     MailboxId,
-    MessageRow,
-    ModSeq,
     NewMessage,
     StagedContent,
     Uid,
     UidValidity,
-    Wanted,
 )
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -61,7 +55,7 @@ class Watched:
         return call
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stored:
     uid: int
     prefix: bytes
@@ -70,114 +64,6 @@ class Stored:
     @property
     def octets(self) -> bytes:
         return self.prefix + self.content
-
-
-@dataclass
-class MailboxRows:
-    id: int
-    account_id: int
-    uidvalidity: int = 7
-    uidnext: int = 1
-    modseq: int = 1
-    messages: list[Stored] = field(default_factory=list)
-
-
-@dataclass
-class View:
-    mailbox: Mailbox
-    uids: Sequence[int]
-    sizes: Sequence[int]
-    modseqs: Sequence[int] = ()
-    flags: Sequence[int] = ()
-    internaldates: Sequence[int] = ()
-    keywords: Mapping[int, frozenset[str]] = field(default_factory=dict)
-
-
-class Mail:
-    """INBOXes and what delivery and POP3 do to them."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, MailboxRows] = {}
-        self.keys: set[tuple[int, bytes]] = set()
-        self.bodies: dict[int, bytes] = {}  # by content id
-
-    def provision(self, account_id: AccountId) -> MailboxId:
-        box = MailboxRows(len(self.rows) + 101, account_id)
-        self.rows[box.id] = box
-        return MailboxId(box.id)
-
-    def content_id(self, content: bytes) -> ContentId:
-        number = int.from_bytes(hashlib.sha256(content).digest()[:6], "big")
-        self.bodies[number] = content
-        return ContentId(number)
-
-    async def append(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Appended]:
-        if any(message.mailbox_id not in self.rows for message in messages):
-            raise NotFound("mailbox")
-        return [self._append(b"".join(staged.frames), message) for message in messages]
-
-    def _append(self, content: bytes, message: NewMessage) -> Appended:
-        box = self.rows[message.mailbox_id]
-        validity = UidValidity(box.uidvalidity)
-        if message.delivery_key is not None:
-            if (box.account_id, message.delivery_key) in self.keys:
-                return Appended(message.mailbox_id, validity, Uid(0), ModSeq(box.modseq), duplicate=True)
-            self.keys.add((box.account_id, message.delivery_key))
-        self.content_id(content)
-        uid, box.uidnext, box.modseq = box.uidnext, box.uidnext + 1, box.modseq + 1
-        box.messages.append(Stored(uid, message.prefix, content))
-        return Appended(message.mailbox_id, validity, Uid(uid), ModSeq(box.modseq))
-
-    async def delivered(self, mailbox_id: MailboxId, key: bytes) -> bool:
-        return mailbox_id in self.rows and (self.rows[mailbox_id].account_id, key) in self.keys
-
-    async def modseqs(self, mailbox_ids: Sequence[MailboxId]) -> dict[MailboxId, ModSeq]:
-        return {each: ModSeq(self.rows[each].modseq) for each in mailbox_ids if each in self.rows}
-
-    async def load_named_view(self, account_id: AccountId, name: str) -> View:
-        box = next((box for box in self.rows.values() if box.account_id == account_id), None)
-        if box is None or name != "INBOX":
-            raise NotFound(name)
-        sizes = [len(message.octets) for message in box.messages]
-        mailbox = Mailbox(
-            id=MailboxId(box.id),
-            account_id=account_id,
-            name=name,
-            uidvalidity=UidValidity(box.uidvalidity),
-            uidnext=Uid(box.uidnext),
-            highestmodseq=ModSeq(box.modseq),
-            messages=len(sizes),
-            unseen=0,
-            deleted=0,
-            size_bytes=sum(sizes),
-            special_use=None,
-            recent_uid=Uid(1),
-        )
-        return View(mailbox, [message.uid for message in box.messages], sizes)
-
-    async def fetch(self, mailbox_id: MailboxId, uids: Sequence[Uid], wanted: Wanted) -> list[MessageRow]:
-        assert len(uids) <= 1000
-        rows = []
-        for message in self.rows[mailbox_id].messages:
-            if message.uid in uids:
-                head, gap, _ = message.content.partition(b"\r\n\r\n")
-                ref = ContentRef(
-                    self.content_id(message.content),
-                    ContentHash(hashlib.sha256(message.content).digest()),
-                    len(message.content),
-                    is_stored=True,
-                    staged_node=None,
-                )
-                header = head + gap if wanted & Wanted.HEADER else b""
-                rows.append(MessageRow(Uid(message.uid), message.prefix, ref, header=header))
-        return rows
-
-    async def remove(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Expunged:
-        box = self.rows[mailbox_id]
-        gone = tuple(Uid(message.uid) for message in box.messages if message.uid in uids)
-        box.messages = [message for message in box.messages if message.uid not in uids]
-        box.modseq += 1
-        return Expunged(gone, ModSeq(box.modseq))
 
 
 class Pieces:
@@ -201,8 +87,8 @@ class Pieces:
 
 
 class Bodies:
-    def __init__(self, mail: Mail) -> None:
-        self.mail = mail
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
         self.piece_bytes = 256 * 1024
         self.fault_after: int | None = None
         self.faults: list[Exception] = []
@@ -213,7 +99,8 @@ class Bodies:
         self.opened += 1
         if self.faults:
             raise self.faults.pop(0)
-        return Pieces(prefix + self.mail.bodies[ref.id], self.piece_bytes, self.fault_after)
+        content = b"".join(self.tables.contents[ref.id].frames)
+        return Pieces(prefix + content, self.piece_bytes, self.fault_after)
 
     def prefetch(self, refs: Sequence[ContentRef]) -> None:
         self.prefetched += [len(refs)]
@@ -257,14 +144,15 @@ class Intake:
         if self.faults:
             raise self.faults.pop(0)
         self.taken += 1
-        data = bytes(spool.data)
-        head, gap, _ = data.partition(b"\r\n\r\n")
-        digest = ContentHash(hashlib.sha256(data).digest())
-        content = Content(digest, len(data), head + gap, b"", b"")
-        return StagedContent(content, (data,), None, len(data))
+        return staged(bytes(spool.data))
 
     async def discard(self, staged: StagedContent) -> None:
         self.discarded += 1
+
+
+def staged(data: bytes) -> StagedContent:
+    """Frames are the bytes as they are."""
+    return StagedContent(describe(data, ContentHash(hashlib.sha256(data).digest())), (data,), None, len(data))
 
 
 class Feed:
@@ -300,11 +188,12 @@ class MailHost:
     """Accounts ann@example.test (password ``secret``) and bob@example.test, empty INBOXes."""
 
     def __init__(self) -> None:
-        self.rows = Mail()
-        self.mail = Watched(self.rows)
-        self._accounts = MemoryAccountStore(self.rows.provision, lambda _account: (0, 0), lambda: NOW)
-        self.accounts = Watched(self._accounts)
-        self.bodies = Bodies(self.rows)
+        self.tables = Tables(lambda: NOW)
+        self.store = MemoryMailStore(self.tables)
+        self.mail = Watched(self.store)
+        self.account_store = MemoryAccountStore(self.tables.provision, self.tables.usage, lambda: NOW)
+        self.accounts = Watched(self.account_store)
+        self.bodies = Bodies(self.tables)
         self.intake = Intake()
         self.feed = Feed()
         self.passwords = Passwords()
@@ -318,27 +207,45 @@ class MailHost:
         )
 
     async def add_account(self, address: str, password: bytes = b"secret") -> Identity:
-        account = await self._accounts.create_account(address, "")
+        account = await self.account_store.create_account(address, "")
         identity = Identity(account.id, address, address)
         self.passwords.known[address] = (identity, password)
+        (await self._inbox(address)).uidvalidity = UidValidity(7)
         return identity
 
     async def add_alias(self, primary: str, address: str) -> None:
-        await self._accounts.add_credential(primary, address, "")
+        await self.account_store.add_credential(primary, address, "")
+
+    async def _inbox(self, address: str) -> StoredMailbox:
+        recipient = await self.account_store.recipient(address)
+        assert recipient is not None
+        return self.tables.mailboxes[recipient.inbox_id]
+
+    async def inbox_id(self, address: str = "ann@example.test") -> MailboxId:
+        return (await self._inbox(address)).id
 
     async def inbox(self, address: str = "ann@example.test") -> list[Stored]:
-        recipient = await self._accounts.recipient(address)
-        assert recipient is not None
-        return self.rows.rows[recipient.inbox_id].messages
+        """What is in it, by uid."""
+        return [
+            Stored(uid, message.prefix, b"".join(self.tables.contents[message.content_id].frames))
+            for uid, message in (await self._inbox(address)).messages.items()
+        ]
 
-    async def put(self, *contents: bytes, address: str = "ann@example.test") -> None:
-        recipient = await self._accounts.recipient(address)
-        assert recipient is not None
+    async def put(self, *contents: bytes, address: str = "ann@example.test", prefix: bytes = b"") -> None:
+        inbox_id = await self.inbox_id(address)
         for content in contents:
-            staged = StagedContent(
-                Content(ContentHash(b""), len(content), b"", b"", b""), (content,), None, len(content)
-            )
-            await self.rows.append(staged, [NewMessage(recipient.inbox_id)])
+            await self.store.append(staged(content), [NewMessage(inbox_id, prefix=prefix)])
+
+    async def take_out(self, uid: int, address: str = "ann@example.test") -> None:
+        """As another session would."""
+        await self.store.remove(await self.inbox_id(address), [Uid(uid)])
+
+    async def drop_inbox(self, address: str) -> None:
+        (await self._inbox(address)).deleted_at = NOW
+
+    def damage_bodies(self) -> None:
+        for content in self.tables.contents.values():
+            content.frames = []
 
 
 async def mail_host() -> MailHost:

@@ -106,12 +106,12 @@ async def test_top_cuts_after_so_many_lines(
 
 
 async def test_prefix_counts_and_is_sent(host: MailHost, factory: SessionFactory) -> None:
-    (await host.inbox())[0].prefix = b"Return-Path: <a@b.example>\r\n"
+    await host.put(MESSAGES[0], prefix=b"Return-Path: <a@b.example>\r\n")
     wire = await logged_in(factory)
-    reply = await wire.send(b"RETR 1\r\n")
-    assert undot(reply) == (await host.inbox())[0].octets
+    reply = await wire.send(b"RETR 4\r\n")
+    assert undot(reply) == b"Return-Path: <a@b.example>\r\n" + MESSAGES[0]
     assert reply.startswith(b"+OK %d octets" % (len(MESSAGES[0]) + 28))
-    assert undot(await wire.send(b"TOP 1 1\r\n")) == (await host.inbox())[0].octets
+    assert undot(await wire.send(b"TOP 4 1\r\n")) == undot(reply)
 
 
 async def test_large_maildrop_is_listed_in_blocks(host: MailHost, factory: SessionFactory) -> None:
@@ -161,7 +161,7 @@ async def test_body_that_cannot_be_had_is_never_empty(
 
 async def test_message_removed_by_another_session_meanwhile(host: MailHost, factory: SessionFactory) -> None:
     wire = await logged_in(factory)
-    del (await host.inbox())[0]
+    await host.take_out(1)
     assert (await wire.send(b"RETR 1\r\n")).startswith(b"-ERR [SYS/TEMP]")
     assert undot(await wire.send(b"RETR 2\r\n")) == MESSAGES[1]
 
@@ -182,8 +182,7 @@ async def test_body_that_breaks_off_ends_without_the_final_dot(
 async def test_wrong_size_is_damage(host: MailHost, factory: SessionFactory) -> None:
     wire = await logged_in(factory)
     await wire.send(b"RETR 1\r\n")
-    for content_id in host.rows.bodies:
-        host.rows.bodies[content_id] = b""
+    host.damage_bodies()
     assert (await wire.send(b"RETR 2\r\n")).startswith(b"-ERR [SYS/PERM]")
 
 

@@ -1,0 +1,60 @@
+"""In by LMTP and out by POP3 with the real intake, codec and body source in between: all bytes the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from protocols.lmtp.session import lmtp_sessions
+from protocols.pop3.maildrop import LocalMaildropLock
+from protocols.pop3.session import pop3_sessions
+from protocols.ports import ServerPolicy
+from storage.memory.background import MemoryUploadStore
+from tests.support.mailhost import NOW, mail_host
+from tests.support.queue import FakeQueue
+from tests.support.way import Way
+from tests.support.wire import Wire
+
+HOSTILE = [
+    b"",
+    b"\r\n",
+    b".\r\n",
+    b"no header at all",
+    b"Subject: bare\nlf\r\n\r\n\n.\n\r.\r\n.\r\n..\r\n",
+    b"Subject: \xff\xfe \x00\r\n\r\n\x00\x00\r\n",
+    b"Subject: long\r\n\r\n" + b"x" * 5000 + b"\r\n",
+    b"Subject: dots\r\n\r\n" + b".\r\n" * 3000,
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\npart\r\n",
+    b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 200_000 + b"\r\n",
+]
+
+
+def undot(reply: bytes) -> bytes:
+    body = (b"\r\n" + reply.partition(b"\r\n")[2].removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")
+    return body[2:]
+
+
+async def test_lmtp_to_pop3(tmp_path: Path) -> None:
+    host = await mail_host()
+    way = Way(tmp_path, FakeQueue(), uploads=MemoryUploadStore(host.tables))
+    services = dataclasses.replace(host.services, intake=way.intake, bodies=way.bodies)
+    policy = ServerPolicy(name="x", hostname="mail.example.test", insecure_auth=True)
+    lmtp = Wire(lmtp_sessions(services, policy, now=lambda: NOW))
+    await lmtp.send(b"LHLO x\r\n")
+    for message in HOSTILE:
+        await lmtp.send(b"MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<ann@example.test>\r\n")
+        framed = b"BDAT %d LAST\r\n" % len(message) + message
+        for at in range(0, len(framed), 100_000):
+            lmtp.feed(framed[at : at + 100_000])
+        assert await lmtp.send(b"") == b"250 2.0.0 Delivered\r\n"
+    pop3 = Wire(pop3_sessions(services, policy, LocalMaildropLock()))
+    await pop3.send(b"USER ann@example.test\r\nPASS secret\r\n")
+    for number, message in enumerate(HOSTILE, start=1):
+        reply = await pop3.send(b"RETR %d\r\n" % number)
+        head, _, content = undot(reply).partition(b"+0000\r\n")
+        assert head.startswith(b"Return-Path: <>\r\nDelivered-To: ann@example.test\r\n")
+        assert content == message or content == message + b"\r\n"
+        assert int(reply.split()[1]) == len(head) + 7 + len(message)
+        top = undot(await pop3.send(b"TOP %d 1\r\n" % number))
+        assert (head + b"+0000\r\n" + message + b"\r\n").startswith(top.removesuffix(b"\r\n"))
+    await way.bodies.close()
