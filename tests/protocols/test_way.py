@@ -9,10 +9,14 @@ from protocols.lmtp.session import lmtp_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy
+from storage.bodies import BodyFinder
+from storage.intake import LocalIntake
 from storage.memory.background import MemoryUploadStore
+from storage.memory.blobs import MemoryBlobStore
+from storage.mime.message import describe
+from storage.objects.codec import Codec, KeyRing
+from storage.staging import DatabaseStaging, StagingBound
 from tests.support.mailhost import NOW, mail_host
-from tests.support.queue import FakeQueue
-from tests.support.way import Way
 from tests.support.wire import Wire
 
 HOSTILE = [
@@ -34,10 +38,17 @@ def undot(reply: bytes) -> bytes:
     return body[2:]
 
 
+async def no_backlog() -> int:
+    return 0
+
+
 async def test_lmtp_to_pop3(tmp_path: Path) -> None:
     host = await mail_host()
-    way = Way(tmp_path, FakeQueue(), uploads=MemoryUploadStore(host.tables))
-    services = dataclasses.replace(host.services, intake=way.intake, bodies=way.bodies)
+    uploads, codec = MemoryUploadStore(host.tables), Codec(KeyRing(b"k" * 32))
+    staging = DatabaseStaging(uploads, StagingBound(1 << 30, no_backlog))
+    bodies = BodyFinder(MemoryBlobStore(), staging, uploads, codec, tmp_path / "tmp")
+    intake = LocalIntake(staging, codec, describe, tmp_path / "spool")
+    services = dataclasses.replace(host.services, intake=intake, bodies=bodies)
     policy = ServerPolicy(name="x", hostname="mail.example.test", insecure_auth=True)
     lmtp = Wire(lmtp_sessions(services, policy, now=lambda: NOW))
     await lmtp.send(b"LHLO x\r\n")
@@ -57,4 +68,4 @@ async def test_lmtp_to_pop3(tmp_path: Path) -> None:
         assert int(reply.split()[1]) == len(head) + 7 + len(message)
         top = undot(await pop3.send(b"TOP %d 1\r\n" % number))
         assert (head + b"+0000\r\n" + message + b"\r\n").startswith(top.removesuffix(b"\r\n"))
-    await way.bodies.close()
+    await bodies.close()
