@@ -12,7 +12,7 @@ from storage import errors
 
 from .registry import No
 
-REPLIES: Final[Mapping[type[errors.StorageError], No]] = {
+ERRORS: Final[Mapping[type[errors.StorageError], No]] = {
     errors.StorageError: No("Internal error, please try again later", b"SERVERBUG"),
     errors.NotFound: No("There is no such mailbox or message", b"NONEXISTENT"),
     errors.AlreadyExists: No("It exists already", b"ALREADYEXISTS"),
@@ -30,6 +30,6 @@ REPLIES: Final[Mapping[type[errors.StorageError], No]] = {
 
 def reply_for(error: errors.StorageError) -> No:
     for cls in type(error).__mro__:
-        if cls in REPLIES:
-            return REPLIES[cls]
+        if cls in ERRORS:
+            return ERRORS[cls]
     raise AssertionError("StorageError itself has a row")

@@ -31,6 +31,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 from protocols.errors import PeerError
+from storage.flags import changed
 from storage.model import (
     FlagChange,
     Flags,
@@ -471,7 +472,7 @@ class SessionView:
         someone else changed the message meanwhile, and the client must be told (RFC 9051 §6.4.6)."""
         for state in stored:
             before = believed.get(state.uid)
-            if before is not None and combine(before, change, flags) == state.flags:
+            if before is not None and changed(before, change, flags) == state.flags:
                 self._dirty.discard(state.uid)
             elif self.seq_of(state.uid) is not None:
                 self._dirty.add(state.uid)
@@ -487,17 +488,3 @@ class SessionView:
             index = self.shared.index_of(state.uid)
             if index is not None and self.shared.modseqs[index] <= state.modseq:
                 self._dirty.discard(state.uid)
-
-
-def combine(before: Flags, change: FlagChange, given: Flags) -> Flags:
-    """What STORE makes of flags; keywords compare without regard to case and keep their first spelling."""
-    if change is FlagChange.REPLACE:
-        spelled = {name.lower(): name for name in before.keywords}
-        return Flags(given.system, frozenset(spelled.get(n.lower(), n) for n in given.keywords))
-    folded = {name.lower() for name in given.keywords}
-    if change is FlagChange.REMOVE:
-        kept = frozenset(name for name in before.keywords if name.lower() not in folded)
-        return Flags(before.system & ~given.system, kept)
-    present = {name.lower() for name in before.keywords}
-    added = frozenset(name for name in given.keywords if name.lower() not in present)
-    return Flags(before.system | given.system, before.keywords | added)

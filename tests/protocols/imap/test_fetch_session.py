@@ -72,9 +72,9 @@ async def test_flags_told_by_fetch_are_not_told_again() -> None:
 async def test_a_store_that_cannot_be_reached_is_unavailable_and_the_session_lives() -> None:
     made = lab()
     client = await made.log_in("INBOX")
-    made.mail.fail_next["fetch"] = Unavailable("database away")
+    made.watched.faults["fetch"] = [Unavailable("database away")]
     assert b"a NO [UNAVAILABLE]" in await client.send(b"a FETCH 1 ENVELOPE\r\n")
-    made.mail.fail_next["fetch"] = Unavailable("database away")
+    made.watched.faults["fetch"] = [Unavailable("database away")]
     assert b"b NO [UNAVAILABLE]" in await client.send(b"b SEARCH SUBJECT x\r\n")
     assert b"c OK" in await client.send(b"c FETCH 1 ENVELOPE\r\n")
 

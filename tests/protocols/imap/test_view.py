@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,47 +12,41 @@ from hypothesis import strategies as st
 
 from protocols.errors import PeerError
 from protocols.imap.seqset import SAVED, SeqSet, UidSet, parse_parts
-from protocols.imap.view import SessionView, SharedView, combine
-from storage.model import FlagChange, Flags, MailboxChanges, MailboxId, ModSeq, SystemFlag, Uid
-from tests.support.mailfake import FakeMail
+from protocols.imap.view import SessionView, SharedView
+from storage.flags import changed
+from storage.model import FlagChange, Flags, FlagsStored, MailboxChanges, SystemFlag, Uid
+from tests.support.imap import MemoryMail, done
 
-T = TypeVar("T")
-INBOX = MailboxId(1)
 SEEN = Flags(SystemFlag.SEEN)
 FLAGGED = Flags(SystemFlag.FLAGGED)
 LABEL = Flags(SystemFlag.NONE, frozenset({"$Label"}))
 
 
-def done(work: Coroutine[Any, Any, T]) -> T:
-    """The fake store never waits."""
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    raise AssertionError("it waited")
-
-
 class Lab:
     def __init__(self, messages: int = 0) -> None:
-        self.mail = FakeMail()
+        self.mail = MemoryMail()
         for _ in range(messages):
             self.mail.deliver()
-        self.shared = SharedView(done(self.mail.load_view(INBOX)))
+        self.inbox = self.mail.mailbox().id
+        self.shared = SharedView(done(self.mail.store.load_view(self.inbox)))
 
-    def open(self, *, recent_from: int = 1_000_000, condstore: bool = False) -> SessionView:
-        return SessionView(self.shared, read_only=False, recent_from=Uid(recent_from), condstore=condstore)
+    def open(self, *, recent_from: int = 1_000_000) -> SessionView:
+        return SessionView(self.shared, read_only=False, recent_from=Uid(recent_from), condstore=False)
 
     def changes(self) -> MailboxChanges:
-        return done(self.mail.changes_since(INBOX, self.shared.version))
+        return done(self.mail.store.changes_since(self.inbox, self.shared.version))
 
     def refresh(self) -> None:
         self.shared.apply(self.changes())
 
     def expunge(self, *uids: int) -> None:
-        self.mail._drop(self.mail.box("INBOX"), [Uid(uid) for uid in uids])
+        self.mail.expunge(*uids)
 
     def flag(self, uid: int, flags: Flags = SEEN) -> None:
-        done(self.mail.store_flags(INBOX, [Uid(uid)], FlagChange.ADD, flags))
+        self.mail.flag(uid, flags)
+
+    def store(self, uids: list[Uid], change: FlagChange, flags: Flags) -> FlagsStored:
+        return done(self.mail.store.store_flags(self.inbox, uids, change, flags))
 
 
 # --- the tracker table: what happened, what sync says, what the numbers are then ---
@@ -83,7 +76,7 @@ TRACKER = [
 def test_tracker(
     row: tuple[int, list[int], list[int], bool, tuple[int, ...], Any, list[int], list[int]],
 ) -> None:
-    delivered, expunged, flagged, allowed, seqs, exists, changed, uids = row
+    delivered, expunged, flagged, allowed, seqs, exists, told, uids = row
     lab = Lab(4)
     view = lab.open()
     for _ in range(delivered):
@@ -98,7 +91,7 @@ def test_tracker(
     updates = view.sync(expunge_allowed=allowed)
     assert updates.expunged == seqs
     assert updates.exists == exists
-    assert [seq for seq, _ in updates.changed] == changed
+    assert [seq for seq, _ in updates.changed] == told
     assert list(view.uids()) == uids
     assert [view.seq_of(uid) for uid in uids] == list(range(1, len(uids) + 1))
 
@@ -223,7 +216,7 @@ def test_apply_is_idempotent_and_order_does_not_matter() -> None:
 def test_own_write_is_applied_without_reading_back() -> None:
     lab = Lab(2)
     view = lab.open()
-    stored = done(lab.mail.store_flags(INBOX, [Uid(1)], FlagChange.ADD, SEEN))
+    stored = lab.store([Uid(1)], FlagChange.ADD, SEEN)
     lab.shared.apply_own(stored.changed, (), stored.highestmodseq, view)
     assert lab.shared.version == stored.highestmodseq
     assert not view.pending
@@ -233,7 +226,7 @@ def test_own_write_behind_a_foreign_one_leaves_the_version_for_a_refresh() -> No
     lab = Lab(2)
     view = lab.open()
     lab.flag(2)
-    stored = done(lab.mail.store_flags(INBOX, [Uid(1)], FlagChange.ADD, SEEN))
+    stored = lab.store([Uid(1)], FlagChange.ADD, SEEN)
     lab.shared.apply_own(stored.changed, (), stored.highestmodseq, view)
     assert lab.shared.version < stored.highestmodseq
     lab.refresh()
@@ -245,7 +238,7 @@ def test_foreign_change_hidden_in_the_answer_to_a_silent_store_is_told() -> None
     view = lab.open()
     lab.flag(1, FLAGGED)  # not yet heard of
     before = view.believed([Uid(1)])
-    stored = done(lab.mail.store_flags(INBOX, [Uid(1)], FlagChange.ADD, SEEN))
+    stored = lab.store([Uid(1)], FlagChange.ADD, SEEN)
     lab.shared.apply_own(stored.changed, (), stored.highestmodseq, view)
     view.settle(stored.changed, before, FlagChange.ADD, SEEN)
     [(_, state)] = view.sync(expunge_allowed=False).changed
@@ -256,7 +249,7 @@ def test_silent_store_is_not_echoed_even_if_a_refresh_was_faster() -> None:
     lab = Lab(1)
     view, other = lab.open(), lab.open()
     before = view.believed([Uid(1)])
-    stored = done(lab.mail.store_flags(INBOX, [Uid(1)], FlagChange.ADD, SEEN))
+    stored = lab.store([Uid(1)], FlagChange.ADD, SEEN)
     lab.refresh()
     lab.shared.apply_own(stored.changed, (), stored.highestmodseq, view)
     view.settle(stored.changed, before, FlagChange.ADD, SEEN)
@@ -271,22 +264,6 @@ def test_keywords_are_shared_between_messages_and_collected() -> None:
     lab.refresh()
     assert list(lab.shared.keyword_names.values()) == ["a", "b"]
     assert len({id(names) for names in lab.shared.keywords.values()}) == 1
-
-
-@pytest.mark.parametrize(
-    ("before", "change", "given_flags", "after"),
-    [
-        (SEEN, FlagChange.ADD, FLAGGED, Flags(SystemFlag.SEEN | SystemFlag.FLAGGED)),
-        (SEEN, FlagChange.REMOVE, SEEN, Flags()),
-        (SEEN, FlagChange.REPLACE, FLAGGED, FLAGGED),
-        (LABEL, FlagChange.ADD, Flags(SystemFlag.NONE, frozenset({"$label"})), LABEL),
-        (LABEL, FlagChange.REMOVE, Flags(SystemFlag.NONE, frozenset({"$LABEL"})), Flags()),
-        (LABEL, FlagChange.REPLACE, Flags(SystemFlag.SEEN, frozenset({"$label"})),
-         Flags(SystemFlag.SEEN, frozenset({"$Label"}))),
-    ],
-)  # fmt: skip
-def test_combine(before: Flags, change: FlagChange, given_flags: Flags, after: Flags) -> None:
-    assert combine(before, change, given_flags) == after
 
 
 # --- several sessions, any interleaving ---
@@ -328,7 +305,7 @@ class Client:
     def store(self, change: FlagChange, flags: Flags, *, silent: bool, refresh_between: bool) -> None:
         uids = [Uid(uid) for uid in self.uids[::2]]
         believed = self.view.believed(uids)
-        stored = done(self.lab.mail.store_flags(INBOX, uids, change, flags))
+        stored = self.lab.store(uids, change, flags)
         if refresh_between:
             self.lab.refresh()
         if stored.changed:
@@ -336,7 +313,7 @@ class Client:
         if silent:
             self.view.settle(stored.changed, believed, change, flags)
             for uid in uids:
-                self.flags[uid] = combine(self.flags[uid], change, flags)
+                self.flags[uid] = changed(self.flags[uid], change, flags)
             return
         for uid in uids:
             state = self.view.row(uid)
@@ -346,7 +323,7 @@ class Client:
 
     def expunge(self, uid: int) -> None:
         self.lab.expunge(uid)
-        self.lab.shared.apply_own((), [Uid(uid)], ModSeq(self.lab.mail.box("INBOX").modseq), self.view)
+        self.lab.shared.apply_own((), [Uid(uid)], self.lab.mail.mailbox().highestmodseq, self.view)
 
 
 _WORDS = "deliver expunge own_expunge flag flag store store refresh capture late sync hold"
@@ -359,10 +336,9 @@ def test_every_client_ends_with_the_truth(seed: int, length: int) -> None:
     rng = random.Random(f"{seed} {length}")  # neighbours in hypothesis' eyes shall not be alike
     lab = Lab(rng.randrange(8))
     clients = [Client(lab) for _ in range(3)]
-    box = lab.mail.box("INBOX")
     captured: list[MailboxChanges] = []
     for step in rng.choices(STEPS, k=length):
-        client, uid = rng.choice(clients), rng.choice(list(box.rows) or [0])
+        client, uid = rng.choice(clients), rng.choice(list(lab.mail.rows()) or [0])
         flags = rng.choice([SEEN, FLAGGED, LABEL])
         if step == "deliver":
             lab.mail.deliver()
@@ -388,6 +364,6 @@ def test_every_client_ends_with_the_truth(seed: int, length: int) -> None:
     lab.refresh()
     for client in clients:
         client.sync(expunge_allowed=True)
-        assert client.uids == list(box.rows)
-        assert client.flags == {uid: row.flags for uid, row in box.rows.items()}
+        assert client.uids == list(lab.mail.rows())
+        assert client.flags == lab.mail.rows()
         assert not client.view.pending
