@@ -11,6 +11,7 @@ from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
 from .commands.messages import messages
 from .commands.migrations import migrations
+from .commands.uploader import uploader
 
 
 @click.group(
@@ -26,7 +27,7 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, credentials, messages, migrations):
+for group in (accounts, credentials, messages, migrations, uploader):
     main.add_command(group)
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from protocols.driver import LineConnection
 
+from .refusal import Refusal
+
 if TYPE_CHECKING:
     import ssl
 
@@ -38,9 +40,10 @@ class Listener:
     ) -> None:
         self.server = server
         self._factory = factory
-        self._live = live
+        self.live = live
         self._certificate = certificate
         self._asyncio_server: asyncio.Server | None = None
+        self.refused = 0  # connections beyond max_connections
 
     @property
     def is_implicit_tls(self) -> bool:
@@ -87,4 +90,10 @@ class Listener:
             self._asyncio_server.close()
 
     def _connection(self) -> asyncio.Protocol:
-        return LineConnection(self._factory, self._live, tls_context=self.starttls_context)
+        most = self.server.max_connections
+        if most and len(self.live) >= most:
+            self.refused += 1
+            if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood must not fill the log
+                log.warning("%s: max_connections reached, %d refused so far", self.server.name, self.refused)
+            return Refusal(self.server.type)
+        return LineConnection(self._factory, self.live, tls_context=self.starttls_context)

@@ -200,13 +200,30 @@ class MailStore(Protocol):
 class MailboxView(Protocol):
     """The bulk answer of load_view; columns are parallel and ascending by uid."""
 
-    mailbox: Mailbox
-    uids: Sequence[int]
-    modseqs: Sequence[int]
-    flags: Sequence[int]  # SystemFlag bits
-    sizes: Sequence[int]
-    internaldates: Sequence[int]
-    keywords: Mapping[int, frozenset[str]]  # by uid; messages without keywords are absent
+    @property
+    def mailbox(self) -> Mailbox: ...
+
+    @property
+    def uids(self) -> Sequence[int]: ...
+
+    @property
+    def modseqs(self) -> Sequence[int]: ...
+
+    @property
+    def flags(self) -> Sequence[int]:
+        """SystemFlag bits."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    @property
+    def internaldates(self) -> Sequence[int]: ...
+
+    @property
+    def keywords(self) -> Mapping[int, frozenset[str]]:
+        """By uid; messages without keywords are absent."""
+        ...
 
 
 class UploadStore(Protocol):

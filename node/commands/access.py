@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 import click
 
-from node.config import Config, Problem, load
+from node.config import Config, Problem
 from node.database import settings_from
 from storage.errors import StorageError
 from storage.postgres.accounts import PostgresAccountStore
@@ -22,6 +22,7 @@ from storage.postgres.pool import Database, DatabaseSettings
 from storage.postgres.store import PostgresMailStore
 
 from .failure import USAGE, Failure, from_postgres, from_storage
+from .load import Unreadable, read
 from .output import print_json
 
 T = TypeVar("T")
@@ -91,18 +92,13 @@ def read_config(given: Path | None) -> Config:
     """The configuration from the option, the environment or the usual places. Raises Failure."""
     path = given or _usual_place()
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"cannot read the configuration {path}: {error}", USAGE) from error
-    loaded = load(text, source=str(path), environment=os.environ, read_file=_read_file)
+        loaded = read(path)
+    except Unreadable as error:
+        raise Failure(f"cannot read the configuration {error}", USAGE) from error
     if loaded.config is None:
         errors = [each for each in loaded.problems if each.severity == "error"]
         raise Failure("\n".join(_explain(path, each) for each in errors), USAGE)
     return loaded.config
-
-
-def _read_file(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
 
 
 def _usual_place() -> Path:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from node.config import Loaded, example, load
+from node.config import example
 from node.config.check import render, to_json
 from node.config.dump import dump
 
-EXIT_CONFIG = 2
+from .load import EXIT_CONFIG, load_file
 
 config_option = click.option(
     "--config",
@@ -22,22 +21,6 @@ config_option = click.option(
     show_default=True,
     help="The configuration file.",
 )
-
-
-def load_file(path: Path) -> Loaded:
-    """Load the file in this process's environment; ends the program when it cannot be read at all."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        click.echo(f"{path}: {reason}", err=True)
-        sys.exit(EXIT_CONFIG)
-    return load(
-        text,
-        source=str(path),
-        environment=os.environ,
-        read_file=lambda name: Path(name).read_text(encoding="utf-8"),
-    )
 
 
 @click.group("config")

@@ -1,0 +1,155 @@
+"""``sora-node run`` and ``sora-node quickstart``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from node import logs
+from node.quickstart import Made, Wish, prepare
+
+from .load import load_or_exit
+
+if TYPE_CHECKING:
+    from node.app import Node
+    from node.config import Config, Loaded
+    from node.run import OnReady
+
+log = logging.getLogger("sora.node")
+
+EXIT_FAILED = 1
+
+
+@click.command("run")
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The config.toml.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
+def run_command(path: Path, as_json: bool) -> None:
+    """Run the node in the foreground until Ctrl-C or SIGTERM.
+
+    \b
+    Example:
+      sora-node run --config /etc/sora/config.toml
+
+    Exit status: 0 after an orderly stop, 1 when it could not start, 2 for a bad configuration.
+    """
+    config, loaded = load_or_exit(path)
+
+    async def ready(node: Node) -> None:
+        if as_json:
+            click.echo(json.dumps({"ready": True, "servers": node.addresses()}))
+
+    sys.exit(_run(config, loaded, ready))
+
+
+@click.command("quickstart")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("sora-data"),
+    show_default=True,
+    help="Everything is kept here; made when missing.",
+)
+@click.option(
+    "--s3",
+    type=click.Choice(["file", "rclone"]),
+    default="file",
+    show_default=True,
+    help="Bodies in a directory, or in a real S3 server (rclone).",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--ports",
+    type=click.Choice(["standard", "high", "auto"]),
+    help="143, 993 …; 1143, 1993 …; or any free ones. Default: standard for root, else high.",
+)
+@click.option("--account", default="test@sora.localhost", show_default=True, help="The first account.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
+def quickstart_command(
+    data_dir: Path, s3: str, host: str, ports: str | None, account: str, as_json: bool
+) -> None:
+    """Start a node from nothing: PostgreSQL, object store, certificate and one account included.
+
+    \b
+    Examples:
+      sora-node quickstart
+      sora-node quickstart --data-dir /srv/sora --s3 rclone --ports auto
+
+    A data directory that exists is started as it is; its config.toml may be edited. Ctrl-C stops everything.
+    """
+    data = data_dir.absolute()
+    if any(ch in str(data) for ch in '"\\'):
+        raise click.BadParameter(
+            "the path must not contain quotation marks or backslashes", param_hint="--data-dir"
+        )
+    from storage.postgres.server import LocalServer, ServerError
+
+    try:
+        (data / "postgres").mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket_directory = LocalServer(data / "postgres", password="").socket_directory
+        made = prepare(Wish(data, s3, host, ports or "", account), socket_directory)
+    except (OSError, ServerError) as error:
+        click.echo(f"quickstart: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    config, loaded = load_or_exit(made.config)
+
+    async def ready(node: Node) -> None:
+        await node.ensure_account(made.address, await asyncio.to_thread(made.password_file.read_text))
+        if as_json:
+            click.echo(json.dumps(_facts(node, config, made)))
+        else:
+            click.echo(_welcome(node, config, made))
+
+    sys.exit(_run(config, loaded, ready))
+
+
+def _run(config: Config, loaded: Loaded, ready: OnReady) -> int:
+    from node.app import StartFailed
+    from node.run import run
+
+    logs.configure(output=config.logging.output, style=config.logging.format, level=config.logging.level)
+    for problem in loaded.problems:
+        level = logging.WARNING if problem.severity == "warning" else logging.INFO
+        log.log(level, "%s: %s", problem.key, problem.message)
+    try:
+        return run(config, ready)
+    except StartFailed as error:
+        log.critical("the node cannot start: %s", error)
+        return EXIT_FAILED
+
+
+def _facts(node: Node, config: Config, made: Made) -> dict[str, object]:
+    return {
+        "ready": True,
+        "config": str(made.config),
+        "certificate": config.tls.cert_file,
+        "key": config.tls.key_file,
+        "account": {"address": made.address, "password": made.password_file.read_text()},
+        "servers": node.addresses(),
+    }
+
+
+def _welcome(node: Node, config: Config, made: Made) -> str:
+    port = node.addresses()["imaps"].rpartition(":")[2]
+    lines = [
+        "",
+        "Sora is ready. Ctrl-C stops it.",
+        "",
+        f"  account      {made.address}",
+        f"  password     {made.password_file.read_text()}",
+        *(f"  {name:12} {address}" for name, address in node.addresses().items()),
+        f"  certificate  {config.tls.cert_file} (self-signed: tell your client to trust it)",
+        f"  settings     {made.config}",
+        "",
+        "Try:",
+        f"  curl --cacert {config.tls.cert_file} -u '{made.address}' "
+        f"imaps://localhost:{port}/INBOX -X 'STATUS INBOX (MESSAGES)'",
+        f"  sora-admin --config {made.config} accounts list",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Running a node in the foreground: the loop, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from .app import Node
+
+if TYPE_CHECKING:
+    from .config.model import Config
+
+log = logging.getLogger("sora.node")
+
+OnReady = Callable[[Node], Awaitable[None]]
+
+
+def run(config: Config, on_ready: OnReady) -> int:
+    """Serve until SIGTERM or Ctrl-C; answers the exit status. Start-up errors are raised.
+
+    Ctrl-C a second time does not wait for running commands.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        log.warning("uvloop is missing: every idle TLS connection costs ten times the memory")
+        return asyncio.run(serve(config, on_ready))
+    return uvloop.run(serve(config, on_ready))
+
+
+async def serve(config: Config, on_ready: OnReady) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    node = Node(config)
+
+    def asked() -> None:
+        if stop.is_set():
+            log.warning("asked again to stop: running commands are cut off")
+            node.hurry()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+    try:
+        starting = asyncio.create_task(node.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        stopping.cancel()
+        try:
+            await starting
+        except asyncio.CancelledError:
+            return 130
+        await on_ready(node)
+        await stop.wait()
+        log.info("stopping")
+        return 0
+    finally:
+        await node.stop()
