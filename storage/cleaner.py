@@ -63,6 +63,7 @@ class Cleaner:
         self._settings = settings
         self._clock = clock
         self._sleep = sleep
+        self.retry_after_s = RETRY_AFTER_S
 
     async def step(self) -> bool:
         """One round within the time budget; whether it removed anything. Raises Unavailable."""
@@ -87,8 +88,8 @@ class Cleaner:
                 await self.step()
             except StorageError as error:
                 self.counters.failures += 1
-                log.warning("cleaning stopped, trying again in %.0f s: %s", RETRY_AFTER_S, error)
-                delay = RETRY_AFTER_S
+                log.warning("cleaning stopped, trying again in %.0f s: %s", self.retry_after_s, error)
+                delay = self.retry_after_s
             except Exception:  # a worker loop: nothing may end it
                 self.counters.failures += 1
                 log.exception("cleaner: unexpected error")

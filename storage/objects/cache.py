@@ -230,8 +230,7 @@ class BodyCache:
             except FileNotFoundError:
                 continue
             if entry.name.endswith(TEMPORARY_SUFFIX):
-                if stat.st_mtime < self._clock() - STALE_TEMPORARY_S:
-                    self._disk.unlink(Path(entry.path))
+                self._disk.unlink(Path(entry.path))  # writers have the lock, so its writer is dead
             elif digest := _hash_of(entry.name):
                 found.append((stat.st_mtime, digest))
                 total += stat.st_size
@@ -240,10 +239,16 @@ class BodyCache:
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         for entry in os.scandir(self.root):
-            if not entry.is_dir(follow_symlinks=False):
-                yield entry
-                continue
-            yield from os.scandir(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                yield from os.scandir(entry.path)
+            elif entry.name.endswith(TEMPORARY_SUFFIX):
+                self._drop_stale(entry)
+
+    def _drop_stale(self, entry: os.DirEntry[str]) -> None:
+        """A body that is being fetched is written without the lock, so age tells."""
+        with contextlib.suppress(FileNotFoundError):
+            if entry.stat().st_mtime < self._clock() - STALE_TEMPORARY_S:
+                self._disk.unlink(Path(entry.path))
 
     # --- small ---
 
