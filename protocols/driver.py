@@ -210,7 +210,7 @@ class LineConnection(asyncio.Protocol):
             raise RuntimeError("STARTTLS was offered without a TLS context")
         self._transport.pause_reading()
         self._live.counts.early_bytes_dropped += self._machine.discard_input()
-        self.flush()
+        await self.drain()  # a transport that is swapped while paused would never resume us
         self._is_reading_paused = False
         try:
             transport = await self._loop.start_tls(
@@ -238,7 +238,13 @@ class LineConnection(asyncio.Protocol):
         self.flush()
         self.closing = True
         self._note_stall(self._live.limits.close_timeout_s)
-        self._transport.close()
+        if self._machine.buffered_bytes and not self._is_eof and self._transport.can_write_eof():
+            # The peer is still sending. A plain close would answer that with a reset, and a reset takes
+            # our last reply with it: end our side only, and drop what comes until the peer ends its own.
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close without waiting for output to leave."""
@@ -311,19 +317,19 @@ class LineConnection(asyncio.Protocol):
         """Handle events until there are none, one has to wait, or the turn is used up; whether it was."""
         handled = 0
         while self._task is None and not (self.closing or self._is_writing_paused):
+            if handled == EVENTS_PER_TURN:
+                return True
+            handled += 1
             if self._wants_wake:
                 self._wants_wake = False
                 self._run(self._session.on_wake())
                 continue
-            if handled == EVENTS_PER_TURN:
-                return True
             event = self._machine.next_event()
             if event is None:
                 if self._is_eof:
                     self.close()
                 return False
             self._run(self._session.handle(event))
-            handled += 1
             if handled % EVENTS_PER_FLUSH == 0:
                 self.flush()
         return False

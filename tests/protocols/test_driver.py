@@ -68,6 +68,41 @@ async def test_client_that_pipelines_and_never_reads_costs_bounded_memory(sessio
     assert wire.received().count(b"x" * 10_000) == handled > 100
 
 
+async def test_session_that_wakes_itself_does_not_keep_the_loop(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Wire(sessions)
+    session = sessions.made[0]
+    woken = []
+
+    def on_wake() -> None:
+        woken.append(1)
+        if len(woken) < 1000:
+            wire.connection.wake()
+
+    monkeypatch.setattr(session, "on_wake", on_wake)
+    wire.connection.wake()
+    await asyncio.sleep(0)
+    assert 0 < len(woken) < 1000
+    await wire.settle()
+    assert len(woken) == 1000
+
+
+async def test_peer_that_goes_on_sending_after_the_end_is_cut_off_in_time(sessions: Sessions) -> None:
+    wire = Wire(sessions)
+    start = wire.live.wheel.now
+    wire.feed(b"quit\nmore\n")
+    assert wire.transport.is_half_closed
+    assert not wire.transport.is_closing()
+    wire.feed(b"and more\n")
+    await wire.settle()
+    assert wire.received() == b"hello\nbye\n"
+    wire.live.wheel.advance(start + 32)
+    await wire.settle()
+    assert wire.transport.is_aborted
+    assert sessions.made[0].log == ["quit", "close"]
+
+
 async def test_one_turn_does_not_keep_the_loop_from_others(sessions: Sessions) -> None:
     wire = Wire(sessions)
     wire.feed(b"a\n" * 1000)
@@ -160,6 +195,7 @@ async def test_bug_is_reported_logged_and_ends_only_this_connection(
     assert reply == b"hello\nbug " + identity.encode() + b"\n"
     assert f"session={identity}" in caplog.text
     assert "secret detail" in caplog.text
+    await wire.hang_up()
     assert sessions.made[0].log == [command.decode().strip(), "close"]
     assert wire.live.counts.bugs == 1
 

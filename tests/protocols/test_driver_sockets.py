@@ -115,6 +115,19 @@ def test_half_closed_peer_gets_all_replies(run: Run, sessions: Sessions) -> None
     run(scenario())
 
 
+def test_last_reply_reaches_a_peer_that_is_still_sending(run: Run, sessions: Sessions) -> None:
+    async def scenario() -> None:
+        async with serving(sessions) as (port, live):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"quit\n" + b"too late\n" * 100_000)
+            assert await reader.read() == b"hello\nbye\n"
+            writer.close()
+            await all_ended(live)
+            assert sessions.made[0].log == ["quit", "close"]
+
+    run(scenario())
+
+
 def test_tls_from_the_start(run: Run, sessions: Sessions, tls_contexts: Contexts) -> None:
     async def scenario() -> None:
         async with serving(sessions, tls_contexts[0], implicit=True) as (port, live):

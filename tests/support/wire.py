@@ -20,6 +20,7 @@ class MemoryTransport(asyncio.Transport):
         self.written: list[bytes] = []  # one element per write call
         self.is_reading_paused = False
         self.is_aborted = False
+        self.is_half_closed = False  # the server ended its side
         self._names = {
             "peername": peer,
             "sockname": ("192.0.2.1", 24),
@@ -62,6 +63,12 @@ class MemoryTransport(asyncio.Transport):
                 self._is_writing_paused = True
                 assert self._protocol is not None
                 self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        return self._names["ssl_object"] is None
+
+    def write_eof(self) -> None:
+        self.is_half_closed = True
 
     def close(self) -> None:
         if not self._is_closing:
@@ -163,7 +170,8 @@ class Wire:
 
     @property
     def is_closed(self) -> bool:
-        return self.transport.is_closing()
+        """Nothing more will come from the server."""
+        return self.transport.is_closing() or self.transport.is_half_closed
 
     async def hang_up(self) -> None:
         """The client closes its side."""
