@@ -64,6 +64,8 @@ CONDSTORE: Final = b"CONDSTORE"
 # wrong port, for instance); afterwards a client may have a bad day.
 MAX_BAD_UNAUTHENTICATED: Final = 10
 MAX_BAD: Final = 100
+# RFC 9051 §5.4: an autologout timer is at least 30 minutes, once the client has logged in.
+MIN_IDLE_S: Final = 1800.0
 _SUBCOMMAND = re.compile(rb" ([A-Za-z]+)(.*)\Z", re.DOTALL)
 
 
@@ -191,9 +193,13 @@ class ImapSession:
         self.identity = identity
         self._machine.is_authenticated = True
         self._bad = 0
-        self.connection.set_deadline(self.policy.command_timeout_s)
+        self.expect_commands()
         self.services.warm_up(identity)
         log.info("session=%s: login as %s", self.connection.session_id, identity.address)
+
+    def expect_commands(self) -> None:
+        """From now on a silent client is logged out after a while."""
+        self.connection.set_deadline(max(self.policy.command_timeout_s, MIN_IDLE_S))
 
     def select(self, view: SessionView) -> None:
         self.selected = view

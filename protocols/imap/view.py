@@ -240,15 +240,14 @@ class SharedView:
         present = {uid: index for uid in uids if (index := self.index_of(uid)) is not None}
         if not present:
             return []
-        keep = bytearray(b"\1") * len(self.uids)
-        for uid, index in present.items():
-            keep[index] = 0
+        for uid in present:
             self._keywords.pop(uid, None)
-        self.uids = array("I", compress(self.uids, keep))  # a new one: windows may hold the old
-        self.modseqs = array("q", compress(self.modseqs, keep))
-        self._flags = array("B", compress(self._flags, keep))
-        self.sizes = array("q", compress(self.sizes, keep))
-        self.dates = array("q", compress(self.dates, keep))
+        gaps = sorted(present.values())
+        self.uids = _without(self.uids, gaps)  # a new one: windows may hold the old
+        self.modseqs = _without(self.modseqs, gaps)
+        self._flags = _without(self._flags, gaps)
+        self.sizes = _without(self.sizes, gaps)
+        self.dates = _without(self.dates, gaps)
         return sorted(present)
 
     def mark_gone(self) -> None:
@@ -256,6 +255,17 @@ class SharedView:
         self.is_gone = True
         for session in self._sessions:
             session.notify()
+
+
+def _without(column: array[int], gaps: Sequence[int]) -> array[int]:
+    """A copy without the elements at ``gaps`` (ascending); copies runs, not elements."""
+    kept = array(column.typecode)
+    start = 0
+    for gap in gaps:
+        kept += column[start:gap]
+        start = gap + 1
+    kept += column[start:]
+    return kept
 
 
 def ignore() -> None:

@@ -152,6 +152,7 @@ APPEND = Command(
     AUTHENTICATED,
     parse_append,
     run_append,
-    "RFC 9051 §6.3.12",
+    "RFC 9051 §6.3.12, RFC 6855 §4",
+    capabilities=(b"UTF8=ACCEPT",),  # the rest of it is ENABLE, and what Cursor and responses do
     start=start_append,
 )

@@ -26,7 +26,7 @@ def run_idle(session: ImapSession, _args: None) -> Outcome:
 
     def on_line(line: bytes) -> Outcome:
         session.is_idling = False
-        session.connection.set_deadline(session.policy.command_timeout_s)
+        session.expect_commands()
         if session.selected is not None:
             session.selected.notify = ignore
         return Ok("Idle ended") if line.upper() == b"DONE" else Bad("Expected DONE")
