@@ -140,8 +140,13 @@ class LineBuffer:
 class DotStuffer:
     """Outgoing data: doubles dots at the start of lines, in pieces of any size.
 
-    The octets are those of the message, bare CR and LF included; what is added is a second dot after
-    CRLF (RFC 1939 §3) and, where the message does not end in CRLF, one CRLF before the final dot.
+    The octets are those of the message, bare CR and LF included; what is added is a second dot at the start
+    of a line and, where the message does not end in CRLF, one CRLF before the final dot.
+
+    Deviation: RFC 1939 §3 knows CRLF lines only, but fetchmail, JavaMail, Thunderbird and Python's poplib
+    take a bare LF for the end of a line too. A message with LF . LF in it would end early for them, and
+    its rest would be read as our next replies. So a dot behind a bare LF is doubled as well: those clients
+    give the message back exactly, strict ones (curl) show one dot too many in such a message.
     """
 
     __slots__ = ("_tail",)
@@ -150,12 +155,9 @@ class DotStuffer:
         self._tail = b"\r\n"  # the last two octets sent
 
     def feed(self, piece: bytes) -> bytes:
-        if not piece:
-            return b""
-        stuffed = piece.replace(b"\r\n.", b"\r\n..")
-        for held in (1, 2):  # a CRLF that began in the piece before
-            if piece[: 3 - held] == b"\r\n."[held:] and self._tail[-held:] == b"\r\n"[:held]:
-                stuffed = stuffed[: 3 - held] + b"." + stuffed[3 - held :]
+        stuffed = piece.replace(b"\n.", b"\n..")
+        if piece.startswith(b".") and self._tail.endswith(b"\n"):
+            stuffed = b"." + stuffed
         self._tail = (self._tail + piece[-2:])[-2:]
         return stuffed
 

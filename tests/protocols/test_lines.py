@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -148,14 +149,21 @@ def test_unstuffing_matches_the_definition(pieces: list[bytes], sizes: list[int]
 
 @given(PIECES, st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_stuffing_and_unstuffing_give_the_message_back(
+def test_stuffed_data_comes_back_from_strict_and_from_lenient_clients(
     pieces: list[bytes], out_sizes: list[int], in_sizes: list[int]
 ) -> None:
     message = b"".join(pieces)
     stuffer = DotStuffer()
     wire = b"".join(stuffer.feed(piece) for piece in cut(message, out_sizes)) + stuffer.finish()
+    # a client for which only CRLF ends a line: all of it, dots behind a bare LF doubled
     content, ended, rest = undot(cut(wire, in_sizes))
-    assert ended
-    assert rest == b""
-    assert content == message or content == message + b"\r\n"
-    assert content.endswith(b"\r\n") or content == b""
+    assert (ended, rest) == (True, b"")
+    doubled = re.sub(rb"(?<!\r)\n\.", b"\n..", message)
+    assert content in (doubled, doubled + b"\r\n")
+    assert content == doubled or not message.endswith(b"\r\n")
+    # a client for which LF does: exactly the message
+    lines = wire.split(b"\n")
+    assert lines.index(b".\r") == len(lines) - 2
+    assert b"." not in lines
+    lenient = b"\n".join(line.removeprefix(b".") for line in lines[:-2]) + b"\n" * (len(lines) > 2)
+    assert lenient in (message, message + b"\r\n")

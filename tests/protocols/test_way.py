@@ -17,6 +17,7 @@ from storage.mime.message import describe
 from storage.objects.codec import Codec, KeyRing
 from storage.staging import DatabaseStaging, StagingBound
 from tests.support.mailhost import NOW, mail_host
+from tests.support.pop3 import message_of
 from tests.support.wire import Wire
 
 HOSTILE = [
@@ -31,11 +32,6 @@ HOSTILE = [
     b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\npart\r\n",
     b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 200_000 + b"\r\n",
 ]
-
-
-def undot(reply: bytes) -> bytes:
-    body = (b"\r\n" + reply.partition(b"\r\n")[2].removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")
-    return body[2:]
 
 
 async def no_backlog() -> int:
@@ -62,10 +58,10 @@ async def test_lmtp_to_pop3(tmp_path: Path) -> None:
     await pop3.send(b"USER ann@example.test\r\nPASS secret\r\n")
     for number, message in enumerate(HOSTILE, start=1):
         reply = await pop3.send(b"RETR %d\r\n" % number)
-        head, _, content = undot(reply).partition(b"+0000\r\n")
+        head, _, content = message_of(reply).partition(b"+0000\r\n")
         assert head.startswith(b"Return-Path: <>\r\nDelivered-To: ann@example.test\r\n")
         assert content == message or content == message + b"\r\n"
         assert int(reply.split()[1]) == len(head) + 7 + len(message)
-        top = undot(await pop3.send(b"TOP %d 1\r\n" % number))
+        top = message_of(await pop3.send(b"TOP %d 1\r\n" % number))
         assert (head + b"+0000\r\n" + message + b"\r\n").startswith(top.removesuffix(b"\r\n"))
     await bodies.close()

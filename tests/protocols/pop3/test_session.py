@@ -21,6 +21,7 @@ from protocols.ports import ServerPolicy, SessionFactory
 from storage.errors import CommitUnknown, Corrupt, Unavailable
 from tests.protocols.pop3.conftest import MESSAGES
 from tests.support.mailhost import MailHost, mail_host
+from tests.support.pop3 import message_of
 from tests.support.wire import Wire, play
 
 TRANSCRIPTS = sorted((Path(__file__).parents[2] / "transcripts" / "pop3").glob("*.txt"))
@@ -40,16 +41,6 @@ async def logged_in(factory: SessionFactory, **options: object) -> Wire:
     wire = Wire(factory, **options)  # type: ignore[arg-type]
     assert b"messages" in await wire.send(LOGIN)
     return wire
-
-
-def undot(reply: bytes) -> bytes:
-    """The message in the reply to RETR."""
-    status, _, rest = reply.partition(b"\r\n")
-    assert status.startswith(b"+OK")
-    assert rest == b".\r\n" or rest.endswith(b"\r\n.\r\n")
-    rest = rest[:-3]
-    rest = rest[1:] if rest.startswith(b".") else rest
-    return rest.replace(b"\r\n.", b"\r\n")
 
 
 # --- budgets and content ------------------------------------------------------------------------------
@@ -88,7 +79,7 @@ async def test_messages_come_back_byte_for_byte(
     await host.put(b"X: 1\r\n\r\n.\r\n..\r\n\r\n.a\n.\n\r.\r\r\n.", b".", b"", b"\r\n", b"\xff\x00\r\n.")
     wire = await logged_in(factory)
     for number, stored in enumerate(await host.inbox(), start=1):
-        content = undot(await wire.send(b"RETR %d\r\n" % number))
+        content = message_of(await wire.send(b"RETR %d\r\n" % number))
         assert content in (stored.octets, stored.octets + b"\r\n")
         assert content == stored.octets or not stored.octets.endswith(b"\r\n")
 
@@ -102,16 +93,16 @@ async def test_top_cuts_after_so_many_lines(
     for lines in range(6):
         body = MESSAGES[1].partition(b"\r\n\r\n")[2].splitlines(keepends=True)[:lines]
         expected = b"Subject: two\r\n\r\n" + b"".join(body)
-        assert undot(await wire.send(b"TOP 2 %d\r\n" % lines)) == expected
+        assert message_of(await wire.send(b"TOP 2 %d\r\n" % lines)) == expected
 
 
 async def test_prefix_counts_and_is_sent(host: MailHost, factory: SessionFactory) -> None:
     await host.put(MESSAGES[0], prefix=b"Return-Path: <a@b.example>\r\n")
     wire = await logged_in(factory)
     reply = await wire.send(b"RETR 4\r\n")
-    assert undot(reply) == b"Return-Path: <a@b.example>\r\n" + MESSAGES[0]
+    assert message_of(reply) == b"Return-Path: <a@b.example>\r\n" + MESSAGES[0]
     assert reply.startswith(b"+OK %d octets" % (len(MESSAGES[0]) + 28))
-    assert undot(await wire.send(b"TOP 4 1\r\n")) == undot(reply)
+    assert message_of(await wire.send(b"TOP 4 1\r\n")) == message_of(reply)
 
 
 async def test_large_maildrop_is_listed_in_blocks(host: MailHost, factory: SessionFactory) -> None:
@@ -156,14 +147,14 @@ async def test_body_that_cannot_be_had_is_never_empty(
     assert (await wire.send(b"RETR 1\r\n")).startswith(reply)
     host.mail.faults["fetch"] = [Unavailable("db")]
     assert (await wire.send(b"TOP 1 1\r\n")).startswith(b"-ERR [SYS/TEMP]")
-    assert undot(await wire.send(b"RETR 1\r\n")) == MESSAGES[0]
+    assert message_of(await wire.send(b"RETR 1\r\n")) == MESSAGES[0]
 
 
 async def test_message_removed_by_another_session_meanwhile(host: MailHost, factory: SessionFactory) -> None:
     wire = await logged_in(factory)
     await host.take_out(1)
     assert (await wire.send(b"RETR 1\r\n")).startswith(b"-ERR [SYS/TEMP]")
-    assert undot(await wire.send(b"RETR 2\r\n")) == MESSAGES[1]
+    assert message_of(await wire.send(b"RETR 2\r\n")) == MESSAGES[1]
 
 
 async def test_body_that_breaks_off_ends_without_the_final_dot(
