@@ -48,10 +48,10 @@ from .seqset import SavedResult, SeqSet, UidSet
 if TYPE_CHECKING:
     from storage.api import MailboxView
 
-_NO_KEYWORDS: Final[frozenset[str]] = frozenset()
 # maps a flags octet to 1 where \Seen is set, so that bytes.find answers "first unseen" at C speed
 _IS_SEEN: Final = bytes(int(bool(bits & SystemFlag.SEEN)) for bits in range(256))
-_SYSTEM_FLAGS: Final = tuple(SystemFlag(bits) for bits in range(32))
+# most messages have no keywords: they share these
+_PLAIN_FLAGS: Final = tuple(Flags(SystemFlag(bits)) for bits in range(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,15 @@ class SharedView:
         return MessageState(
             uid=Uid(uid),
             modseq=ModSeq(self.modseqs[index]),
-            flags=Flags(_SYSTEM_FLAGS[self._flags[index]], self._keywords.get(uid, _NO_KEYWORDS)),
+            flags=self.flags_at(index),
             size_bytes=self.sizes[index],
             internaldate=self.dates[index],
         )
+
+    def flags_at(self, index: int) -> Flags:
+        plain = _PLAIN_FLAGS[self._flags[index]]
+        names = self._keywords.get(self.uids[index])
+        return plain if names is None else Flags(plain.system, names)
 
     def first_unseen(self) -> int | None:
         """Position of the first message without ``\\Seen``."""
@@ -426,6 +431,11 @@ class SessionView:
         """Whether a sync would have something to say."""
         return bool(self._gone or self._dirty or len(self.shared.uids) != self._count)
 
+    @property
+    def has_untold_expunges(self) -> bool:
+        """Whether some announced messages are gone without the client knowing."""
+        return bool(self._gone)
+
     def sync(self, *, expunge_allowed: bool) -> Updates:
         """Move the window to the present and return what must be written for it, at once and in order."""
         if not (self._gone or self._dirty or len(self.shared.uids) != self._count):
@@ -467,8 +477,7 @@ class SessionView:
         for uid in uids:
             index = None if uid in self._dirty else self.shared.index_of(uid)
             if index is not None:
-                bits = _SYSTEM_FLAGS[self.shared.flags[index]]
-                known[uid] = Flags(bits, self.shared.keywords.get(uid, _NO_KEYWORDS))
+                known[uid] = self.shared.flags_at(index)
         return known
 
     def settle(
@@ -480,9 +489,13 @@ class SessionView:
     ) -> None:
         """After a silent STORE: where the client's own arithmetic gives another result than was stored,
         someone else changed the message meanwhile, and the client must be told (RFC 9051 §6.4.6)."""
+        outcomes: dict[int, Flags] = {}  # by identity: most messages share their Flags object
         for state in stored:
             before = believed.get(state.uid)
-            if before is not None and changed(before, change, flags) == state.flags:
+            expected = None if before is None else outcomes.get(id(before))
+            if before is not None and expected is None:
+                expected = outcomes[id(before)] = changed(before, change, flags)
+            if expected == state.flags:
                 self._dirty.discard(state.uid)
             elif self.seq_of(state.uid) is not None:
                 self._dirty.add(state.uid)

@@ -135,7 +135,7 @@ def _outcome(
         conflicts = set(stored.conflicts)
         numbers = [uid if args.uid else seq for seq, uid in targets if uid in conflicts]
         return Ok("Some messages were changed meanwhile", responses.code_modified(numbers))
-    if not args.uid and any(view.row(uid) is None for _, uid in targets):
+    if view.has_untold_expunges and not args.uid and any(view.row(uid) is None for _, uid in targets):
         return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED")  # RFC 2180 §4.2.1
     return Ok("Stored")
 
