@@ -14,7 +14,8 @@ References: RFC 9051 §6.4.5 and §7.5.2; RFC 7162 §3.1.4; RFC 5530 §3 (EXPUNG
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from typing import TYPE_CHECKING, Final
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from .seqset import SavedResult, SeqSet, UidSet
     from .session import ImapSession
 
+log = logging.getLogger("sora.imap")
+
 ROWS: Final = 1_000  # of one read
-LINES: Final = 200  # rendered between two looks at the loop
+LINES: Final = 200  # rendered between two looks at the loop, at most
+PART_BYTES: Final = 4 * 1024 * 1024  # of rows rendered between two looks, times the items that want them
 VIEW_LINES: Final = 4_000  # the same where only memory is looked at
 AHEAD: Final = 16  # bodies asked for in advance, at least
 SEEN: Final = Flags(SystemFlag.SEEN)
@@ -70,6 +74,22 @@ class LastRead:
 
     def serves(self, mailbox_id: MailboxId, uid: int, wanted: Wanted) -> bool:
         return self.mailbox_id == mailbox_id and self.reader.row.uid == uid and wanted in self.wanted
+
+
+def _parts(
+    portion: Sequence[tuple[int, Uid]], rows: Mapping[int, MessageRow], items: int
+) -> Iterator[Sequence[tuple[int, Uid]]]:
+    """Pieces of a portion whose responses fit into memory however large headers are and often asked for."""
+    start = size = 0
+    for position, (_seq, uid) in enumerate(portion):
+        row = rows[uid]
+        weight = (len(row.prefix) + len(row.header) + len(row.envelope) + len(row.structure)) * items
+        if position > start and (size + weight > PART_BYTES or position - start == LINES):
+            yield portion[start:position]
+            start, size = position, 0
+        size += weight
+    if start < len(portion):
+        yield portion[start:]
 
 
 class FetchRun:
@@ -128,8 +148,8 @@ class FetchRun:
         if plan.deep:
             await self._add_deep(portion, rows, plan)
             return
-        for start in range(0, len(portion), LINES):
-            self._add_responses(present(self._view, portion[start : start + LINES]), rows, plan)
+        for part in _parts(portion, rows, len(plan.flat)):
+            self._add_responses(present(self._view, part), rows, plan)
             await self._writer.flush()
 
     async def _rows(self, uids: Sequence[int], wanted: Wanted) -> dict[int, MessageRow]:
@@ -243,6 +263,7 @@ class FetchRun:
             outcome.unavailable += 1
         else:
             outcome.corrupt += 1
+        log.warning("session=%s: left uid %d out: %s", self._session.connection.session_id, uid, error)
         if uid in self._marked:
             outcome.unread.append(uid)
 

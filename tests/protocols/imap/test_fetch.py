@@ -368,6 +368,16 @@ async def test_large_sections_and_partials_are_streamed_from_the_right_octet() -
     assert max(session.bodies.served) <= 100_000
 
 
+async def test_large_headers_asked_for_often_are_rendered_in_bounded_pieces() -> None:
+    header = b"Subject: x\r\nX-Long: " + b"x" * 50_000 + b"\r\n\r\n"
+    session = select([Stored(n, header + b"%d" % n) for n in range(1, 101)])
+    items = b" ".join(b"BODY.PEEK[HEADER]<%d.99999>" % at for at in range(10))
+    answer = await session.text(b"FETCH 1:* (UID %b)" % items)
+    assert re.findall(rb"\* (\d+) FETCH", answer) == [b"%d" % n for n in range(1, 101)]
+    assert session.connection.largest_write < 8_000_000
+    assert len(session.mail.reads) == 1
+
+
 async def test_many_pieces_of_one_message_in_one_command_are_held_within_bounds() -> None:
     session = one(HEADER + b"0123456789abcdef" * 60_000)
     items = b" ".join(b"BODY.PEEK[]<%d.900000>" % at for at in range(40))
