@@ -39,7 +39,7 @@ from storage.model import Appended, NewMessage, StagedContent
 from storage.objects.cache import BodyCache
 from storage.objects.codec import Codec, KeyRing
 from storage.objects.fs import FileBlobStore
-from storage.objects.s3 import S3BlobStore, S3Config
+from storage.objects.s3 import BucketUnusable, S3BlobStore, S3Config
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.migrate import MigrationError, migrate
 from storage.postgres.pool import Database
@@ -47,7 +47,14 @@ from storage.postgres.purge import PostgresPurgeStore
 from storage.postgres.server import LocalServer, ServerError
 from storage.postgres.store import PostgresMailStore
 from storage.postgres.uploads import PostgresUploadStore
-from storage.staging import DatabaseStaging, DiskStaging, StagingAreas, StagingBound
+from storage.staging import (
+    DatabaseStaging,
+    DiskStaging,
+    StagingAreas,
+    StagingBound,
+    disk_level,
+    staging_identity,
+)
 from storage.uploader import Uploader, UploaderSettings
 from storage.warmup import Warmup, WarmupSettings
 from tls.errors import CertificateUnusable
@@ -187,7 +194,10 @@ class Node:
                 secret_key=s3.secret_key.reveal(),
                 region=s3.region,
                 use_tls=not s3.disable_tls,
+                path_style=s3.path_style,
                 timeout_s=s3.timeout_s,
+                retries=s3.retries,
+                debug=s3.debug,
             )
         )
 
@@ -195,7 +205,7 @@ class Node:
         """Says what is wrong with it; staging takes mail all the same until it is mended."""
         try:
             await store.check()
-        except StorageError as error:
+        except (StorageError, BucketUnusable) as error:
             log.critical("the object store cannot be used; bodies wait in staging until it can: %s", error)
 
     def _build_bodies(self, store: BlobStore) -> None:
@@ -206,17 +216,22 @@ class Node:
         )
         codec = Codec(keys, compress=config.s3.compress)
         self.uploads = PostgresUploadStore(self.database)
-        name = config.uploader.instance_id or socket.gethostname()
         path = Path(config.uploader.path)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = staging_identity(path, config.uploader.instance_id or socket.gethostname())
 
         async def staged_bytes() -> int:
             return (await self.uploads.staging_level()).encoded_bytes
 
-        bound = StagingBound(config.uploader.max_staging_size_bytes or NO_BOUND, staged_bytes)
+        limit = config.uploader.max_staging_size_bytes or NO_BOUND
         staging = StagingAreas(
-            DatabaseStaging(self.uploads, bound),
-            DiskStaging(path, name, bound),
+            DatabaseStaging(self.uploads, StagingBound(limit, staged_bytes)),
+            DiskStaging(
+                path,
+                name,
+                StagingBound(limit, lambda: disk_level(path)),
+                keep_s=config.uploader.cleanup_grace_period_s,
+            ),
             use_disk=config.uploader.staging == "disk",
         )
         self.cache = self._open_cache()
@@ -230,7 +245,10 @@ class Node:
             codec,
             name,
             settings=UploaderSettings(
-                batch_size=config.uploader.batch_size, concurrency=config.uploader.concurrency
+                batch_size=config.uploader.batch_size,
+                concurrency=config.uploader.concurrency,
+                retry_interval_s=config.uploader.retry_interval_s,
+                max_attempts=config.uploader.max_attempts,
             ),
             cache=self.cache,
         )

@@ -28,7 +28,7 @@ from pathlib import Path
 from .api import UploadStore
 from .errors import NotFound, StagingFull, StorageError
 from .model import Content, ContentHash, ContentRef, StagedContent
-from .objects.disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove
+from .objects.disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove, storage_error
 
 log = logging.getLogger("sora.staging")
 
@@ -36,6 +36,7 @@ log = logging.getLogger("sora.staging")
 # timeouts end it far sooner), and longer than the sweep takes from its question to the removal.
 IN_FLIGHT_S = 10 * 60.0
 SAMPLE_EVERY_S = 5.0
+IDENTITY_FILE = "node-name"
 ASIDE_SUFFIX = ".aside"
 
 
@@ -120,7 +121,10 @@ class DiskStaging:
         bound: StagingBound,
         disk: Disk | None = None,
         clock: Callable[[], float] = time.time,
+        keep_s: float = IN_FLIGHT_S,
     ) -> None:
+        """``keep_s``: the least age of a file that the sweep may take, at least IN_FLIGHT_S."""
+        self._keep_s = max(keep_s, IN_FLIGHT_S)
         self._root = root
         self._node = node
         self._bound = bound
@@ -165,7 +169,7 @@ class DiskStaging:
         return not path.exists()
 
     def _is_young(self, path: Path) -> bool:
-        return self._clock() - path.stat().st_mtime < IN_FLIGHT_S
+        return self._clock() - path.stat().st_mtime < self._keep_s
 
     def _old_files(self) -> list[ContentHash]:
         found: set[ContentHash] = set()
@@ -208,6 +212,30 @@ class StagingAreas:
 
     async def remove(self, content_hash: ContentHash) -> bool:
         return await self._disk.remove(content_hash)
+
+
+def staging_identity(root: Path, wanted: str, disk: Disk | None = None) -> str:
+    """The name under which this directory's bodies are queued: that of its first start.
+
+    A node that is renamed goes on under the old one, since bodies queued for the old name can be found
+    nowhere else. Blocks; raises Unavailable, StagingFull.
+    """
+    path = root / IDENTITY_FILE
+    try:
+        known = path.read_text().strip()
+    except FileNotFoundError:
+        known = ""
+    except OSError as error:
+        raise storage_error(error, f"reading {path}") from error
+    if known:
+        if known != wanted:
+            log.warning("staging in %s goes on under the name %r, not %r", root, known, wanted)
+        return known
+    try:
+        place(disk or Disk(), path, [wanted.encode()])
+    except OSError as error:
+        raise storage_error(error, f"writing {path}") from error
+    return wanted
 
 
 async def disk_level(root: Path) -> int:

@@ -32,7 +32,6 @@ log = logging.getLogger("sora.uploader")
 THREAD_BYTES = 128 * 1024  # decoding above this would hold up the loop
 MIN_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 120.0
-LONE_RETRY_S = 30.0
 STUCK_RETRY_S = 15 * 60.0
 MAX_STUCK_RETRY_S = 24 * 3600.0
 DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
@@ -46,6 +45,8 @@ class UploaderSettings:
     concurrency: int = 20
     poll_interval_s: float = 10.0  # a delivery of this node is noticed at once, see notify
     lease_s: float = 300.0
+    retry_interval_s: float = 30.0  # of a body that fails while others go through
+    max_attempts: int = 20  # with wrong bytes; then it is looked at once a day
 
 
 @dataclass(slots=True)
@@ -250,13 +251,17 @@ class Uploader:
         self.counters.transient_failures += len(failed)
         if not is_store_up:
             self._slow_down(failed[0].error)
-        retry_in = LONE_RETRY_S if is_store_up else max(0.0, self._paused_until - self._clock())
+        retry_in = (
+            self.settings.retry_interval_s if is_store_up else max(0.0, self._paused_until - self._clock())
+        )
         for one in failed:
             await self._give_back(self._uploads.release(one.id, str(one.error), retry_in, permanent=False))
 
     async def _release_stuck(self, lease: UploadLease, error: StorageError) -> None:
         self.counters.stuck += 1
-        retry_in = min(MAX_STUCK_RETRY_S, STUCK_RETRY_S * 2.0 ** min(lease.attempts, 10))
+        is_for_operator = lease.attempts + 1 >= self.settings.max_attempts
+        longer = STUCK_RETRY_S * 2.0 ** min(lease.attempts, 10)
+        retry_in = MAX_STUCK_RETRY_S if is_for_operator else min(MAX_STUCK_RETRY_S, longer)
         log.error(
             "staged body %s (content %d) cannot be uploaded and is kept, attempt %d: %s",
             lease.ref.hash.hex(),

@@ -81,6 +81,14 @@ class BodyCache:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
+    def sweep(self, idle_s: float) -> int:
+        """Compare the books with the directory, and drop what was not read for ``idle_s``; how many."""
+        with self._locked():
+            self._scan()
+            before = self._clock() - idle_s
+            idle = [digest for digest, touched in self._recent.items() if touched < before]
+            return sum(self._unlink(ContentHash(digest)) for digest in idle)
+
     @property
     def used_bytes(self) -> int:
         """As of now, of all processes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,9 +32,6 @@ T = TypeVar("T")
 log = logging.getLogger("sora.s3")
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
-# Retries of obstore bridge a dropped connection or a single 5xx; longer faults are the uploader's to
-# pace and a reader's to hear about.
-MAX_RETRIES = 3
 FIRST_BACKOFF = timedelta(milliseconds=100)
 LAST_BACKOFF = timedelta(seconds=2)
 DELETE_BATCH = 1000  # DeleteObjects takes no more
@@ -49,14 +47,20 @@ class S3Config:
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
     use_tls: bool = True
+    path_style: bool = True  # false: the bucket is part of the host name
     timeout_s: float = 30.0  # of one request with its body
+    # They bridge a dropped connection or a single 5xx; longer faults are the uploader's to pace and a
+    # reader's to hear about.
+    retries: int = 3
+    debug: bool = False  # log every request
     ca_file: str | None = None  # PEM, trusted beside the system's
 
     @property
     def url(self) -> str:
-        if "://" in self.endpoint:
-            return self.endpoint.rstrip("/")
-        return f"{'https' if self.use_tls else 'http'}://{self.endpoint.rstrip('/')}"
+        """What requests go to."""
+        scheme, _, host = self.endpoint.rstrip("/").rpartition("://")
+        scheme = scheme or ("https" if self.use_tls else "http")
+        return f"{scheme}://{host}" if self.path_style else f"{scheme}://{self.bucket}.{host}"
 
 
 class BucketUnusable(Exception):
@@ -88,7 +92,7 @@ class S3BlobStore:
             credential_provider=_StaticCredentials(config),
             skip_signature=False,
             unsigned_payload=False,
-            virtual_hosted_style_request=False,
+            virtual_hosted_style_request=not config.path_style,
             client_options=_client_options(config),
             retry_config=_retry_options(config),
         )
@@ -172,10 +176,14 @@ class S3BlobStore:
                 yield BlobInfo(meta["path"], meta["size"], meta["last_modified"])
 
     async def _call(self, awaitable: Awaitable[T], doing: str, key: str) -> T:
+        started = time.monotonic()
         try:
-            return await awaitable
+            result = await awaitable
         except _FAULTS as error:
             raise self._translate(error, doing, key) from error
+        if self._config.debug:
+            log.info("%s object %s took %.1f ms", doing, key, (time.monotonic() - started) * 1000)
+        return result
 
     def _translate(self, error: Exception, doing: str, key: str) -> StorageError:
         """The one mapping from obstore's errors."""
@@ -219,7 +227,7 @@ def _client_options(config: S3Config) -> ClientConfig:
 
 def _retry_options(config: S3Config) -> RetryConfig:
     return {
-        "max_retries": MAX_RETRIES,
+        "max_retries": config.retries,
         "retry_timeout": timedelta(seconds=config.timeout_s),
         "backoff": {"init_backoff": FIRST_BACKOFF, "max_backoff": LAST_BACKOFF, "base": 2},
     }

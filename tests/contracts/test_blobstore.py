@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,12 +169,51 @@ def test_secret_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "use_tls", "url"),
+    ("endpoint", "use_tls", "path_style", "url"),
     [
-        ("s3.example.com", True, "https://s3.example.com"),
-        ("s3.example.com:9000", False, "http://s3.example.com:9000"),
-        ("http://s3.example.com/", True, "http://s3.example.com"),
+        ("s3.example.com", True, True, "https://s3.example.com"),
+        ("s3.example.com:9000", False, True, "http://s3.example.com:9000"),
+        ("http://s3.example.com/", True, True, "http://s3.example.com"),
+        ("s3.example.com", True, False, "https://mail.s3.example.com"),
+        ("http://s3.example.com:9000", True, False, "http://mail.s3.example.com:9000"),
     ],
 )
-def test_scheme_of_the_endpoint(endpoint: str, use_tls: bool, url: str) -> None:
-    assert S3Config(endpoint, "mail", ACCESS, SECRET, use_tls=use_tls).url == url
+def test_url_of_the_endpoint(endpoint: str, use_tls: bool, path_style: bool, url: str) -> None:
+    assert S3Config(endpoint, "mail", ACCESS, SECRET, use_tls=use_tls, path_style=path_style).url == url
+
+
+def test_bucket_in_the_host_name() -> None:
+    store = S3BlobStore(S3Config("s3.example.com", "mail", ACCESS, SECRET, path_style=False))
+    assert store._store.config["endpoint"] == "https://mail.s3.example.com"
+    assert store._store.config["virtual_hosted_style_request"] == "true"
+
+
+async def test_requests_are_logged_on_demand(
+    s3_server: RcloneServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sora.s3")
+    await S3BlobStore(s3_config(s3_server)).head(key_of(1))
+    assert caplog.text == ""
+    await S3BlobStore(replace(s3_config(s3_server), debug=True)).put(key_of(1), [b"x"])
+    assert f"writing object {key_of(1)} took" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_server_errors_are_retried_as_often_as_configured() -> None:
+    requests = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await reader.readuntil(b"\r\n\r\n")
+        requests += 1
+        writer.write(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = S3Config(f"http://127.0.0.1:{port}", "mail", ACCESS, SECRET, retries=1)
+    async with server:
+        with pytest.raises(Unavailable):
+            await S3BlobStore(config).get(key_of(1))
+    assert requests == 2

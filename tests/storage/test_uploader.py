@@ -13,7 +13,7 @@ from storage.errors import CommitUnknown, Unavailable
 from storage.memory.blobs import MemoryBlobStore
 from storage.model import ContentId
 from storage.objects.keys import object_key
-from storage.staging import IN_FLIGHT_S
+from storage.staging import IN_FLIGHT_S, staging_identity
 from tests.support.queue import MemoryQueue
 from tests.support.way import Way, message
 
@@ -320,3 +320,30 @@ async def test_torn_temporary_files_are_swept(tmp_path: Path) -> None:
     age(torn, IN_FLIGHT_S + 1)
     await way.uploader.sweep()
     assert staged_files(way) == [file]
+
+
+async def test_renamed_node_still_finds_what_it_staged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert staging_identity(tmp_path, "old-name") == "old-name"
+    assert caplog.text == ""
+    assert staging_identity(tmp_path, "new-name") == "old-name"
+    assert "goes on under the name 'old-name', not 'new-name'" in caplog.text
+
+
+def test_torn_identity_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "node-name").write_text("")
+    assert staging_identity(tmp_path, "name") == "name"
+    assert staging_identity(tmp_path, "other") == "name"
+
+
+async def test_hopeless_body_is_looked_at_once_a_day(way: Way, store: FlakyStore) -> None:
+    ref = await way.deliver(message(1))
+    way.queue.rows[ref.id].frames = [b"damaged"]
+    way.queue.rows[ref.id].attempts = way.uploader.settings.max_attempts - 1
+    await way.uploader.step()
+    await way.queue.pass_time(23 * 3600)
+    assert not await way.uploader.step()
+    await way.queue.pass_time(3600)
+    assert await way.uploader.step()
+    assert way.queue.rows[ref.id].frames == [b"damaged"]

@@ -197,6 +197,20 @@ def test_stale_temporary_files_go_and_young_ones_stay(build: Build) -> None:
     assert young.exists()
 
 
+def test_sweep_mends_the_books_and_drops_what_nobody_reads(build: Build) -> None:
+    now = 1_000_000.0
+    cache = build(clock=lambda: now)
+    for number in (1, 2, 3):
+        cache.put(key(number), [bytes(100)])
+        os.utime(cache._path(key(number)), (now, now))
+    cache._path(key(3)).unlink()  # behind its back
+    now += 10 * 86400
+    cache.get(key(2))
+    assert cache.sweep(5 * 86400) == 1
+    assert [number for number in (1, 2, 3) if key(number) in cache] == [2]
+    assert cache.used_bytes == 100
+
+
 def test_adopted_file_counts(build: Build) -> None:
     cache = build(capacity=100)
     path = cache.temporary(key(1))
