@@ -225,7 +225,7 @@ def test_mutt_saves_and_deletes(node: NodeProcess, account: str, tmp_path: Path)
     config = tmp_path / "muttrc"
     config.write_text(
         f"""
-set ssl_starttls=yes ssl_force_tls=yes certificate_file="{node.certificate}" ssl_usesystemcerts=no
+set ssl_starttls=yes ssl_force_tls=yes certificate_file="{node.certificate}"
 set imap_user="{account}" imap_pass="{PASSWORD}" folder="imaps://localhost:{node.port("imaps")}"
 set mbox_type=Maildir delete=yes confirmappend=no confirmcreate=no move=no quit=yes wait_key=no
 set header_cache="" tmpdir="{tmp_path}" sleep_time=0 record="" postponed=""
