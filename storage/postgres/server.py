@@ -133,6 +133,13 @@ def choose_launch(directory: Path, binaries: Path) -> Launch:
     )
 
 
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
 @dataclass
 class LocalServer:
     """One data directory and the server on it.
@@ -303,18 +310,27 @@ class LocalServer:
         return command
 
     async def _adopt(self) -> bool:
-        """Whether a server left over from before answers with our password."""
-        pid = self._recorded_pid()
-        if pid is None:
-            return False
-        try:
-            connection = await self.connect()
-        except (OSError, asyncpg.PostgresError, TimeoutError):
-            return False
-        await connection.close()
-        self.pid = pid
-        self.was_adopted = True
-        return True
+        """Whether a server left over from before answers with our password.
+
+        What is left of one that is ending or was killed is waited for: its last processes hold the shared
+        memory for a moment, and a zombie that nobody reaps makes PostgreSQL believe that it still runs.
+        """
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while (pid := self._recorded_pid()) is not None or self._remnants():
+            if pid is not None and not _is_zombie(pid):
+                with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
+                    await (await self.connect()).close()
+                    self.pid = pid
+                    self.was_adopted = True
+                    return True
+            elif not self._remnants():
+                for claim in (self.data / "postmaster.pid", self.socket_directory / f".s.PGSQL.{PORT}.lock"):
+                    claim.unlink(missing_ok=True)
+                return False
+            if asyncio.get_running_loop().time() > deadline:
+                raise ServerError(f"{self.data} is in use by process {pid}, which does not answer us")
+            await asyncio.sleep(POLL_S)
+        return False
 
     def _recorded_pid(self) -> int | None:
         try:
@@ -323,6 +339,15 @@ class LocalServer:
         except (FileNotFoundError, ValueError, ProcessLookupError):
             return None
         return pid
+
+    def _remnants(self) -> list[int]:
+        """Processes that work in the data directory, as all of PostgreSQL's do."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(entry / "cwd")) == self.data:
+                    found.append(int(entry.name))
+        return found
 
     async def _wait_until_ready(self) -> None:
         try:
