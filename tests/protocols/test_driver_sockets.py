@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -11,17 +10,13 @@ from typing import Any
 
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.driver import LineConnection
+from tests.support.certificates import Contexts, localhost_contexts
 from tests.support.echo import Sessions
 
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -39,31 +34,7 @@ def sessions() -> Sessions:
 
 @pytest.fixture(scope="module")
 def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
-    """Server and client contexts of a self-signed certificate for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=36500))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    path.write_bytes(pem + secret)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(path)
-    client = ssl.create_default_context(cadata=pem.decode())
-    return server, client
+    return localhost_contexts(tmp_path_factory.mktemp("tls"))
 
 
 @asynccontextmanager
@@ -176,6 +147,36 @@ def test_failed_handshake_ends_the_session_quietly(
             assert live.counts.bugs == 0
             assert sessions.made[0].log == ["tls", "close"]
             writer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_peer_that_never_reads_costs_bounded_memory(
+    run: Run, sessions: Sessions, tls_contexts: Contexts, has_tls: bool
+) -> None:
+    """A gigabyte of replies is asked for in 400 KB of commands."""
+
+    async def scenario() -> None:
+        async with serving(sessions, tls_contexts[0], implicit=has_tls) as (port, live):
+            client = {"ssl": tls_contexts[1], "server_hostname": "localhost"} if has_tls else {}
+            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024, **client)
+            writer.write(b"big\n" * 100_000)
+            async with asyncio.timeout(20):
+                while not (sessions.made and sessions.made[0].log[-1:] == ["big"]):
+                    await asyncio.sleep(0)
+                (connection,) = live
+                handled = -1
+                while not connection._is_writing_paused or handled != len(sessions.made[0].log):
+                    handled = len(sessions.made[0].log)
+                    for _ in range(200):
+                        await asyncio.sleep(0)
+            assert handled < 10_000
+            assert connection._transport.get_write_buffer_size() < 1_000_000
+            assert connection._machine.buffered_bytes < 800_000
+            writer.transport.abort()
+            await all_ended(live)
+            assert live.counts.bugs == 0
 
     run(scenario())
 

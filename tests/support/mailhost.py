@@ -10,7 +10,7 @@ from typing import Any
 
 from protocols.errors import AuthenticationFailed
 from protocols.ports import Identity, MailboxChanged, Peer, Services
-from storage.errors import StagingFull
+from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.memory.accounts import MemoryAccountStore
 from storage.memory.mail import MemoryMailStore
 from storage.memory.tables import StoredMailbox, Tables
@@ -28,14 +28,42 @@ from storage.model import (
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
+class FaultPlan:
+    """Fails the ``nth`` store call of a scenario, before it is carried out or after.
+
+    A write that fails after it was carried out is an unknown commit; everything else is unavailable.
+    """
+
+    def __init__(self, nth: int | None = None, *, is_after: bool = False) -> None:
+        self.nth = nth
+        self.is_after = is_after
+        self.calls = 0
+        self.has_fired = False
+
+    def before(self, name: str) -> None:
+        self.calls += 1
+        if not self.is_after:
+            self._fire(name)
+
+    def after(self, name: str) -> None:
+        if self.is_after:
+            self._fire(name)
+
+    def _fire(self, name: str) -> None:
+        if self.calls == self.nth and not self.has_fired:
+            self.has_fired = True
+            raise CommitUnknown(name) if self.is_after and name == "append" else Unavailable(name)
+
+
 class Watched:
     """Passes calls on to ``real``; notes their names, and raises what ``faults`` has queued for a name.
 
     ``after`` faults are raised once the call has been carried out: a lost reply.
     """
 
-    def __init__(self, real: Any) -> None:
+    def __init__(self, real: Any, plan: FaultPlan | None = None) -> None:
         self.real = real
+        self.plan = plan or FaultPlan()
         self.calls: list[str] = []
         self.faults: dict[str, list[BaseException]] = {}
         self.after: dict[str, list[BaseException]] = {}
@@ -47,7 +75,9 @@ class Watched:
             self.calls.append(name)
             if self.faults.get(name):
                 raise self.faults[name].pop(0)
+            self.plan.before(name)
             result = await target(*args, **options)
+            self.plan.after(name)
             if self.after.get(name):
                 raise self.after[name].pop(0)
             return result
@@ -246,6 +276,11 @@ class MailHost:
     def damage_bodies(self) -> None:
         for content in self.tables.contents.values():
             content.frames = []
+
+    def fail(self, nth: int, *, is_after: bool) -> FaultPlan:
+        """From now on the ``nth`` call of any store fails, once."""
+        self.mail.plan = self.accounts.plan = FaultPlan(nth, is_after=is_after)
+        return self.mail.plan
 
 
 async def mail_host() -> MailHost:

@@ -203,6 +203,43 @@ async def test_unknown_commit_is_read_back_before_the_reply(host: MailHost, fact
     assert host.intake.discarded == 0
 
 
+@pytest.mark.parametrize("is_after", [False, True])
+async def test_nth_store_call_fails_for_every_n(policy: ServerPolicy, is_after: bool) -> None:
+    """250 means stored; a fault is never a bounce; after the MTA's retries there is exactly one copy each."""
+    nth = 0
+    while True:
+        nth += 1
+        host = await mail_host()
+        factory = lmtp_sessions(host.services, policy, now=lambda: NOW)
+        plan = host.fail(nth, is_after=is_after)
+        waiting = {"ann", "bob"}
+        for _attempt in range(3):
+            for user in await attempt(factory, sorted(waiting)):
+                waiting.discard(user)
+                assert len(await host.inbox(f"{user}@example.test")) == 1
+        assert not waiting
+        assert len(await host.inbox()) == len(await host.inbox("bob@example.test")) == 1
+        if not plan.has_fired:
+            break
+    assert nth > 3
+
+
+async def attempt(factory: SessionFactory, users: list[str]) -> list[str]:
+    """What an MTA does; the users that got a 250 for the message."""
+    wire = Wire(factory)
+    await wire.send(HEAD)
+    accepted = []
+    for user in users:
+        reply = await wire.send(rcpt(user.encode()))
+        assert reply.startswith((b"2", b"4"))
+        if reply.startswith(b"250"):
+            accepted.append(user)
+    await wire.send(b"DATA\r\n")
+    replies = (await wire.send(MESSAGE + b".\r\n")).splitlines() if accepted else []
+    assert all(reply.startswith((b"2", b"4")) for reply in replies)
+    return [user for user, reply in zip(accepted, replies, strict=True) if reply.startswith(b"250")]
+
+
 async def test_vanishing_client_leaves_nothing_open(host: MailHost, factory: SessionFactory) -> None:
     wire = Wire(factory)
     await wire.send(HEAD + rcpt(b"ann") + b"DATA\r\nhalf a message")
