@@ -4,8 +4,8 @@ Rules every implementation keeps, proved by ``tests/contracts``:
 
 * uid and modseq are assigned under the mailbox row lock and rise together; no visible change leaves
   ``highestmodseq`` where it was; counters change in the same statement as what they count.
-* Lock order: mailbox rows by ascending id, then delivery keys, then contents. Nothing else is locked
-  while waiting for one of these.
+* Lock order: the account's tree of mailboxes (only to create or rename), mailbox rows by ascending id,
+  then delivery keys, then contents. Nothing else is locked while waiting for one of these.
 * A method that returns has committed. A method that raises has written nothing, except
   ``CommitUnknown``. A cancelled call leaves no transaction open.
 * Reads may come from a replica only when that replica has replayed the caller's own last write to the

@@ -203,8 +203,10 @@ class ConnectionPool:
     async def _close(self, connection: Connection, *, frees_slot: bool) -> None:
         try:
             await connection.close(timeout=CLOSE_TIMEOUT_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except Exception as error:
             connection.terminate()
+            if translate(error, Phase.NOTHING_WRITTEN) is None:
+                raise
         finally:
             self._forget(connection)
             if frees_slot:

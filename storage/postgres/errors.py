@@ -8,7 +8,6 @@ Constraint violations and syntax errors are not translated: the statement's auth
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,14 @@ READ_ONLY_SERVER = "25006"
 _FULL = frozenset({"53100"})
 # The server says so itself: the statement was rolled back.
 _ROLLED_BACK = RETRYABLE | {"55P03", "57014", READ_ONLY_SERVER, "53000", "53200", "53300", "53400", "57P03"}
+_LOSSES = (
+    asyncpg.InterfaceError,
+    # a standby where a primary is wanted; a farewell of the server that came between two statements
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
 # Prefixes of states in which the server or the way to it is broken.
 _BROKEN = ("08", "28", "57P", "58", "XX")
 
@@ -38,7 +45,7 @@ def translate(error: BaseException, phase: Phase) -> StorageError | None:
     """The storage error for ``error``, or None when it is not one of the outside world's."""
     if isinstance(error, asyncpg.PostgresError):
         return _from_sqlstate(error, phase)
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | asyncio.TimeoutError | EOFError):
+    if isinstance(error, _LOSSES):
         return _lost(error, phase)
     return None
 
@@ -65,7 +72,9 @@ def lost_connection(error: BaseException) -> bool:
     """Whether the server, or the way to it, went away."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(("08", "57P"))
-    return isinstance(error, asyncpg.InterfaceError | ConnectionError | EOFError)
+    return isinstance(
+        error, asyncpg.InterfaceError | asyncpg.InternalClientError | ConnectionError | EOFError
+    )
 
 
 @contextmanager

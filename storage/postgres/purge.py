@@ -1,9 +1,10 @@
 """What the cleaner does, in bounded batches.
 
-A content is dropped in one transaction of three steps: lock it, look for messages with a snapshot taken
-after the lock, then delete it and doom its object. The lock keeps new references out (their foreign key
-wants a share of it; an append of the same bytes wants to update the row), the fresh snapshot sees
-those that came before.
+A content is dropped in one transaction: lock it, strike it off the candidates, look for messages with a
+snapshot taken after that, then delete it and doom its object. The lock keeps new references out (their
+foreign key wants a share of it; an append of the same bytes wants to update the row), the fresh snapshot
+sees those that came before. Whoever drops a message writes the candidate's row, so striking it off waits
+for them: no last message can go unnoticed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ WITH due AS MATERIALIZED (
     DELETE FROM messages m USING due d WHERE m.mailbox_id = d.mailbox_id AND m.uid = d.uid
     RETURNING m.content_id
 ), candidates AS (
-    INSERT INTO purge_candidates SELECT DISTINCT content_id FROM dropped ORDER BY 1 ON CONFLICT DO NOTHING
+    INSERT INTO purge_candidates (content_id) SELECT DISTINCT content_id FROM dropped ORDER BY 1
+    ON CONFLICT (content_id) DO UPDATE SET noted_at = now()
 )
 SELECT count(*) AS n FROM due"""
 
@@ -78,7 +80,8 @@ WITH due AS MATERIALIZED (
 ), dropped AS (
     DELETE FROM messages m USING due d WHERE m.mailbox_id = $1 AND m.uid = d.uid RETURNING m.content_id
 ), candidates AS (
-    INSERT INTO purge_candidates SELECT DISTINCT content_id FROM dropped ORDER BY 1 ON CONFLICT DO NOTHING
+    INSERT INTO purge_candidates (content_id) SELECT DISTINCT content_id FROM dropped ORDER BY 1
+    ON CONFLICT (content_id) DO UPDATE SET noted_at = now()
 )
 SELECT count(*) AS n FROM dropped"""
 
@@ -105,6 +108,8 @@ SELECT c.id, c.hash FROM purge_candidates p JOIN contents c ON c.id = p.content_
 WHERE NOT EXISTS (SELECT FROM staged_contents g WHERE g.content_id = c.id AND g.lease_until > now())
 ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED"""
 
+_STRIKE = "DELETE FROM purge_candidates WHERE content_id = ANY ($1::bigint[])"
+
 _REFERENCED = """
 SELECT i.id FROM unnest($1::bigint[]) AS i (id)
 WHERE EXISTS (SELECT FROM messages m WHERE m.content_id = i.id)"""
@@ -112,10 +117,8 @@ WHERE EXISTS (SELECT FROM messages m WHERE m.content_id = i.id)"""
 _DROP_CONTENTS = """
 WITH dropped AS (
     DELETE FROM contents WHERE id = ANY ($1::bigint[])
-), doomed AS (
-    INSERT INTO doomed_objects (content_id, key) SELECT * FROM unnest($1, $2::text[])
 )
-DELETE FROM purge_candidates WHERE content_id = ANY ($3::bigint[])"""
+INSERT INTO doomed_objects (content_id, key) SELECT * FROM unnest($1, $2::text[])"""
 
 _DOOMED = "SELECT id, key FROM doomed_objects WHERE forgotten_at IS NULL ORDER BY id LIMIT $1"
 
@@ -169,16 +172,24 @@ class PostgresPurgeStore:
             return len(accounts)
 
     async def purge_contents(self, limit: int) -> int:
+        while True:  # a batch whose contents are all in use yet ends nothing: the next may
+            looked_at, dropped = await self._purge_candidates(limit)
+            if dropped or not looked_at:
+                return dropped
+
+    async def _purge_candidates(self, limit: int) -> tuple[int, int]:
+        """One batch: candidates looked at, contents dropped."""
         async with self.db.transaction() as transaction:
             locked = await transaction.fetch(_LOCK_CONTENTS, limit)
-            if not locked:
-                return 0
             ids = [row["id"] for row in locked]
+            if not ids:
+                return 0, 0
+            await transaction.execute(_STRIKE, ids)
             referenced = {row["id"] for row in await transaction.fetch(_REFERENCED, ids)}
             doomed = [row for row in locked if row["id"] not in referenced]
             keys = [object_key(ContentHash(row["hash"]), ContentId(row["id"])) for row in doomed]
-            await transaction.execute(_DROP_CONTENTS, [row["id"] for row in doomed], keys, ids)
-            return len(doomed)
+            await transaction.execute(_DROP_CONTENTS, [row["id"] for row in doomed], keys)
+            return len(ids), len(doomed)
 
     async def doomed(self, limit: int) -> list[tuple[int, str]]:
         return [(row["id"], row["key"]) for row in await self.db.read(_DOOMED, limit)]

@@ -84,7 +84,10 @@ class ReadSet:
     async def probe(self) -> None:
         """One round: turn the epoch, ask the primary, ask the replicas."""
         ended = self.freshness.turn()
-        self.freshness.learn(ended, await self._primary_position())
+        try:
+            self.freshness.learn(ended, await self._primary_position())
+        except StorageError as error:  # replicas go on serving those who wrote nothing since
+            log.warning("primary cannot be probed: %s", error)
         await asyncio.gather(*(self._probe_replica(replica) for replica in self.replicas))
 
     async def _probe_replica(self, replica: Replica) -> None:
@@ -101,8 +104,8 @@ class ReadSet:
         while True:
             try:
                 await self.probe()
-            except StorageError as error:
-                log.debug("primary cannot be probed: %s", error)
+            except Exception:  # a worker loop: whatever it was, the next round must come
+                log.exception("probing read replicas failed")
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def close(self) -> None:

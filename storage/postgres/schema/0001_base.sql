@@ -157,7 +157,8 @@ CREATE INDEX deliveries_age ON deliveries (delivered_at);
 -- Contents that lost a message; whether it was the last one is checked under the content's lock. No foreign
 -- key: an entry without a content is harmless, and inserting must not wait for a content's lock.
 CREATE TABLE purge_candidates (
-    content_id  bigint PRIMARY KEY
+    content_id  bigint PRIMARY KEY,
+    noted_at    timestamptz NOT NULL DEFAULT now()
 );
 
 -- objects that no content refers to any more; keys are unique per content id, so a late delete can

@@ -229,6 +229,24 @@ async def test_append_of_bytes_that_are_being_purged(
         "SELECT FROM messages m WHERE NOT EXISTS (SELECT FROM contents c WHERE c.id = m.content_id)"
     )
     assert dangling == []
+    await postgres_stores.mail.store_flags(inbox, [rows[0].uid], FlagChange.ADD, Flags(SystemFlag.DELETED))
+    await postgres_stores.mail.expunge(inbox, None)
+    await clean()
+    assert await postgres_stores.database.read("SELECT FROM contents") == []  # and none is forgotten
+
+
+async def test_the_last_message_goes_while_its_content_is_looked_at(postgres_stores: PostgresStores) -> None:
+    """Candidates of contents that seem to be in use are struck off only when nobody is dropping messages."""
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    await postgres_stores.add(inbox, b"x", b"x", flags=Flags(SystemFlag.DELETED))
+    await postgres_stores.mail.expunge(inbox, None)
+    await postgres_stores.purge.purge_messages(NO_GRACE, 1)
+    async with database.transaction() as dropping:
+        await dropping.execute("DELETE FROM messages")
+        await dropping.execute("UPDATE purge_candidates SET noted_at = now()")
+        task = asyncio.create_task(postgres_stores.purge.purge_contents(10))
+        await until_someone_waits(database)
+    assert await task == 1
 
 
 async def test_a_copy_holds_off_the_purge(postgres_stores: PostgresStores) -> None:

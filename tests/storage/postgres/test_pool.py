@@ -16,6 +16,12 @@ from storage.postgres.pool import Database, DatabaseSettings
 from ...support.postgres import SharedServer
 
 
+_LOCK_BOTH = """
+WITH a AS MATERIALIZED (SELECT id FROM accounts WHERE id = $1 FOR UPDATE),
+b AS MATERIALIZED (SELECT id FROM accounts WHERE id = $2 + 0 * (SELECT id FROM a) FOR UPDATE)
+SELECT * FROM b"""
+
+
 async def kill_all(database: Database) -> None:
     """Cut every other connection of this database from the server's side."""
     await database.read(
@@ -138,22 +144,15 @@ async def test_deadlocks_are_run_again(database: Database) -> None:
     await database.write("INSERT INTO accounts DEFAULT VALUES")
     await database.write("INSERT INTO accounts DEFAULT VALUES")
     first, second = [row["id"] for row in await database.read("SELECT id FROM accounts ORDER BY id")]
-    async with database.transaction() as transaction:
-        await transaction.fetch("SELECT FROM accounts WHERE id = $1 FOR UPDATE", second)
-        write = asyncio.create_task(
-            database.write(
-                "WITH a AS MATERIALIZED (SELECT id FROM accounts WHERE id = $1 FOR UPDATE),"
-                " b AS MATERIALIZED"
-                " (SELECT id FROM accounts WHERE id = $2 + 0 * (SELECT id FROM a) FOR UPDATE)"
-                " SELECT * FROM b",
-                first,
-                second,
-            )
-        )
-        while not await database.read("SELECT 1 FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0)
-        with contextlib.suppress(Unavailable):  # PostgreSQL may choose the transaction as the victim
+    write = None
+    with contextlib.suppress(Unavailable):  # PostgreSQL may choose the transaction as the victim
+        async with database.transaction() as transaction:
+            await transaction.fetch("SELECT FROM accounts WHERE id = $1 FOR UPDATE", second)
+            write = asyncio.create_task(database.write(_LOCK_BOTH, first, second))
+            while not await database.read("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0)
             await transaction.fetch("SELECT FROM accounts WHERE id = $1 FOR UPDATE", first)
+    assert write is not None
     assert len(await write) == 1
 
 
