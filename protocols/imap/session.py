@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import re
@@ -20,8 +21,8 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.errors import PeerError
-from storage.errors import StorageError
-from storage.model import Uid
+from storage.errors import CommitUnknown, StorageError
+from storage.model import ModSeq, Uid
 
 from . import capability, responses
 from .grammar import Cursor
@@ -252,6 +253,8 @@ class ImapSession:
             self._leave_gone_mailbox()
             if self.selected is not None:
                 self._write_pending(expunge_allowed=True, with_uid=False)
+                if self.selected.pending:  # more than is written at a time
+                    self.connection.wake()
 
     def on_timeout(self) -> None:
         if self.is_idling:
@@ -327,9 +330,19 @@ class ImapSession:
             outcome = await running
         except PeerError as error:
             outcome = Bad(error.reply)
+        except CommitUnknown as error:
+            outcome = self._storage_failed(error)
+            await self._look_again()
         except StorageError as error:
             outcome = self._storage_failed(error)
         self._finish(outcome)
+
+    async def _look_again(self) -> None:
+        """A write may have happened: the client is told what became of the mailbox, beside the NO."""
+        if self.selected is not None:
+            shared = self.selected.shared
+            with contextlib.suppress(StorageError):  # then the safety net finds out
+                await self.views.refresh(shared.mailbox.id, ModSeq(shared.version + 1))
 
     def _storage_failed(self, error: StorageError) -> No:
         level = logging.WARNING if error.transient else logging.INFO

@@ -48,6 +48,9 @@ from .seqset import SavedResult, SeqSet, UidSet
 if TYPE_CHECKING:
     from storage.api import MailboxView
 
+# FETCH lines of one sync, about 100 KiB; the others stay pending, so that one burst of changes made
+# elsewhere does not pile up in the output of every session that looks at the mailbox
+MAX_CHANGES_PER_SYNC: Final = 2000
 # maps a flags octet to 1 where \Seen is set, so that bytes.find answers "first unseen" at C speed
 _IS_SEEN: Final = bytes(int(bool(bits & SystemFlag.SEEN)) for bits in range(256))
 # most messages have no keywords: they share these
@@ -462,11 +465,12 @@ class SessionView:
         if not self._dirty:
             return ()
         found = []
-        for uid in sorted(self._dirty):
+        uids = sorted(self._dirty)[:MAX_CHANGES_PER_SYNC]
+        for uid in uids:
             seq, state = self.seq_of(uid), self.row(uid)
             if seq is not None and state is not None:
                 found.append((seq, state))
-        self._dirty.clear()
+        self._dirty.difference_update(uids)
         return tuple(found)
 
     # --- own flag changes ---

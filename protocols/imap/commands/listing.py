@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..session import ImapSession
 
 MAX_PATTERNS: Final = 50
+_NAMES_BETWEEN_DRAINS: Final = 500
 
 _SELECTIONS: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
 _RETURNS: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"})
@@ -178,7 +179,9 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
     tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
     returns = args.returns | (args.selections & _RETURNS)
     matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
-    for name in tree.candidates(args.selections):
+    for number, name in enumerate(tree.candidates(args.selections), 1):
+        if number % _NAMES_BETWEEN_DRAINS == 0:
+            await session.connection.drain()
         if not any(matches(name) for matches in matchers):
             continue
         session.send(
@@ -216,7 +219,9 @@ async def run_lsub(session: ImapSession, args: ListArgs) -> Outcome:
     names = set(tree.subscribed)
     if pattern.endswith("%"):
         names |= tree.subscribed_parents
-    for name in sorted(names):
+    for number, name in enumerate(sorted(names), 1):
+        if number % _NAMES_BETWEEN_DRAINS == 0:
+            await session.connection.drain()
         if matches(name):
             attributes = [] if name in tree.subscribed else [b"\\Noselect"]
             session.send(responses.listing(b"LSUB", attributes, name, utf8=session.utf8))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.driver import LineConnection
 from protocols.errors import AuthenticationUnavailable
+from protocols.imap import view as view_module
 from protocols.imap.session import MAX_BAD_UNAUTHENTICATED
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.model import Flags, SystemFlag
@@ -182,6 +183,15 @@ async def test_idle_keeps_the_connection_alive_and_is_not_logged_out() -> None:
     assert wire.is_closed
 
 
+async def test_a_flood_of_changes_is_pushed_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MAX_CHANGES_PER_SYNC", 2)
+    lab = await lab_with(5)
+    wire, other = await lab.log_in("INBOX"), await lab.log_in("INBOX")
+    await other.send(b"1 STORE 1:* +FLAGS.SILENT (\\Seen)\r\n")
+    assert (await wire.send(b"1 NOOP\r\n")).count(b"FETCH") == 2
+    assert (await wire.send(b"2 IDLE\r\n")).count(b"FETCH") == 3
+
+
 # --- budgets: calls of the store ---
 
 BUDGETS = [
@@ -272,6 +282,14 @@ async def test_lost_commit_is_never_answered_with_ok() -> None:
         wire = await lab.log_in("INBOX")
         lab.watched.after[name] = [CommitUnknown("lost")]
         assert b"1 NO [UNAVAILABLE]" in await wire.send(b"1 %b\r\n" % command)
+
+
+async def test_lost_commit_of_a_move_that_happened_shows_the_mailbox_as_it_is() -> None:
+    lab = await lab_with(2)
+    wire = await lab.log_in("INBOX")
+    lab.watched.after["move"] = [CommitUnknown("lost")]
+    answer = await wire.send(b"1 MOVE 1 Trash\r\n")
+    assert answer.startswith(b"* 1 EXPUNGE\r\n1 NO [UNAVAILABLE]")
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
