@@ -236,6 +236,11 @@ class UploadStore(Protocol):
         """
         ...
 
+    async def reclaim(self, node: str) -> int:
+        """Free the leases this node held when it was killed; how many. Only for a start: uploading
+        something twice is harmless, and wasteful."""
+        ...
+
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
         """Encoded bytes from the database; None when they are not there (uploaded, purged, on a disk)."""
         ...

@@ -125,9 +125,13 @@ class Uploader:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; the batch in hand is finished first."""
+        has_reclaimed = False
         while not stop.is_set():
             self._wake.clear()
             try:
+                if not has_reclaimed:
+                    await self._uploads.reclaim(self._node)
+                    has_reclaimed = True
                 has_worked = await self.step()
                 await self._sweep_if_due()
             except StorageError as error:

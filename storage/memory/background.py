@@ -29,8 +29,20 @@ class MemoryUploadStore:
         until = now + timedelta(seconds=lease_s)
         for content in due[:limit]:
             content.lease_until = content.next_attempt_at = until
+            content.lease_node = node
         leased = sorted(due[:limit], key=lambda content: content.id)
         return [UploadLease(content.ref, content.attempts, until) for content in leased]
+
+    async def reclaim(self, node: str) -> int:
+        now = self.tables.now()
+        held = [
+            content
+            for content in self.tables.contents.values()
+            if content.lease_node == node and content.lease_until and content.lease_until > now
+        ]
+        for content in held:
+            content.lease_until, content.next_attempt_at = None, now
+        return len(held)
 
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
         content = self.tables.contents.get(content_id)

@@ -124,6 +124,7 @@ class StoredContent:
     next_attempt_at: datetime
     is_stored: bool = False
     lease_until: datetime | None = None
+    lease_node: str | None = None
     attempts: int = 0
     last_error: str = ""
 

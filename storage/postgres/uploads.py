@@ -29,6 +29,10 @@ WITH due AS MATERIALIZED (
 SELECT {rows.REF_COLUMNS}, g.attempts, g.lease_until
 FROM leased g JOIN contents c ON c.id = g.content_id ORDER BY g.staged_at, c.id"""
 
+_RECLAIM = """
+UPDATE staged_contents SET lease_node = NULL, lease_until = NULL, next_attempt_at = now()
+WHERE lease_node = $1 AND lease_until > now() RETURNING content_id"""
+
 _FRAMES = "SELECT data FROM staged_frames WHERE content_id = $1 ORDER BY n"
 
 # A content that has no row in `contents` was purged while it was being uploaded: its object is doomed again.
@@ -73,6 +77,9 @@ class PostgresUploadStore:
     async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
         found = await self.db.write(_LEASE, node, limit, lease_s)
         return [UploadLease(rows.ref(row), row["attempts"], row["lease_until"]) for row in found]
+
+    async def reclaim(self, node: str) -> int:
+        return len(await self.db.write(_RECLAIM, node))
 
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
         found = await self.db.read(_FRAMES, content_id)

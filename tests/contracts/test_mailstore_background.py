@@ -36,6 +36,17 @@ async def test_a_lease_belongs_to_one_uploader_until_it_ends(stores: Stores) -> 
     assert [lease.ref.id for lease in third] == [second[0].ref.id]
 
 
+async def test_a_node_that_was_killed_gets_its_leases_back_at_the_next_start(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, b"1", b"2")
+    held = await stores.uploads.lease("a", 1, 300)
+    assert len(await stores.uploads.lease("b", 10, 300)) == 1
+    assert await stores.uploads.reclaim("c") == 0
+    assert await stores.uploads.reclaim("a") == 1
+    again = await stores.uploads.lease("a", 10, 300)
+    assert [lease.ref.id for lease in again] == [held[0].ref.id]
+
+
 async def test_a_body_on_a_disk_is_leased_to_its_node_only(stores: Stores) -> None:
     inbox = await stores.inbox()
     await stores.mail.append(staged(b"on disk", node="a"), [NewMessage(inbox)])
