@@ -76,10 +76,10 @@ class MessageReader:
         if isinstance(item, BodyItem):
             return await self._section(item)
         part = find_part(self.root, item.path)
-        if part is None:
-            return NIL
         if isinstance(item, BinarySizeItem):
             return await self._decoded_size(item, part)
+        if part is None:
+            return NIL
         return await self._binary(item, part)
 
     @property
@@ -145,7 +145,10 @@ class MessageReader:
             return binary(await self._read(start, stop))
         return binary(cut(decode_transfer(await self._read(start, stop), encoding), item.partial))
 
-    async def _decoded_size(self, item: BinarySizeItem, part: Part) -> bytes:
+    async def _decoded_size(self, item: BinarySizeItem, part: Part | None) -> bytes:
+        """A number in every case, as there is no NIL in its grammar."""
+        if part is None:
+            return b"0"
         start, stop, encoding = self._binary_span(item.path, part)
         if encoding in _IDENTITY:
             return b"%d" % (stop - start)

@@ -149,7 +149,7 @@ class FetchRun:
             await self._add_deep(portion, rows, plan)
             return
         for part in _parts(portion, rows, len(plan.flat)):
-            self._add_responses(present(self._view, part), rows, plan)
+            self._add_readable(part, rows, plan)
             await self._writer.flush()
 
     async def _rows(self, uids: Sequence[int], wanted: Wanted) -> dict[int, MessageRow]:
@@ -163,17 +163,30 @@ class FetchRun:
 
     # --- many at once ---
 
+    def _add_readable(
+        self, part: Sequence[tuple[int, Uid]], rows: Mapping[int, MessageRow], plan: FetchPlan
+    ) -> None:
+        """One damaged row must not keep a mailbox from being listed."""
+        try:
+            self._add_responses(present(self._view, part), rows, plan)
+        except Corrupt as error:
+            if len(part) == 1:
+                self._leave_out(part[0][1], error)
+                return
+            for pair in part:
+                self._add_readable([pair], rows, plan)
+
     def _add_responses(self, messages: Messages, rows: Mapping[int, MessageRow], plan: FetchPlan) -> None:
         if not messages:
             return
         found = [rows[uid] for uid in messages.uids] if rows else ()
         lines = FetchLines(self._session, messages, found)
+        beginnings = lines.beginnings(plan.flat)
         ends = self._endings(lines, messages.uids, plan)
         if ends is None:
-            self._writer.add(b")\r\n".join([*lines.beginnings(plan.flat), b""]))
+            self._writer.add(b")\r\n".join([*beginnings, b""]))
         else:
-            for line in zip(lines.beginnings(plan.flat), ends, strict=True):
-                self._writer.add(b"%b%b)\r\n" % line)
+            self._writer.add(b"".join([b"%b%b)\r\n" % line for line in zip(beginnings, ends, strict=True)]))
         self._told(messages, plan)
 
     def _endings(self, lines: FetchLines, uids: Sequence[int], plan: FetchPlan) -> list[bytes] | None:
@@ -211,18 +224,19 @@ class FetchRun:
         reader = self._reader(row, plan)
         try:
             values = [(item.label, await reader.value(item)) for item in plan.deep]
+            messages = present(self._view, [pair])
+            if not messages:
+                return
+            lines = FetchLines(self._session, messages, [row])
+            (beginning,) = lines.beginnings(plan.flat)
         except (Unavailable, Corrupt, NotFound, UnknownEncoding) as error:
             self._leave_out(row.uid, error)
             return
         finally:
             self._forget_if_read(reader, plan)
-        messages = present(self._view, [pair])
-        if not messages:
-            return
-        lines = FetchLines(self._session, messages, [row])
         ends = self._endings(lines, messages.uids, plan)
         self._told(messages, plan)
-        self._writer.add(lines.beginnings(plan.flat)[0])
+        self._writer.add(beginning)
         separator = b" " if plan.flat else b""
         for label, value in values:
             await self._add_value(separator + label + b" ", value)

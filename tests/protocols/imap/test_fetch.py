@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -165,6 +166,7 @@ async def test_binary_undoes_the_encoding_and_says_literal8_for_nul() -> None:
     assert await session.text(b"FETCH 1 BINARY[2]<3.9>") == b"* 1 FETCH (BINARY[2]<3> {1}\r\n\xff)\r\n"
     assert await session.text(b"FETCH 1 BINARY.SIZE[2]") == b"* 1 FETCH (BINARY.SIZE[2] 4)\r\n"
     assert await session.text(b"FETCH 1 BINARY[9]") == b"* 1 FETCH (BINARY[9] NIL)\r\n"
+    assert await session.text(b"FETCH 1 BINARY.SIZE[9]") == b"* 1 FETCH (BINARY.SIZE[9] 0)\r\n"
 
 
 async def test_binary_of_an_unknown_encoding_is_refused_and_the_others_are_answered() -> None:
@@ -271,6 +273,15 @@ async def test_an_unreachable_body_is_left_out_never_empty_and_the_others_go_on(
 async def test_a_damaged_body_is_told_as_corruption() -> None:
     outcome, data = await one(error=Corrupt("hash differs")).run(b"FETCH 1 BODY.PEEK[]")
     assert (outcome.status, outcome.code, data) == (b"NO", b"CORRUPTION", b"")
+
+
+@pytest.mark.parametrize("line", [b"FETCH 1:3 (UID ENVELOPE)", b"FETCH 1:3 (UID ENVELOPE BODY.PEEK[TEXT])"])
+async def test_a_damaged_row_is_left_out_of_a_listing(line: bytes) -> None:
+    messages = [Stored(n, MESSAGE + b"%d" % n) for n in range(1, 4)]
+    messages[1].described = replace(messages[1].described, envelope=b"\xc1")
+    outcome, data = await select(messages).run(line)
+    assert (outcome.status, outcome.code) == (b"NO", b"CORRUPTION")
+    assert re.findall(rb"\* (\d) FETCH \(UID (\d) ENVELOPE", data) == [(b"1", b"1"), (b"3", b"3")]
 
 
 async def test_a_header_needs_no_body() -> None:
