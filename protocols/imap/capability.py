@@ -27,6 +27,8 @@ class Circumstances:
     can_start_tls: bool  # a context is there and TLS is not yet on
     may_authenticate: bool  # a password may be sent now
     max_message_bytes: int
+    hidden: frozenset[bytes] = frozenset()  # upper case; see presentation.py
+    additional: tuple[bytes, ...] = ()
 
 
 def has_rev2(table: CommandTable) -> bool:
@@ -35,7 +37,7 @@ def has_rev2(table: CommandTable) -> bool:
 
 def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
     names = [b"IMAP4rev1"]
-    if has_rev2(table):
+    if has_rev2(table) and not now.hidden & _REV2_NEEDS:
         names.insert(0, b"IMAP4rev2")
     registered = [name for name in table.capabilities if name != b"STARTTLS"]
     if now.state is State.NOT_AUTHENTICATED:
@@ -47,4 +49,5 @@ def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
     else:
         registered = [name for name in registered if not name.startswith(b"AUTH=")]
     names += [*_BUILT_IN, *registered, b"APPENDLIMIT=%d" % now.max_message_bytes]
-    return tuple(dict.fromkeys(names))
+    names += now.additional
+    return tuple(name for name in dict.fromkeys(names) if name.upper() not in now.hidden)

@@ -35,6 +35,7 @@ from .machine import (
     LiteralData,
     LiteralEnded,
 )
+from .presentation import presentation_of
 from .registry import (
     AwaitLine,
     Bad,
@@ -84,11 +85,13 @@ class ImapSession:
         "_transfer",
         "connection",
         "enabled",
+        "hidden",
         "identity",
         "is_idling",
         "is_leaving",
         "last_read",
         "policy",
+        "presentation",
         "selected",
         "send",
         "services",
@@ -110,6 +113,8 @@ class ImapSession:
         self.policy = policy
         self.views = views
         self.table = table
+        self.presentation = presentation_of(policy)
+        self.hidden = self.presentation.hidden  # capabilities this client is not told of
         self.send = machine.send
         self.identity: Identity | None = None
         self.selected: SessionView | None = None
@@ -174,7 +179,12 @@ class ImapSession:
     def capabilities(self) -> tuple[bytes, ...]:
         has_context = not self.connection.has_tls and self.policy.tls_context() is not None
         now = capability.Circumstances(
-            self.state, has_context, self.may_authenticate, self.policy.max_message_bytes
+            self.state,
+            has_context,
+            self.may_authenticate,
+            self.policy.max_message_bytes,
+            self.hidden,
+            self.presentation.additional,
         )
         return capability.capabilities(self.table, now)
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.imap")
 
 MAX_FIELDS: Final = 30  # RFC 2971 §3.3
-SERVER_FIELDS: Final = ((b"name", b"Sora"), (b"vendor", b"Sora"))
 
 
 def parse_id(cursor: Cursor, _context: ParseContext) -> dict[bytes, bytes]:
@@ -38,15 +37,20 @@ def parse_id(cursor: Cursor, _context: ParseContext) -> dict[bytes, bytes]:
 
 
 def run_id(session: ImapSession, fields: dict[bytes, bytes]) -> Ok:
-    if fields:
-        told = {
-            key.decode("ascii", "replace")[:30]: value.decode("utf-8", "replace")[:200]
-            for key, value in fields.items()
-        }
+    told = {_word(key, 30): _word(value, 200) for key, value in fields.items()}
+    if told:
         log.info("session=%s: client %r", session.connection.session_id, told)
-    words = b" ".join(responses.quote(word) for pair in SERVER_FIELDS for word in pair)
+        name, version = told.get("name", ""), told.get("version", "")
+        session.hidden, reasons = session.presentation.hidden_from(name, version)
+        for reason in reasons:
+            log.info("session=%s: filtered: %s", session.connection.session_id, reason)
+    words = b" ".join(responses.quote(word) for pair in session.presentation.identity for word in pair)
     session.send(b"* ID (%b)\r\n" % words)
     return Ok("Pleased to meet you")
+
+
+def _word(raw: bytes, limit: int) -> str:
+    return raw.decode("utf-8", "replace")[:limit]
 
 
 def run_namespace(session: ImapSession, _args: None) -> Ok:
