@@ -250,7 +250,8 @@ class Node:
                 retry_interval_s=config.uploader.retry_interval_s,
                 max_attempts=config.uploader.max_attempts,
             ),
-            cache=self.cache,
+            # objects in a directory of this machine are as near as the cache
+            cache=self.cache if config.s3.driver == "s3" else None,
         )
         self.mail.on_staged = self.uploader.notify
 

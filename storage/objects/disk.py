@@ -100,9 +100,9 @@ def make_dirs(disk: Disk, path: Path) -> None:
     disk.synced_dirs.add(path)
 
 
-def temporary_name(target: Path, directory: Path | None = None) -> Path:
-    """A name no one else will take, beside ``target`` unless a directory is given."""
-    return (directory or target.parent) / f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+def temporary_name(target: Path) -> Path:
+    """A name beside ``target`` that no one else will take."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
 def write_file(disk: Disk, path: Path, pieces: Sequence[bytes], *, durable: bool) -> None:
@@ -116,19 +116,17 @@ def write_file(disk: Disk, path: Path, pieces: Sequence[bytes], *, durable: bool
         disk.close(fd)
 
 
-def place(
-    disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = True, temp_dir: Path | None = None
-) -> None:
+def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = True) -> None:
     """Put a file in its place at once, or not at all; parents are made.
 
-    With ``durable`` it survives a crash once this returns. ``temp_dir`` exists, on the same file system.
-    Raises OSError; a temporary file is left only by a crash.
+    With ``durable`` it survives a crash once this returns. Raises OSError; a temporary file is left
+    only by a crash.
     """
     if durable:
         make_dirs(disk, target.parent)
     else:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = temporary_name(target, temp_dir)
+    temporary = temporary_name(target)
     try:
         write_file(disk, temporary, pieces, durable=durable)
         disk.rename(temporary, target)

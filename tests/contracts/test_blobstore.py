@@ -125,14 +125,23 @@ async def test_directory_store_finds_no_key_outside_itself(tmp_path: Path) -> No
 async def test_directory_store_lists_no_half_written_files(tmp_path: Path) -> None:
     store = FileBlobStore(tmp_path / "objects")
     await store.put(key_of(9), [b"whole"])
-    torn = tmp_path / "objects" / ".tmp" / "torn.tmp"
+    torn = (tmp_path / "objects" / key_of(9)).with_name(".torn.tmp")
     torn.write_bytes(b"ha")
     assert [info.key async for info in store.list()] == [key_of(9)]
-    await store.check()
+    await FileBlobStore(tmp_path / "objects").put(key_of(9), [b"whole"])
     assert torn.exists()  # may be a put of another node
     os.utime(torn, (0, 0))
+    await FileBlobStore(tmp_path / "objects").put(key_of(9), [b"whole"])
+    assert [path.name for path in torn.parent.iterdir()] == [Path(key_of(9)).name]
+
+
+async def test_directory_store_checks_that_it_can_write(tmp_path: Path) -> None:
+    store = FileBlobStore(tmp_path / "new" / "objects")
     await store.check()
-    assert list(torn.parent.iterdir()) == []
+    assert [info async for info in store.list()] == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable):
+        await FileBlobStore(tmp_path / "file" / "objects").check()
 
 
 async def test_check_names_a_missing_bucket_and_the_cure(s3_server: RcloneServer) -> None:
