@@ -15,7 +15,6 @@ from storage.postgres.pool import Database, DatabaseSettings
 
 from ...support.postgres import SharedServer
 
-
 _LOCK_BOTH = """
 WITH a AS MATERIALIZED (SELECT id FROM accounts WHERE id = $1 FOR UPDATE),
 b AS MATERIALIZED (SELECT id FROM accounts WHERE id = $2 + 0 * (SELECT id FROM a) FOR UPDATE)
