@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import enum
 
+_DATA_END = b"\r\n.\r\n"
+_DATA_END_PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 _COMPACT_BYTES = 16 * 1024  # consumed bytes in front of the buffer that are worth a move
 
 
@@ -100,31 +102,27 @@ class LineBuffer:
         Only CRLF . CRLF ends it (or . CRLF right at the start). Every other dot at the start of a line
         loses one dot; a dot behind a bare LF is not at the start of a line.
         """
-        data, pieces = self._data, list[bytes]()
-        position, size = self._start, len(self._data)
-        while position < size:
-            if self._at_line_start and data[position] == 0x2E:
-                after = bytes(data[position + 1 : position + 3])
-                if after == b"\r\n":
-                    self._consume(position + 3)
-                    return b"".join(pieces), True
-                if after in (b"", b"\r") and position + 1 + len(after) == size:
-                    break  # the next bytes decide
-                position += 1
-            end = data.find(b"\r\n.", position)
-            if end >= 0:
-                end += 2
-                self._at_line_start = True
-            else:
-                self._at_line_start = data.endswith(b"\r\n", position)
-                # a CR at the very end may begin a CRLF
-                end = size - 1 if data.endswith(b"\r", position) else size
-            pieces.append(bytes(memoryview(data)[position:end]))
-            if end == position:
-                break
-            position = end
-        self._consume(position)
-        return b"".join(pieces), False
+        data, start = self._data, self._start
+        if self._at_line_start:
+            head = bytes(data[start : start + 3])
+            if head in (b"", b".", b".\r"):
+                return b"", False  # the next bytes decide
+            if head == b".\r\n":
+                self._consume(start + 3)
+                return b"", True
+            self._at_line_start = False
+            start += head.startswith(b".")
+        end = data.find(_DATA_END, start)
+        is_end = end >= 0
+        if is_end:
+            stop, after = end + 2, end + len(_DATA_END)
+        else:
+            # what may be the beginning of the end waits for the next bytes
+            held = next((len(part) for part in _DATA_END_PARTS if data.endswith(part, start)), 0)
+            stop = after = len(data) - held
+        content = bytes(memoryview(data)[start:stop]).replace(b"\r\n.", b"\r\n")
+        self._consume(after)
+        return content, is_end
 
     def _consume(self, end: int) -> None:
         if end == len(self._data):

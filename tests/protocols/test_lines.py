@@ -89,6 +89,19 @@ def test_cost_is_linear() -> None:
     assert time.process_time() - started < 3
 
 
+def test_data_of_nothing_but_dots_is_not_slow() -> None:
+    buffer, started = LineBuffer(100), time.process_time()
+    buffer.start_dotted()
+    size = 0
+    for _ in range(80):
+        buffer.feed(b"\r\n.." * 65_536)
+        data, is_end = buffer.take_dotted()
+        assert not is_end
+        size += len(data)
+    assert size > 15_000_000
+    assert time.process_time() - started < 3
+
+
 def undot_reference(data: bytes) -> tuple[bytes, bytes] | None:
     """(content, rest) by the definition, or None when the end is not there."""
     if data.startswith(b".\r\n"):
