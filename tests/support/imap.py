@@ -179,7 +179,8 @@ class MemoryFeed:
 class OneAccount:
     """ann@example.org, password secret."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: AccountId) -> None:
+        self.account = account
         self.error: Exception | None = None
 
     async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
@@ -187,18 +188,19 @@ class OneAccount:
             raise self.error
         if (username, password) != ("ann@example.org", b"secret"):
             raise AuthenticationFailed
-        return Identity(ACCOUNT, "ann@example.org", "ann@example.org")
+        return Identity(self.account, "ann@example.org", "ann@example.org")
 
 
 class ImapLab:
     """Make it inside a running loop. ``mail`` is the truth, ``calls`` what sessions asked it."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(self, store: Any = None, account: AccountId = ACCOUNT, **policy: Any) -> None:
+        """``store``: another one than ``self.mail``, which is idle then."""
         self.mail = MemoryMail()
-        self.watched = Watched(self.mail.store)
+        self.watched = Watched(store or self.mail.store)
         self.intake = MemoryIntake()
         self.feed = MemoryFeed()
-        self.authenticator = OneAccount()
+        self.authenticator = OneAccount(account)
         self.services = Services(
             mail=cast("Any", self.watched),
             accounts=cast("Any", None),
