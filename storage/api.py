@@ -98,7 +98,7 @@ class MailStore(Protocol):
         ...
 
     async def set_subscribed(self, account_id: AccountId, name: str, *, subscribed: bool) -> None:
-        """By name; the mailbox need not exist. Idempotent."""
+        """By name; the mailbox need not exist. Idempotent. Raises InvalidName."""
         ...
 
     async def claim_recent(self, mailbox_id: MailboxId, upto: Uid) -> None:

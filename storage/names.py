@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from .errors import InvalidName
+from .errors import InvalidName, NotFound
 from .model import DELIMITER, INBOX
 
 MAX_COMPONENT_CHARS = 255
@@ -35,6 +35,14 @@ def checked(name: str) -> str:
         if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in component):
             raise InvalidName("mailbox name with a control character")
     return name
+
+
+def sought(name: str) -> str:
+    """The canonical spelling of a name to be looked up. Raises NotFound for one that cannot exist."""
+    try:
+        return checked(name)
+    except InvalidName as error:
+        raise NotFound(f"no mailbox {name!r}") from error
 
 
 def with_parents(name: str) -> list[str]:

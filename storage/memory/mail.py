@@ -32,7 +32,7 @@ from storage.model import (
     Uid,
     Wanted,
 )
-from storage.names import canonical, checked, is_inside, with_parents
+from storage.names import checked, is_inside, sought, with_parents
 from storage.view import LoadedView
 
 from .tables import StoredContent, StoredMailbox, StoredMessage, Tables
@@ -53,7 +53,7 @@ class _Tree:
         )
 
     async def get_mailbox(self, account_id: AccountId, name: str) -> Mailbox:
-        return self._named(account_id, canonical(name)).snapshot()
+        return self._named(account_id, sought(name)).snapshot()
 
     def _named(self, account_id: AccountId, name: str) -> StoredMailbox:
         mailbox = self.tables.of_account(account_id).get(name)
@@ -81,13 +81,13 @@ class _Tree:
                 self.tables.add_mailbox(account_id, name, None)
 
     async def delete_mailbox(self, account_id: AccountId, name: str) -> None:
-        name = canonical(name)
+        name = sought(name)
         if name == INBOX:
             raise NotPermitted("INBOX cannot be deleted")
         self._named(account_id, name).deleted_at = self.tables.now()
 
     async def rename_mailbox(self, account_id: AccountId, old: str, new: str) -> None:
-        old, new = canonical(old), checked(new)
+        old, new = sought(old), checked(new)
         if old == new:
             raise AlreadyExists(f"mailbox {new!r} exists")
         if is_inside(new, old) and old != INBOX:
@@ -110,13 +110,13 @@ class _Tree:
             box.name = name
 
     async def set_subscribed(self, account_id: AccountId, name: str, *, subscribed: bool) -> None:
-        account = self.tables.accounts.get(account_id)
+        name, account = checked(name), self.tables.accounts.get(account_id)
         if account is None:
             raise NotFound("the account is gone")
         if subscribed:
-            account.subscribed.add(canonical(name))
+            account.subscribed.add(name)
         else:
-            account.subscribed.discard(canonical(name))
+            account.subscribed.discard(name)
 
     async def claim_recent(self, mailbox_id: MailboxId, upto: Uid) -> None:
         mailbox = self.tables.mailboxes[mailbox_id]
@@ -131,7 +131,7 @@ class _Views(_Tree):
         return LoadedView.of(mailbox.snapshot(), (message.state for message in mailbox.messages.values()))
 
     async def load_named_view(self, account_id: AccountId, name: str) -> LoadedView:
-        return await self.load_view(self._named(account_id, canonical(name)).id)
+        return await self.load_view(self._named(account_id, sought(name)).id)
 
     async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges:
         mailbox = self.tables.live(mailbox_id)
@@ -284,7 +284,7 @@ class MemoryMailStore(_Views):
     async def list_deleted(
         self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
     ) -> list[DeletedMessage]:
-        name = None if mailbox is None else canonical(mailbox)
+        name = None if mailbox is None else sought(mailbox)
         found = [
             DeletedMessage(
                 box.id,

@@ -18,7 +18,7 @@ from storage.model import (
     Uid,
     UidValidity,
 )
-from storage.names import canonical
+from storage.names import sought
 
 from .part import Part
 from .pool import Record
@@ -165,7 +165,7 @@ class Copying(Part):
     async def list_deleted(
         self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
     ) -> list[DeletedMessage]:
-        name = None if mailbox is None else canonical(mailbox)
+        name = None if mailbox is None else sought(mailbox)
         found = await self.db.read(_LIST_DELETED, account_id, name, limit, account=account_id)
         return [_deleted(row) for row in found]
 

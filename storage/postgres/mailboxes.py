@@ -11,7 +11,7 @@ import asyncpg
 
 from storage.errors import AlreadyExists, InvalidName, NotFound, NotPermitted
 from storage.model import INBOX, AccountId, Mailbox, MailboxId, MailboxList, SpecialUse, Uid
-from storage.names import canonical, checked, is_inside, with_parents
+from storage.names import checked, is_inside, sought, with_parents
 
 from . import rows
 from .copying import MOVE_ALL
@@ -85,7 +85,7 @@ class Mailboxes(Part):
         )
 
     async def get_mailbox(self, account_id: AccountId, name: str) -> Mailbox:
-        found = await self.db.read(_GET, account_id, canonical(name), account=account_id)
+        found = await self.db.read(_GET, account_id, sought(name), account=account_id)
         if not found:
             raise NotFound(f"no mailbox {name!r}")
         return rows.mailbox(found[0])
@@ -116,7 +116,7 @@ class Mailboxes(Part):
         return rows.mailbox(created[0])
 
     async def delete_mailbox(self, account_id: AccountId, name: str) -> None:
-        name = canonical(name)
+        name = sought(name)
         if name == INBOX:
             raise NotPermitted("INBOX cannot be deleted")
         found = await self.db.write(_DELETE, account_id, name, account=account_id)
@@ -125,7 +125,7 @@ class Mailboxes(Part):
         self.db.wrote(mailboxes=[found[0]["id"]])
 
     async def rename_mailbox(self, account_id: AccountId, old: str, new: str) -> None:
-        old, new = canonical(old), checked(new)
+        old, new = sought(old), checked(new)
         if old == new:
             raise AlreadyExists(f"mailbox {new!r} exists")
         if is_inside(new, old) and old != INBOX:
@@ -165,7 +165,7 @@ class Mailboxes(Part):
     async def set_subscribed(self, account_id: AccountId, name: str, *, subscribed: bool) -> None:
         sql = _SUBSCRIBE if subscribed else _UNSUBSCRIBE
         try:
-            await self.db.write(sql, account_id, canonical(name), account=account_id)
+            await self.db.write(sql, account_id, checked(name), account=account_id)
         except asyncpg.ForeignKeyViolationError as error:
             raise NotFound("the account is gone") from error
 

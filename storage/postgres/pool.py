@@ -208,31 +208,27 @@ class Database:
 
     async def _write_once(self, sql: str, args: Sequence[object], keys: list[Hashable]) -> list[Record]:
         timeout_s = self.settings.write_timeout_s + CLIENT_GRACE_S
-        async with self._writing(keys) as connection:
-            self.stats["write"] += 1
-            try:
-                return await connection.fetch(sql, *args, timeout=timeout_s)
-            except asyncpg.PostgresError:
+        connection = await self._primary.acquire()
+        self.stats["write"] += 1
+        try:
+            rows: list[Record] = await connection.fetch(sql, *args, timeout=timeout_s)
+        except asyncpg.PostgresError as error:
+            self._note([])
+            self._primary.give_back(connection, error)
+            raise
+        except BaseException as error:
+            self._note([])
+            self._primary.discard(connection)
+            ours = translate(error, Phase.COMMITTING)
+            if ours is None:
                 raise
-            except Exception as error:
-                ours = translate(error, Phase.COMMITTING)
-                if ours is None:
-                    raise
-                raise ours from error
-
-    @asynccontextmanager
-    async def _writing(self, keys: list[Hashable]) -> AsyncIterator[Connection]:
-        """A primary connection; when it is given back the keys count as written, whatever happened."""
-        async with self._primary.connection() as connection:
-            try:
-                yield connection
-            except BaseException:
-                self._note([])
-                raise
-            self._note(keys)
+            raise ours from error
+        self._note(keys)
+        self._primary.release(connection)
+        return rows
 
     def wrote(self, *, account: int | None = None, mailboxes: Iterable[int] = ()) -> None:
-        """Add names that only the statement's own result told."""
+        """What is known of these names came from the primary just now: no replica may answer with less."""
         if self._reads is not None:
             self._reads.freshness.wrote(_keys(account, mailboxes))
 

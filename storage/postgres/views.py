@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from storage.errors import NotFound
 from storage.model import AccountId, MailboxChanges, MailboxId, ModSeq, Uid
-from storage.names import canonical
+from storage.names import sought
 from storage.view import LoadedView
 
 from . import rows
@@ -53,7 +53,7 @@ class Views(Part):
         return rows.view(rows.mailbox(found[0]), found[0])
 
     async def load_named_view(self, account_id: AccountId, name: str) -> LoadedView:
-        name = canonical(name)
+        name = sought(name)
         found = await self.db.read(_LOAD_NAMED, account_id, name, account=account_id)
         if not found:
             raise NotFound(f"no mailbox {name!r}")
@@ -65,7 +65,11 @@ class Views(Part):
             raise NotFound("the mailbox is gone")
         (row,) = found
         view = rows.view(rows.mailbox(row), row)
-        return MailboxChanges(view.mailbox, view.states(), tuple(Uid(uid) for uid in row["expunged"] or ()))
+        expunged = tuple(Uid(uid) for uid in row["expunged"] or ())
+        if self.db.has_replicas and (view.uids or expunged):
+            # what was seen once stays seen: a replica that lags must not open the mailbox as it was before
+            self.db.wrote(account=view.mailbox.account_id, mailboxes=(mailbox_id,))
+        return MailboxChanges(view.mailbox, view.states(), expunged)
 
     async def modseqs(self, mailbox_ids: Sequence[MailboxId]) -> Mapping[MailboxId, ModSeq]:
         found = await self.db.read(_MODSEQS, mailbox_ids)

@@ -82,6 +82,21 @@ async def test_bad_names_are_refused(stores: Stores, name: str) -> None:
         await stores.mail.rename_mailbox(account_id, "Junk", name)
 
 
+@pytest.mark.parametrize("name", ["", "a//b", "a\x00b", "\udc80", "x" * 2000])
+async def test_names_that_cannot_exist_are_not_found(stores: Stores, name: str) -> None:
+    account_id = await stores.new_account()
+    with pytest.raises(NotFound):
+        await stores.mail.get_mailbox(account_id, name)
+    with pytest.raises(NotFound):
+        await stores.mail.delete_mailbox(account_id, name)
+    with pytest.raises(NotFound):
+        await stores.mail.rename_mailbox(account_id, name, "fine")
+    with pytest.raises(NotFound):
+        await stores.mail.list_deleted(account_id, name)
+    with pytest.raises(InvalidName):
+        await stores.mail.set_subscribed(account_id, name, subscribed=True)
+
+
 async def test_delete_leaves_children_and_spares_inbox(stores: Stores) -> None:
     account_id = await stores.new_account()
     await stores.mail.create_mailbox(account_id, "a/b")
