@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from node.rclone import RcloneServer
 from storage.api import BlobStore
@@ -21,27 +18,9 @@ from storage.objects.codec import FRAME_BYTES
 from storage.objects.fs import FileBlobStore
 from storage.objects.keys import object_key
 from storage.objects.s3 import BucketUnusable, S3BlobStore, S3Config
+from tests.support.s3 import ACCESS, SECRET, free_port, s3_config, s3_server
 
-ACCESS, SECRET = "SORATESTACCESSKEY001", "sora-test-secret-key-0123456789abcdef"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s3_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RcloneServer]:
-    server = RcloneServer(tmp_path_factory.mktemp("s3") / "objects", free_port(), ACCESS, SECRET)
-    await server.start("mail")
-    yield server
-    await server.stop()
-
-
-def s3_config(server: RcloneServer, bucket: str = "mail", secret: str = SECRET) -> S3Config:
-    return S3Config(f"127.0.0.1:{server.port}", bucket, ACCESS, secret, use_tls=False, timeout_s=10)
+__all__ = ["s3_server"]  # a fixture
 
 
 @pytest.fixture(params=["memory", "directory", "s3"])
