@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tracemalloc
 
 import pytest
 
-from protocols.connections import DriverLimits
+from protocols.connections import DriverLimits, LiveConnections
 from protocols.deadlines import DeadlineWheel
+from protocols.driver import LineConnection
 from tests.support.echo import Sessions
-from tests.support.wire import Wire
+from tests.support.wire import MemoryTransport, Wire
 
 
 @pytest.fixture
@@ -266,6 +268,24 @@ async def test_on_close_happens_once_whatever_ends_it(sessions: Sessions) -> Non
     wire.connection.wake()
     await wire.settle()
     assert sessions.made[0].log == ["quit", "close"]
+
+
+async def test_idle_session_is_small(sessions: Sessions) -> None:
+    """What a connection costs us beside its transport; the budget is 8 KiB."""
+    live = LiveConnections(DeadlineWheel(asyncio.get_running_loop()))
+    transports = [MemoryTransport() for _ in range(300)]
+    connections = [LineConnection(sessions, live) for _ in transports[:100]]
+    for connection, transport in zip(connections, transports, strict=False):
+        transport.connect(connection)  # whatever is made once is made now
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for transport in transports[100:]:
+        connections.append(LineConnection(sessions, live))
+        transport.connect(connections[-1])
+        connections[-1].data_received(b"deadline\n")
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (after - before) / 200 < 4096
 
 
 def test_wheel_asks_late_never_early_and_forgets_the_cancelled() -> None:
