@@ -48,6 +48,11 @@ from .seqset import SavedResult, SeqSet, UidSet
 if TYPE_CHECKING:
     from storage.api import MailboxView
 
+# Keywords that FLAGS lists. Beyond it they work as well; the list is there to offer them to users, and a
+# client that makes up keywords must not make every session's list grow.
+MAX_KEYWORD_NAMES: Final = 1000
+# Distinct keyword sets remembered for sharing
+_MAX_INTERNED: Final = 10_000
 # FETCH lines of one sync, about 100 KiB; the others stay pending, so that one burst of changes made
 # elsewhere does not pile up in the output of every session that looks at the mailbox
 MAX_CHANGES_PER_SYNC: Final = 2000
@@ -239,9 +244,12 @@ class SharedView:
             return
         shared = self._interned.get(names)
         if shared is None:
+            if len(self._interned) >= _MAX_INTERNED:
+                self._interned.clear()
             shared = self._interned[names] = names
             for name in sorted(names):
-                self.keyword_names.setdefault(name.lower(), name)
+                if len(self.keyword_names) < MAX_KEYWORD_NAMES:
+                    self.keyword_names.setdefault(name.lower(), name)
         self._keywords[uid] = shared
 
     def _remove(self, uids: Sequence[Uid]) -> list[Uid]:

@@ -9,7 +9,8 @@ from tests.support.stores import Stores
 
 # (session, what it sends, what it hears); validities and modseqs differ between stores and are masked
 CONVERSATION = [
-    ("ann", "1 APPEND INBOX (\\Seen $a) {5+}\r\nhello", "FLAGS|* 1 EXISTS|* 1 RECENT|1 OK [APPENDUID V 1] Appended"),
+    ("ann", "1 APPEND INBOX (\\Seen $a) {5+}\r\nhello",
+     "FLAGS|* 1 EXISTS|* 1 RECENT|1 OK [APPENDUID V 1] Appended"),
     ("bob", "1 NOOP", "FLAGS|* 1 EXISTS|* 1 RECENT|1 OK Done"),
     ("bob", "2 APPEND INBOX {3+}\r\nbye", "* 2 EXISTS|* 2 RECENT|2 OK [APPENDUID V 2] Appended"),
     ("ann", "2 STORE 1:2 +FLAGS.SILENT (\\Deleted $B)", "FLAGS|* 2 EXISTS|* 2 RECENT|2 OK Stored"),
@@ -31,8 +32,8 @@ CONVERSATION = [
     ("ann", "8 LIST \"\" Old*", '* LIST (\\HasChildren) "/" "Old"|'
      '* LIST (\\HasNoChildren \\Archive) "/" "Old/Deep"|8 OK Done'),
     ("bob", "6 SELECT Old/Deep", "* OK [CLOSED] The previous mailbox is closed|FLAGS|* 2 EXISTS|* 2 RECENT|"
-     "* OK [UNSEEN 1] First unseen message|* OK [UIDVALIDITY V] UIDs are valid|* OK [UIDNEXT 3] Predicted next UID|"
-     "* OK [HIGHESTMODSEQ M] Highest|6 OK [READ-WRITE] Selected"),
+     "* OK [UNSEEN 1] First unseen message|* OK [UIDVALIDITY V] UIDs are valid|"
+     "* OK [UIDNEXT 3] Predicted next UID|* OK [HIGHESTMODSEQ M] Highest|6 OK [READ-WRITE] Selected"),
     ("ann", "9 DELETE Old/Deep", "9 OK Deleted"),
     ("bob", "7 NOOP", "* OK [CLOSED] The mailbox was deleted|7 OK Done"),
     ("bob", "8 CREATE New", "8 OK Created"),

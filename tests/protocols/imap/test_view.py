@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import PeerError
+from protocols.imap import view as view_module
 from protocols.imap.seqset import SAVED, SeqSet, UidSet, parse_parts
 from protocols.imap.view import SessionView, SharedView
 from storage.flags import changed
@@ -264,6 +265,18 @@ def test_keywords_are_shared_between_messages_and_collected() -> None:
     lab.refresh()
     assert list(lab.shared.keyword_names.values()) == ["a", "b"]
     assert len({id(names) for names in lab.shared.keywords.values()}) == 1
+
+
+def test_made_up_keywords_do_not_grow_the_list_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MAX_KEYWORD_NAMES", 2)
+    monkeypatch.setattr(view_module, "_MAX_INTERNED", 2)
+    lab = Lab(1)
+    for number in range(5):
+        lab.flag(1, Flags(SystemFlag.NONE, frozenset({f"k{number}"})))
+        lab.refresh()
+    assert list(lab.shared.keyword_names) == ["k0", "k1"]
+    assert len(lab.shared.keywords[1]) == 5
+    assert len(lab.shared._interned) <= 2
 
 
 # --- several sessions, any interleaving ---
