@@ -7,10 +7,13 @@ by ``split_detail``; a canonical address never has one.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 MAX_ADDRESS_CHARS = 320  # RFC 5321 §4.5.3.1: 64 + 1 + 255; local parts up to 256 occur with SRS
 DETAIL_SEPARATOR = "+"
+_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadAddress(ValueError):
@@ -26,9 +29,9 @@ def canonical(address: str) -> str:
         raise BadAddress(f"{address!r} is not an address: it needs the form user@domain")
     if len(text) > MAX_ADDRESS_CHARS:
         raise BadAddress(f"address longer than {MAX_ADDRESS_CHARS} characters")
-    if any(ch.isspace() or ord(ch) < 0x20 or ord(ch) == 0x7F for ch in text):
+    if _SPACE_OR_CONTROL.search(text):
         raise BadAddress("address contains a space or a control character")
-    if any("\ud800" <= ch <= "\udfff" for ch in text):
+    if _SURROGATE.search(text):
         raise BadAddress("address is not valid Unicode")
     if "xn--" in domain.lower():
         try:

@@ -7,6 +7,7 @@ the sender. A row for every class; when in doubt 4xx, because a bounce cannot be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from storage import errors
 
@@ -24,10 +25,15 @@ class Reply:
         return self.code < 400
 
     def encode(self) -> bytes:
-        status = f"{self.status} " if self.status else ""
-        lines = self.text.split("\n")
-        rendered = [f"{self.code}-{status}{line}\r\n" for line in lines[:-1]]
-        return "".join([*rendered, f"{self.code} {status}{lines[-1]}\r\n"]).encode("utf-8", "replace")
+        return _encode(self.code, self.status, self.text)
+
+
+@lru_cache(maxsize=256)  # nearly all of them are constants
+def _encode(code: int, status: str, text: str) -> bytes:
+    status = f"{status} " if status else ""
+    lines = text.split("\n")
+    rendered = [f"{code}-{status}{line}\r\n" for line in lines[:-1]]
+    return "".join([*rendered, f"{code} {status}{lines[-1]}\r\n"]).encode("utf-8", "replace")
 
 
 OK = Reply(250, "2.0.0", "Ok")
