@@ -72,8 +72,8 @@ class HostList:
             try:
                 connection: Connection = await asyncpg.connect(host=host, port=port, **self._options)
             except Exception as error:
-                ours = translate(error, Phase.NOTHING_WRITTEN)
-                if ours is None:
+                refused = isinstance(error, asyncpg.PostgresError)  # no such database, bad password, ...
+                if not refused and translate(error, Phase.NOTHING_WRITTEN) is None:
                     raise
                 problems.append(f"{host}:{port}: {error or type(error).__name__}")
                 continue

@@ -161,6 +161,12 @@ async def test_no_server_is_unavailable(pg_settings: DatabaseSettings, tmp_path:
         await Database.open(DatabaseSettings(write=nowhere))
 
 
+async def test_a_missing_database_is_named(pg_settings: DatabaseSettings) -> None:
+    missing = dataclasses.replace(pg_settings.write, database="not_there")
+    with pytest.raises(Unavailable, match="not_there"):
+        await Database.open(DatabaseSettings(write=missing))
+
+
 async def test_the_first_host_that_works_is_used(pg_settings: DatabaseSettings, tmp_path: object) -> None:
     hosts = ((str(tmp_path), 5432), *pg_settings.write.hosts)
     both = dataclasses.replace(pg_settings.write, hosts=hosts)
