@@ -245,6 +245,11 @@ class UploadStore(Protocol):
         """Encoded bytes from the database; None when they are not there (uploaded, purged, on a disk)."""
         ...
 
+    async def staged_frames_of(self, content_ids: Sequence[ContentId]) -> dict[ContentId, list[bytes]]:
+        """The same for several in one read; those that are not there are absent. The caller bounds how
+        much that is."""
+        ...
+
     async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
         """The objects are durable: mark them and drop the staged frames, in one commit.
 
@@ -278,6 +283,11 @@ class Staging(Protocol):
 
     async def get(self, ref: ContentRef) -> list[bytes] | None:
         """Encoded bytes in pieces; None when this staging does not have them. Raises Unavailable."""
+        ...
+
+    async def get_many(self, refs: Sequence[ContentRef]) -> dict[ContentId, list[bytes]]:
+        """``get`` for several; those that this staging does not have are absent. The caller bounds how
+        much that is."""
         ...
 
     async def pending(self) -> list[ContentHash]:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .api import UploadStore
 from .errors import NotFound, StagingFull, StorageError
-from .model import Content, ContentHash, ContentRef, StagedContent
+from .model import Content, ContentHash, ContentId, ContentRef, StagedContent
 from .objects.disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove, storage_error
 
 log = logging.getLogger("sora.staging")
@@ -104,6 +104,10 @@ class DatabaseStaging:
             return None
         return await self._uploads.staged_frames(ref.id)
 
+    async def get_many(self, refs: Sequence[ContentRef]) -> dict[ContentId, list[bytes]]:
+        """One read for all."""
+        return await self._uploads.staged_frames_of([ref.id for ref in refs if ref.staged_node is None])
+
     async def pending(self) -> list[ContentHash]:
         return []
 
@@ -146,6 +150,10 @@ class DiskStaging:
             with contextlib.suppress(NotFound):
                 return [await in_thread(partial(self._disk.read, candidate), "reading a staged body")]
         return None
+
+    async def get_many(self, refs: Sequence[ContentRef]) -> dict[ContentId, list[bytes]]:
+        found = {ref.id: await self.get(ref) for ref in refs}
+        return {content_id: frames for content_id, frames in found.items() if frames is not None}
 
     async def pending(self) -> list[ContentHash]:
         return await in_thread(self._old_files, "looking for staged bodies")
@@ -206,6 +214,13 @@ class StagingAreas:
 
     async def get(self, ref: ContentRef) -> list[bytes] | None:
         return await (self._database if ref.staged_node is None else self._disk).get(ref)
+
+    async def get_many(self, refs: Sequence[ContentRef]) -> dict[ContentId, list[bytes]]:
+        here = [ref for ref in refs if ref.staged_node is not None]
+        found = await self._disk.get_many(here) if here else {}
+        if len(here) < len(refs):
+            found |= await self._database.get_many([ref for ref in refs if ref.staged_node is None])
+        return found
 
     async def pending(self) -> list[ContentHash]:
         return await self._disk.pending()

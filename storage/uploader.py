@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .api import BlobStore, Staging, UploadStore
 from .budget import ByteBudget
@@ -35,6 +36,7 @@ MAX_BACKOFF_S = 120.0
 STUCK_RETRY_S = 15 * 60.0
 MAX_STUCK_RETRY_S = 24 * 3600.0
 DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
+GROUP_BYTES = 512 * 1024  # of bodies that one read brings from staging
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 500
 
@@ -73,6 +75,22 @@ class _Failed:
 
     id: ContentId
     error: Unavailable
+
+
+_Outcome: TypeAlias = _Upload | _Failed | BaseException | None
+
+
+def _groups(leases: Sequence[UploadLease]) -> list[list[UploadLease]]:
+    """Of at most GROUP_BYTES, or of one."""
+    groups: list[list[UploadLease]] = []
+    room = 0
+    for lease in leases:
+        if not groups or lease.ref.size_bytes > room:
+            groups.append([])
+            room = GROUP_BYTES
+        groups[-1].append(lease)
+        room -= lease.ref.size_bytes
+    return groups
 
 
 class Uploader:
@@ -157,7 +175,7 @@ class Uploader:
         leases = await self._uploads.lease(self._node, limit, self.settings.lease_s)
         if not leases:
             return False
-        outcomes = await asyncio.gather(*map(self._upload, leases), return_exceptions=True)
+        outcomes = await self._upload_all(leases)
         await self._mark([done for done in outcomes if isinstance(done, _Upload)])
         await self._release_failed(
             [failed for failed in outcomes if isinstance(failed, _Failed)],
@@ -188,18 +206,32 @@ class Uploader:
 
     # --- one body ---
 
-    async def _upload(self, lease: UploadLease) -> _Upload | _Failed | None:
-        async with self._slots, self._budget.hold(lease.ref.size_bytes):
+    async def _upload_all(self, leases: Sequence[UploadLease]) -> list[_Outcome]:
+        """An exception among the outcomes is one that nobody expected."""
+        done = await asyncio.gather(*map(self._upload_group, _groups(leases)), return_exceptions=True)
+        return [each for group in done for each in ([group] if isinstance(group, BaseException) else group)]
+
+    async def _upload_group(self, leases: Sequence[UploadLease]) -> list[_Outcome]:
+        """Bodies that are read from staging together."""
+        async with self._budget.hold(sum(lease.ref.size_bytes for lease in leases)):
             try:
-                return await self._put(lease.ref)
+                bodies = await self._staging.get_many([lease.ref for lease in leases])
+            except Unavailable as error:
+                return [_Failed(lease.ref.id, error) for lease in leases]
+            uploads = [self._upload(lease, bodies.get(lease.ref.id)) for lease in leases]
+            return await asyncio.gather(*uploads, return_exceptions=True)
+
+    async def _upload(self, lease: UploadLease, frames: list[bytes] | None) -> _Upload | _Failed | None:
+        async with self._slots:
+            try:
+                return await self._put(lease.ref, frames)
             except (Corrupt, NotFound) as error:
                 await self._release_stuck(lease, error)
                 return None
             except Unavailable as error:
                 return _Failed(lease.ref.id, error)
 
-    async def _put(self, ref: ContentRef) -> _Upload | None:
-        frames = await self._staging.get(ref)
+    async def _put(self, ref: ContentRef, frames: list[bytes] | None) -> _Upload | None:
         if frames is None:
             return await self._without_body(ref)
         await self._verify(frames, ref)

@@ -48,6 +48,10 @@ class MemoryUploadStore:
         content = self.tables.contents.get(content_id)
         return list(content.frames) or None if content else None
 
+    async def staged_frames_of(self, content_ids: Sequence[ContentId]) -> dict[ContentId, list[bytes]]:
+        found = {content_id: await self.staged_frames(content_id) for content_id in content_ids}
+        return {content_id: frames for content_id, frames in found.items() if frames}
+
     async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
         known = [self.tables.contents[id_] for id_ in sorted(content_ids) if id_ in self.tables.contents]
         for content in known:

@@ -35,6 +35,9 @@ WHERE lease_node = $1 AND lease_until > now() RETURNING content_id"""
 
 _FRAMES = "SELECT data FROM staged_frames WHERE content_id = $1 ORDER BY n"
 
+_FRAMES_OF = """
+SELECT content_id, data FROM staged_frames WHERE content_id = ANY ($1::bigint[]) ORDER BY content_id, n"""
+
 # A content that has no row in `contents` was purged while it was being uploaded: its object is doomed again.
 _MARK_STORED = """
 WITH known AS MATERIALIZED (
@@ -84,6 +87,12 @@ class PostgresUploadStore:
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
         found = await self.db.read(_FRAMES, content_id)
         return [row["data"] for row in found] or None
+
+    async def staged_frames_of(self, content_ids: Sequence[ContentId]) -> dict[ContentId, list[bytes]]:
+        found: dict[ContentId, list[bytes]] = {}
+        for row in await self.db.read(_FRAMES_OF, content_ids):
+            found.setdefault(ContentId(row["content_id"]), []).append(row["data"])
+        return found
 
     async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
         found = await self.db.write(_MARK_STORED, content_ids)

@@ -58,6 +58,19 @@ async def test_a_body_on_a_disk_is_leased_to_its_node_only(stores: Stores) -> No
     assert lease.ref == row.ref
 
 
+async def test_frames_of_several_contents(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    await stores.mail.append(staged(b"one", frames=3), [NewMessage(inbox)])
+    await stores.mail.append(staged(b"two", frames=1), [NewMessage(inbox)])
+    await stores.mail.append(staged(b"disk", node="a"), [NewMessage(inbox)])
+    rows = await stores.mail.fetch(inbox, [Uid(1), Uid(2), Uid(3)], Wanted.REFERENCE)
+    ids = [row.ref.id for row in rows]
+    await stores.uploads.mark_stored([ids[1]])
+    expected = {ids[0]: list(staged(b"one", frames=3).frames)}
+    assert await stores.uploads.staged_frames_of(ids) == expected
+    assert await stores.uploads.staged_frames_of([]) == {}
+
+
 async def test_mark_stored_ends_staging(stores: Stores) -> None:
     inbox = await stores.inbox()
     await stores.add(inbox, b"1", b"2")

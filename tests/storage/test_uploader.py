@@ -14,6 +14,7 @@ from storage.memory.blobs import MemoryBlobStore
 from storage.model import ContentId
 from storage.objects.keys import object_key
 from storage.staging import IN_FLIGHT_S, staging_identity
+from storage.uploader import GROUP_BYTES
 from tests.support.queue import MemoryQueue
 from tests.support.way import Way, message
 
@@ -251,6 +252,41 @@ async def test_run_survives_what_it_does_not_know(way: Way, caplog: pytest.LogCa
     assert not task.done()
     stop.set()
     await task
+
+
+async def test_staging_is_read_in_bounded_groups(way: Way, store: FlakyStore) -> None:
+    for number in range(10):
+        await way.deliver(message(number, 120_000))
+    await way.deliver(message(99, 2_000_000))
+    asked: list[int] = []
+    frames_of = way.queue.uploads.staged_frames_of
+
+    async def counted(ids: Sequence[ContentId]) -> dict[ContentId, list[bytes]]:
+        asked.append(sum(way.queue.ref(content_id).size_bytes for content_id in ids))
+        return await frames_of(ids)
+
+    way.queue.uploads.staged_frames_of = counted  # type: ignore[method-assign]
+    await way.drain()
+    assert len(store.objects) == 11
+    assert len(asked) == 4
+    assert sorted(asked)[-2] <= GROUP_BYTES < max(asked)
+
+
+async def test_database_away_while_staging_is_read_costs_no_attempts(way: Way, store: FlakyStore) -> None:
+    await way.deliver(message(1))
+    frames_of = way.queue.uploads.staged_frames_of
+
+    async def away(ids: Sequence[ContentId]) -> dict[ContentId, list[bytes]]:
+        way.queue.uploads.staged_frames_of = frames_of  # type: ignore[method-assign]
+        raise Unavailable("database away")
+
+    way.queue.uploads.staged_frames_of = away  # type: ignore[method-assign]
+    await way.uploader.step()
+    assert way.uploader.is_paused
+    await way.queue.pass_time(2)
+    await way.drain()
+    assert len(store.objects) == 1
+    assert [row.attempts for row in way.queue.rows.values()] == [0]
 
 
 # --- staging on disk ---
