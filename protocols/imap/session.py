@@ -85,6 +85,7 @@ class ImapSession:
         "_transfer",
         "connection",
         "enabled",
+        "failed_logins",
         "hidden",
         "identity",
         "is_idling",
@@ -119,6 +120,7 @@ class ImapSession:
         self.identity: Identity | None = None
         self.selected: SessionView | None = None
         self.enabled: set[bytes] = set()  # upper case, as ENABLE named them
+        self.failed_logins = 0
         self.is_idling = False
         self.is_leaving = False  # close the connection after the tagged reply
         self.last_read: LastRead | None = None  # spares partial fetches of one message their reads

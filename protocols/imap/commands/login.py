@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from protocols import sasl
-from protocols.errors import AuthenticationFailed, AuthenticationUnavailable, PeerError
+from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
 
 from .. import responses
 from ..grammar import Cursor
@@ -29,6 +29,9 @@ from ..registry import (
 
 if TYPE_CHECKING:
     from ..session import ImapSession
+
+# Beyond this somebody is guessing; a new connection passes the listener's limits again.
+MAX_FAILED_LOGINS: Final = 5
 
 # RFC 5530 §3
 NEEDS_TLS: Final = No("A password may only be sent over TLS", b"PRIVACYREQUIRED")
@@ -127,13 +130,19 @@ async def _authenticate(session: ImapSession, username: str, password: bytes) ->
     try:
         identity = await services.authenticator.authenticate("imap", peer, username, password)
     except AuthenticationFailed:
-        return FAILED
+        return _failed(session)
     except AuthenticationUnavailable:
         return UNAVAILABLE
-    except PeerError:
-        return FAILED
     session.log_in(identity)
     return Ok("Logged in", responses.code_capability(session.capabilities()))
+
+
+def _failed(session: ImapSession) -> Outcome:
+    session.failed_logins += 1
+    if session.failed_logins >= MAX_FAILED_LOGINS:
+        session.send(responses.bye("Too many failed logins"))
+        session.is_leaving = True
+    return FAILED
 
 
 STARTTLS = Command(

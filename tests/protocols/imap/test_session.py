@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocols.driver import LineConnection
 from protocols.errors import AuthenticationUnavailable
 from protocols.imap import view as view_module
+from protocols.imap.commands.login import MAX_FAILED_LOGINS
 from protocols.imap.session import MAX_BAD_UNAUTHENTICATED
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.model import Flags, SystemFlag
@@ -354,6 +355,15 @@ async def test_failing_authenticator_is_no_wrong_password() -> None:
     wire = await lab.connect()
     lab.authenticator.error = AuthenticationUnavailable()
     assert b"1 NO [UNAVAILABLE]" in await wire.send(b"1 LOGIN ann@example.org secret\r\n")
+
+
+async def test_guessing_ends_the_connection() -> None:
+    lab = await lab_with(0)
+    wire = await lab.connect()
+    answer = await wire.send(b"1 LOGIN ann@example.org wrong\r\n" * 9)
+    assert answer.count(b"1 NO [AUTHENTICATIONFAILED]") == MAX_FAILED_LOGINS
+    assert b"* BYE Too many failed logins\r\n1 NO" in answer
+    assert wire.is_closed
 
 
 async def test_password_needs_tls() -> None:
