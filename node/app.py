@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
+from protocols.imap.presentation import OPTION
 from protocols.imap.sessions import imap_sessions
 from protocols.imap.views import ViewRegistry
 from protocols.lmtp.session import lmtp_sessions
@@ -66,6 +67,7 @@ from .feed import HostFeed
 from .hashupgrade import HashUpgrader
 from .listeners import Listener, ListenFailed
 from .passwords import hash_password
+from .presentation import imap_presentation
 from .rclone import RcloneServer, RcloneUnusable
 from .verify import PasswordVerifier
 from .workers import Workers, every
@@ -361,6 +363,7 @@ class Node:
             ),
             command_timeout_s=server.command_timeout_s,
             auth_idle_timeout_s=server.auth_idle_timeout_s or server.command_timeout_s,
+            options={OPTION: imap_presentation(server)} if server.type == "imap" else {},
         )
         listener = Listener(server, self._factory(server.type, services, policy), live, certificate)
         return listener
