@@ -23,11 +23,11 @@ from typing import Any, Generic, TypeVar
 
 from .api import BlobStore, Body, Staging, UploadStore
 from .budget import ByteBudget
-from .errors import Corrupt, NotFound, StorageError, Unavailable
+from .errors import Corrupt, NotFound, StagingFull, StorageError, Unavailable
 from .model import ContentHash, ContentRef
 from .objects.cache import BodyCache
 from .objects.codec import FRAME_BYTES, Codec, Decoder
-from .objects.disk import TEMPORARY_SUFFIX, Disk, in_thread
+from .objects.disk import TEMPORARY_SUFFIX, Descriptor, Disk, in_thread
 from .objects.framefile import FrameFile
 from .objects.fs import DIRECT_READ_BYTES
 from .objects.keys import object_key
@@ -167,11 +167,11 @@ class BodyFinder:
             return await self._twice(ref, self._fetch_large)
 
     def _file_from_cache(self, ref: ContentRef) -> FrameFile | None:
-        fd = self._cache.open_file(ref.hash) if self._cache is not None else None
-        if self._cache is None or fd is None:
+        cached = self._cache.open_file(ref.hash) if self._cache is not None else None
+        if self._cache is None or cached is None:
             return None
         try:
-            file = FrameFile(fd, self._codec, ref.hash)
+            file = FrameFile(cached, self._codec, ref.hash)
         except (Corrupt, OSError) as error:
             log.warning("dropping damaged cache copy of %s: %s", ref.hash.hex(), error)
             self._cache.drop(ref.hash)
@@ -181,20 +181,26 @@ class BodyFinder:
     async def _fetch_large(self, ref: ContentRef) -> FrameFile:
         """Into a file beside the cache, which takes it over when it fits; decoded on the way to check it."""
         path = self._temporary(ref.hash)
-        fd = await in_thread(lambda: _create(path), "fetching a body")
         try:
-            decoder = self._codec.decoder(ref.hash)
-            async for piece in self._encoded(ref):
-                await in_thread(_Step(self._disk, fd, decoder, piece), "fetching a body")
-            decoder.finish()
+            file = await self._write_checked(ref, path)
+        except StagingFull as error:
+            path.unlink(missing_ok=True)
+            raise Unavailable(f"no room to fetch a large body: {error}") from error
         except BaseException:
-            os.close(fd)
             path.unlink(missing_ok=True)
             raise
         is_adopted = self._cache is not None and await asyncio.to_thread(self._cache.adopt, ref.hash, path)
         if not is_adopted:
             path.unlink(missing_ok=True)
-        return FrameFile(fd, self._codec, ref.hash)
+        return FrameFile(file, self._codec, ref.hash)
+
+    async def _write_checked(self, ref: ContentRef, path: Path) -> Descriptor:
+        file = await in_thread(lambda: _create(path), "fetching a body")
+        decoder = self._codec.decoder(ref.hash)
+        async for piece in self._encoded(ref):
+            await in_thread(_Step(self._disk, file, decoder, piece), "fetching a body")
+        decoder.finish()
+        return file
 
     def _temporary(self, content_hash: ContentHash) -> Path:
         if self._cache is not None:
@@ -391,18 +397,18 @@ class _Step:
     """Check one piece of a large body and write it down."""
 
     disk: Disk
-    fd: int
+    file: Descriptor
     decoder: Decoder
     piece: bytes
 
     def __call__(self) -> None:
         self.decoder.feed(self.piece)
-        self.disk.write(self.fd, self.piece)
+        self.disk.write(self.file.fd, self.piece)
 
 
-def _create(path: Path) -> int:
+def _create(path: Path) -> Descriptor:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _clamp(start: int, stop: int | None, size: int) -> tuple[int, int]:

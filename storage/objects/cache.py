@@ -26,7 +26,7 @@ from pathlib import Path
 
 from storage.model import ContentHash
 
-from .disk import TEMPORARY_SUFFIX, Disk, place, remove, temporary_name
+from .disk import TEMPORARY_SUFFIX, Descriptor, Disk, place, remove, temporary_name
 
 log = logging.getLogger("sora.cache")
 
@@ -111,10 +111,10 @@ class BodyCache:
         self._touch(content_hash)
         return data
 
-    def open_file(self, content_hash: ContentHash) -> int | None:
-        """A descriptor for reading, the caller's to close; it outlives the eviction of the file."""
+    def open_file(self, content_hash: ContentHash) -> Descriptor | None:
+        """For reading; it outlives the eviction of the file."""
         try:
-            fd = os.open(self._path(content_hash), os.O_RDONLY | os.O_CLOEXEC)
+            file = Descriptor(os.open(self._path(content_hash), os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             self.counters.misses += 1
             return None
@@ -122,7 +122,7 @@ class BodyCache:
             self._note(error)
             return None
         self._touch(content_hash)
-        return fd
+        return file
 
     def __contains__(self, content_hash: ContentHash) -> bool:
         return self._path(content_hash).exists()

@@ -84,6 +84,22 @@ class Disk:
             return file.read()
 
 
+class Descriptor:
+    """An open file that is closed when the last one who holds it lets go.
+
+    Closing it explicitly would be a trap: a cancelled task goes on while its thread still reads or writes,
+    and by then the number may be somebody's socket.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 def make_dirs(disk: Disk, path: Path) -> None:
     """Create ``path`` and missing parents so that they survive a crash.
 

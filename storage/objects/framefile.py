@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 
 from storage.errors import Corrupt
 from storage.model import ContentHash
 
 from .codec import FRAME_BYTES, FRAME_HEAD, HEADER, Codec, parse_frame_head, parse_header
+from .disk import Descriptor
 
 
 class FrameFile:
-    """Owns ``fd`` and closes it when it is let go. Calls block; readers may share it.
+    """Calls block; readers may share it.
 
     Finding frame n reads the heads of the frames before it, 8 bytes each and only once. Every frame is
     checked by itself; the hash of the whole is not.
     """
 
-    def __init__(self, fd: int, codec: Codec, content_hash: ContentHash) -> None:
-        """Raises Corrupt, OSError; closes ``fd`` then too."""
-        self._fd = fd
-        self._closer = weakref.finalize(self, os.close, fd)
-        try:
-            header = parse_header(os.pread(fd, HEADER.size, 0))
-            self._opener = codec.frame_opener(header, content_hash)
-        except BaseException:
-            self._closer()
-            raise
+    def __init__(self, file: Descriptor, codec: Codec, content_hash: ContentHash) -> None:
+        """Raises Corrupt, OSError."""
+        self._file = file
+        header = parse_header(os.pread(file.fd, HEADER.size, 0))
+        self._opener = codec.frame_opener(header, content_hash)
         self.size_bytes = header.size_bytes
         self._offsets = [HEADER.size]
         self._lock = threading.Lock()
@@ -57,7 +52,7 @@ class FrameFile:
         return self._offsets[index]
 
     def _exactly(self, count: int, at: int) -> bytes:
-        data = os.pread(self._fd, count, at)
+        data = os.pread(self._file.fd, count, at)
         if len(data) != count:
             raise Corrupt("encoded body is cut short")
         return data

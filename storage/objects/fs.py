@@ -14,7 +14,7 @@ from storage.api import BlobInfo
 from storage.errors import NotFound
 
 from .codec import FRAME_BYTES
-from .disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove, storage_error
+from .disk import TEMPORARY_SUFFIX, Descriptor, Disk, in_thread, place, remove, storage_error
 
 STALE_TEMPORARY_S = 24 * 3600.0  # no put takes a day, on whatever node
 # A file in the page cache is read in 41 us on the loop and 127 us through a thread; beyond this size
@@ -70,12 +70,9 @@ class FileBlobStore:
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         doing = f"reading object {key}"
         path = self._path(key)
-        file = await in_thread(lambda: path.open("rb", buffering=0), doing)
-        try:
-            while piece := await in_thread(lambda: file.read(FRAME_BYTES), doing):
-                yield piece
-        finally:
-            file.close()
+        file = await in_thread(lambda: Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)), doing)
+        while piece := await in_thread(lambda: os.read(file.fd, FRAME_BYTES), doing):
+            yield piece
 
     async def head(self, key: str) -> BlobInfo | None:
         try:

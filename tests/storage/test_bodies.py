@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from storage.errors import Corrupt, NotFound, Unavailable
+from storage.errors import Corrupt, NotFound, StagingFull, Unavailable
 from storage.memory.blobs import MemoryBlobStore
 from storage.objects.codec import FRAME_BYTES
 from storage.objects.keys import object_key
+from tests.support.faults import Fault, FaultyDisk, Kind
 from tests.support.queue import MemoryQueue
 from tests.support.way import MIB, Way, message
 
@@ -262,3 +265,61 @@ async def test_failed_prefetch_is_silent_and_the_open_tells(tmp_path: Path) -> N
     reader.bodies.prefetch([ref])
     with pytest.raises(Unavailable):
         await reader.read(ref)
+
+
+# --- faults of the local disk while reading ---
+
+
+@pytest.mark.parametrize("kind", [Kind.FAILS, Kind.NO_ROOM])
+@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE])
+async def test_local_disk_faults_never_give_wrong_bytes(tmp_path: Path, size: int, kind: Kind) -> None:
+    queue, store = MemoryQueue(), MemoryBlobStore()
+    writer = Way(tmp_path / "writer", queue, store=store)
+    data = message(1, size)
+    ref = await writer.deliver(data)
+    await writer.drain()
+    for at in range(1, 60):
+        fault = Fault(at, kind)
+        reader = Way(tmp_path / str(at), queue, store=store, disk=FaultyDisk(fault))
+        for _ in range(2):
+            try:
+                assert await reader.read(queue.ref(ref.id)) == data
+            except StagingFull:
+                pytest.fail("that is for who delivers, not for a reader")
+            except Unavailable:
+                continue
+        fault.is_over = True
+        assert await reader.read(queue.ref(ref.id)) == data
+        assert not list((tmp_path / str(at)).rglob("*.tmp"))
+        if not fault.has_fired:
+            return
+    pytest.fail("never without a fault")
+
+
+async def test_descriptors_are_given_back(build: Build) -> None:
+    way = build()
+    ref = await way.deliver(message(1, LARGE))
+    await way.drain()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        body = await way.bodies.open(way.queue.ref(ref.id))
+        await body.read(0, 10)
+    del body
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+async def test_closing_in_the_middle_of_a_fetch_leaves_no_file(build: Build) -> None:
+    writer = build()
+    ref = await writer.deliver(message(1, LARGE))
+    await writer.drain()
+    reader = build(fresh=True)
+    task = asyncio.create_task(reader.read(writer.queue.ref(ref.id)))
+    while not list(reader.staging_dir.parent.rglob("*.tmp")):
+        await asyncio.sleep(0)
+    await reader.bodies.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not list(reader.staging_dir.parent.rglob("*.tmp"))
