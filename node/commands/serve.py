@@ -149,7 +149,7 @@ def _welcome(node: Node, config: Config, made: Made) -> str:
         "Try:",
         f"  curl --cacert {config.tls.cert_file} -u '{made.address}' "
         f"imaps://localhost:{port}/INBOX -X 'STATUS INBOX (MESSAGES)'",
-        f"  sora-admin --config {made.config} accounts list",
+        f"  {Path(sys.argv[0]).parent / 'sora-admin'} --config {made.config} accounts list",
         "",
     ]
     return "\n".join(lines)

@@ -106,6 +106,9 @@ def test_mbsync_gets_every_byte_of_a_few_thousand_messages(
     config = mbsync_config(node, account, tmp_path)
     run(["mbsync", "-c", str(config), "all"])
     assert received(maildir(tmp_path / "mail/INBOX")) == sorted(normal(message) for message in sent)
+    node.wait_until_uploaded()
+    objects = Path(node.ready["config"]).parent / "objects/sora-mail/bodies"
+    assert sum(1 for _ in objects.glob("??/*")) >= len(sent)
 
 
 def test_mbsync_carries_changes_both_ways(node: NodeProcess, account: str, tmp_path: Path) -> None:

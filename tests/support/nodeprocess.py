@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +116,13 @@ class NodeProcess:
         if check and done.returncode:
             raise RuntimeError(f"sora-admin {' '.join(arguments)}: {done.stderr}")
         return done.stdout
+
+    def wait_until_uploaded(self, patience_s: float = 60) -> None:
+        """Until nothing is staged any more."""
+        deadline = time.monotonic() + patience_s
+        while (status := json.loads(self.admin("uploader", "status", "--json")))["staged"]:
+            assert time.monotonic() < deadline, status
+            time.sleep(0.2)
 
     def _forget(self) -> None:
         assert self.process is not None
