@@ -11,12 +11,15 @@ from collections.abc import Callable
 
 from storage.model import DELIMITER, INBOX
 
+_INBOX_LEVEL = INBOX + DELIMITER
 _STARS = re.compile(r"[*%]*\*[*%]*")
 _PERCENTS = re.compile(r"%+")
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """A predicate on names. INBOX matches whatever its case in the pattern."""
+    """A predicate on names. INBOX matches whatever its case in the pattern, also as a first component."""
+    if pattern[: len(_INBOX_LEVEL)].upper() == _INBOX_LEVEL:
+        pattern = _INBOX_LEVEL + pattern[len(_INBOX_LEVEL) :]
     exact = _automaton(pattern)
     folded = _automaton(pattern.upper())
 

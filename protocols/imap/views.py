@@ -76,19 +76,19 @@ class ViewRegistry:
     # --- for sessions ---
 
     async def open(self, mailbox: Mailbox, *, read_only: bool, condstore: bool) -> SessionView:
-        """A window on the mailbox, at least as new as ``mailbox``. At most one read."""
-        entry = self._open.get(mailbox.id)
-        if entry is not None and entry.view.is_gone:  # it came back under its old id
-            self._drop(mailbox.id)
-            entry = None
-        if entry is None:
-            entry = await self._load(mailbox.id)
+        """A window on the mailbox, at least as new as ``mailbox``. At most one read.
+
+        Raises StorageError; NotFound when the mailbox has just been deleted.
+        """
+        entry = await self._entry(mailbox.id)
         window = SessionView(
             entry.view, read_only=read_only, recent_from=mailbox.recent_uid, condstore=condstore
         )
         entry.sessions.add(window)
         try:
             await self.refresh(mailbox.id, max(entry.wanted, mailbox.highestmodseq))
+            if entry.view.is_gone:
+                raise NotFound("the mailbox is gone")
         except BaseException:
             self.close(window)
             raise
@@ -170,6 +170,15 @@ class ViewRegistry:
             self._drop(mailbox_id)
 
     # --- loading ---
+
+    async def _entry(self, mailbox_id: MailboxId) -> _Open:
+        """The entry of a mailbox, loaded if need be. The caller adds its session without waiting."""
+        known = self._open.get(mailbox_id)
+        if known is not None and known.view.is_gone:  # it came back under its old id
+            self._drop(mailbox_id)
+        while (entry := self._open.get(mailbox_id)) is None:
+            await self._load(mailbox_id)  # and if it was dropped as a warm one before we woke up, again
+        return entry
 
     async def _load(self, mailbox_id: MailboxId) -> _Open:
         """Single flight: sessions that open the same mailbox at once share one read."""

@@ -35,6 +35,7 @@ def test_matches_as_defined(pattern: str, name: str) -> None:
         ("iN*", "INBOX", True),
         ("trash", "Trash", False),
         ("inbox", "inbox/x", False),
+        ("inbox/%", "INBOX/x", True),
     ],
 )
 def test_inbox_in_any_case(pattern: str, name: str, *, expected: bool) -> None:

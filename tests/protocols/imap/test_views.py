@@ -164,6 +164,37 @@ async def test_opening_a_mailbox_that_has_just_been_deleted() -> None:
         await lab.views.open(mailbox, read_only=False, condstore=False)
 
 
+async def test_mailbox_that_vanishes_between_the_two_reads_is_not_found() -> None:
+    lab = Lab()
+    lab.views.close(await lab.open("Archive"))
+    lab.mail.deliver("Archive")
+    newer = lab.mail.mailbox("Archive")
+    await lab.mail.store.delete_mailbox(ACCOUNT, "Archive")
+    with pytest.raises(NotFound):
+        await lab.views.open(newer, read_only=False, condstore=False)
+    assert lab.views.open_mailboxes == 0
+
+
+async def test_view_dropped_before_its_opener_woke_up_is_loaded_again() -> None:
+    lab = Lab()
+    original = lab.views._load
+    dropped: list[int] = []
+
+    async def load(mailbox_id: Any) -> Any:
+        entry = await original(mailbox_id)
+        if not dropped:
+            lab.views._drop(mailbox_id)
+            dropped.append(mailbox_id)
+        return entry
+
+    lab.views._load = load  # type: ignore[method-assign]
+    window = await lab.open()
+    lab.mail.deliver()
+    lab.announce()
+    await lab.settle()
+    assert window.sync(expunge_allowed=True).exists == 3
+
+
 async def test_view_stays_warm_but_is_not_refreshed_until_it_is_opened_again() -> None:
     lab = Lab()
     lab.views.close(await lab.open())
