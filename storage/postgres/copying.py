@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from storage.errors import NotFound
 from storage.model import (
     AccountId,
@@ -149,7 +151,12 @@ ORDER BY e.expunged_at DESC, e.mailbox_id, e.uid DESC LIMIT $3"""
 class Copying(Part):
     async def copy(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
         async with self.queue.turn((target,)):
-            found = await self.db.write(_COPY, source, uids, target, mailboxes=(target,))
+            try:
+                found = await self.db.write(_COPY, source, uids, target, mailboxes=(target,))
+            except asyncpg.ForeignKeyViolationError:
+                # While this waited for the target, a message was expunged and its content purged. A second
+                # look does not find it any more.
+                found = await self.db.write(_COPY, source, uids, target, mailboxes=(target,))
         return self._copied(found)
 
     async def move(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:

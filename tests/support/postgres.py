@@ -46,14 +46,16 @@ handle = open(lock)
 fcntl.flock(handle, fcntl.LOCK_EX)
 try:
     pid = int(open(os.path.join(directory, "data", "postmaster.pid")).readline())
-    os.kill(pid, signal.SIGQUIT)
+    os.kill(pid, signal.SIGINT)
     for _ in range(500):
         os.kill(pid, 0)
         time.sleep(0.01)
+    os.kill(pid, signal.SIGQUIT)
 except (OSError, ValueError):
     pass
 shutil.rmtree(directory, ignore_errors=True)
 os.unlink(lock)
+os.unlink(lock.removesuffix("lock") + "start")
 """
 
 skipped_for_lack_of_server: list[str] = []
@@ -78,7 +80,6 @@ class SharedServer:
         with (_root() / f"sora-test-{run}.start").open("a") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
             asyncio.run(self._start(self._lock.name))
-            os.unlink(starting.name)
 
     async def _start(self, lock: str) -> None:
         await self.server.start()

@@ -259,6 +259,24 @@ async def test_a_copy_holds_off_the_purge(postgres_stores: PostgresStores) -> No
     assert len(await postgres_stores.mail.fetch(target, [Uid(1)], Wanted.REFERENCE)) == 1
 
 
+async def test_a_copy_that_waited_leaves_out_what_was_purged_meanwhile(
+    postgres_stores: PostgresStores,
+) -> None:
+    database = postgres_stores.database
+    inbox, target = await postgres_stores.inbox(), await postgres_stores.inbox()
+    await postgres_stores.add(inbox, b"stays")
+    await postgres_stores.add(inbox, b"goes", flags=Flags(SystemFlag.DELETED))
+    async with database.transaction() as blocker:
+        await blocker.execute("SELECT FROM mailboxes WHERE id = $1 FOR UPDATE", target)
+        task = asyncio.create_task(postgres_stores.mail.copy(inbox, [Uid(1), Uid(2)], target))
+        await until_someone_waits(database)
+        await postgres_stores.mail.expunge(inbox, None)
+        await postgres_stores.purge.purge_messages(NO_GRACE, 10)
+        assert await postgres_stores.purge.purge_contents(10) == 1
+    assert (await task).pairs == ((1, 1),)
+    await postgres_stores.audit(target)
+
+
 async def test_concurrent_creates_of_one_tree(
     postgres_stores: PostgresStores, others: list[PostgresMailStore]
 ) -> None:
