@@ -11,8 +11,6 @@ Concurrent opens of one content share one fetch, which a reader that goes away d
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import logging
 import os
 from collections import OrderedDict, deque
@@ -26,11 +24,12 @@ from .budget import ByteBudget
 from .errors import Corrupt, NotFound, StagingFull, StorageError, Unavailable
 from .model import ContentHash, ContentRef
 from .objects.cache import BodyCache
-from .objects.codec import FRAME_BYTES, Codec, Decoder
+from .objects.codec import Codec, Decoder
 from .objects.disk import TEMPORARY_SUFFIX, Descriptor, Disk, in_thread
 from .objects.framefile import FrameFile
 from .objects.fs import DIRECT_READ_BYTES
 from .objects.keys import object_key
+from .openbody import FileBody, MemoryBody
 
 T = TypeVar("T")
 log = logging.getLogger("sora.bodies")
@@ -283,66 +282,6 @@ class BodyFinder:
                 log.debug("prefetch of %s: %s", ref.hash.hex(), error)  # who opens it will be told
 
 
-class MemoryBody:
-    """Prefix and content of a small message."""
-
-    def __init__(self, prefix: bytes, content: bytes) -> None:
-        self.size_bytes = len(prefix) + len(content)
-        self._whole = prefix + content if prefix else content
-
-    async def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        return self._whole[slice(*_clamp(start, stop, self.size_bytes))]
-
-    async def stream(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        start, stop = _clamp(start, stop, self.size_bytes)
-        for at in range(start, stop, FRAME_BYTES):
-            yield self._whole[at : min(at + FRAME_BYTES, stop)]
-
-
-class FileBody:
-    """Prefix and content of a large message, a frame in memory at a time."""
-
-    def __init__(
-        self,
-        prefix: bytes,
-        ref: ContentRef,
-        file: FrameFile,
-        heal: Callable[[ContentRef], Awaitable[FrameFile]],
-    ) -> None:
-        self.size_bytes = len(prefix) + ref.size_bytes
-        self._prefix = prefix
-        self._ref = ref
-        self._file = file
-        self._heal = heal
-
-    async def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        return b"".join([piece async for piece in self.stream(start, stop)])
-
-    async def stream(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """Raises Corrupt, before the damaged piece; of a wrong whole, after the last piece."""
-        start, stop = _clamp(start, stop, self.size_bytes)
-        lead = len(self._prefix)
-        for at in range(start, min(stop, lead), FRAME_BYTES):
-            yield self._prefix[at : min(at + FRAME_BYTES, stop)]
-        start, stop = max(start - lead, 0), max(stop - lead, 0)
-        whole = hashlib.sha256() if (start, stop) == (0, self._ref.size_bytes) else None
-        while start < stop:
-            end = min(stop, (start // FRAME_BYTES + 1) * FRAME_BYTES)
-            piece = await self._piece(start, end)
-            if whole is not None:
-                whole.update(piece)
-            yield piece
-            start = end
-        if whole is not None and whole.digest() != self._ref.hash:
-            raise Corrupt(f"body {self._ref.hash.hex()} does not match its hash")
-
-    async def _piece(self, start: int, stop: int) -> bytes:
-        with contextlib.suppress(Corrupt, Unavailable):
-            return await in_thread(lambda: self._file.read(start, stop), "reading a body")
-        self._file = await self._heal(self._ref)
-        return await in_thread(lambda: self._file.read(start, stop), "reading a body")
-
-
 class _Recent:
     """Decoded small bodies, least recently used out first."""
 
@@ -409,11 +348,6 @@ class _Step:
 def _create(path: Path) -> Descriptor:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _clamp(start: int, stop: int | None, size: int) -> tuple[int, int]:
-    stop = size if stop is None else max(0, min(stop, size))
-    return max(0, min(start, stop)), stop
 
 
 async def _each(frames: Sequence[bytes]) -> AsyncIterator[bytes]:
