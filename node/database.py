@@ -5,6 +5,7 @@ from __future__ import annotations
 from storage.postgres.settings import DatabaseSettings, EndpointSettings
 
 from .config import Config, Endpoint
+from .config import Database as DatabaseSection
 
 LEAST_CONNECTIONS = 2  # of one process: a long read must not keep its writes waiting
 
@@ -13,8 +14,8 @@ def settings_from(config: Config, *, processes: int = 1) -> DatabaseSettings:
     """What each of ``processes`` processes of the node is told; they share the allowed connections."""
     database = config.database
     return DatabaseSettings(
-        write=_endpoint(database.write, processes),
-        read=None if database.read is None else _endpoint(database.read, processes),
+        write=_endpoint(database, database.write, processes),
+        read=None if database.read is None else _endpoint(database, database.read, processes),
         query_timeout_s=database.query_timeout_s,
         write_timeout_s=database.write_timeout_s,
         lock_timeout_s=database.lock_timeout_s,
@@ -22,7 +23,7 @@ def settings_from(config: Config, *, processes: int = 1) -> DatabaseSettings:
     )
 
 
-def _endpoint(endpoint: Endpoint, processes: int) -> EndpointSettings:
+def _endpoint(database: DatabaseSection, endpoint: Endpoint, processes: int) -> EndpointSettings:
     most = max(LEAST_CONNECTIONS, endpoint.max_connections // processes)
     return EndpointSettings(
         hosts=tuple((address.host or "localhost", address.port) for address in endpoint.addresses),
@@ -35,4 +36,5 @@ def _endpoint(endpoint: Endpoint, processes: int) -> EndpointSettings:
         max_lifetime_s=endpoint.max_conn_lifetime_s,
         max_idle_s=endpoint.max_conn_idle_time_s,
         query_timeout_s=endpoint.query_timeout_s,
+        log_statements=database.debug,
     )

@@ -54,6 +54,7 @@ class Config:
         "Networks of proxies and load balancers that may tell a client's address and are never rate-limited."
         " In the table form of servers this is servers.trusted_networks.",
         shown=["10.0.0.0/8"],
+        feature="trusted_networks",
     )
     logging: Logging = section(
         Logging, "Log lines. log_output at the top of the file is short for logging.output."

@@ -109,6 +109,7 @@ class Database:
         whole(1, 100_000),
         1000,
         "Messages read with one statement. More mean fewer round trips and more memory per session.",
+        feature="fetch_chunk_size",
     )
     debug: bool = option(BOOL, False, "Log every statement with its duration. Parameters are not logged.")
     write: Endpoint = section(

@@ -10,6 +10,7 @@ up never depends on the caller's own cancelled task.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,6 +39,9 @@ SESSION = {
 }
 
 
+log = logging.getLogger("sora.sql")
+
+
 def connect_options(settings: EndpointSettings, server_settings: dict[str, str]) -> dict[str, Any]:
     """Keyword arguments for ``asyncpg.connect``, all but the address."""
     return {
@@ -53,14 +57,26 @@ def connect_options(settings: EndpointSettings, server_settings: dict[str, str])
     }
 
 
+def log_statement(query: Any) -> None:
+    """One statement with its duration; never its parameters, which may be secrets or mail."""
+    outcome = f" failed: {type(query.exception).__name__}" if query.exception else ""
+    log.info("%.1f ms%s: %s", query.elapsed * 1000, outcome, " ".join(query.query.split()))
+
+
 class HostList:
     """Connects to the first host of a list that will do, starting with the one that did last time."""
 
     def __init__(
-        self, hosts: tuple[tuple[str, int], ...], options: dict[str, Any], *, must_accept_writes: bool
+        self,
+        hosts: tuple[tuple[str, int], ...],
+        options: dict[str, Any],
+        *,
+        must_accept_writes: bool,
+        log_statements: bool = False,
     ) -> None:
         self._hosts = hosts
         self._preferred = 0
+        self._log_statements = log_statements
         self._options = options | ({"target_session_attrs": "read-write"} if must_accept_writes else {})
 
     async def connect(self) -> Connection:
@@ -78,6 +94,8 @@ class HostList:
                 problems.append(f"{host}:{port}: {error or type(error).__name__}")
                 continue
             self._preferred = index
+            if self._log_statements:
+                connection.add_query_logger(log_statement)
             return connection
         raise Unavailable("no PostgreSQL server can be used: " + "; ".join(problems))
 

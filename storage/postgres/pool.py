@@ -74,7 +74,12 @@ class Database:
             },
         )
         wait_s = min(CONNECTION_WAIT_S, settings.query_timeout_s)
-        hosts = HostList(settings.write.hosts, options, must_accept_writes=True)
+        hosts = HostList(
+            settings.write.hosts,
+            options,
+            must_accept_writes=True,
+            log_statements=settings.write.log_statements,
+        )
         self._primary = ConnectionPool(hosts.connect, settings.write, wait_s=wait_s, clock=clock)
         self._reads: ReadSet | None = None
         if settings.read is not None:

@@ -56,7 +56,12 @@ class ReadSet:
             Replica(
                 f"{host}:{port}",
                 ConnectionPool(
-                    HostList(((host, port),), options, must_accept_writes=False).connect,
+                    HostList(
+                        ((host, port),),
+                        options,
+                        must_accept_writes=False,
+                        log_statements=settings.log_statements,
+                    ).connect,
                     settings,
                     wait_s=wait_s,
                     clock=clock,

@@ -23,6 +23,7 @@ class EndpointSettings:
     max_lifetime_s: float = 3600.0
     max_idle_s: float = 300.0
     query_timeout_s: float = 30.0
+    log_statements: bool = False  # every statement with its duration, without parameters
 
 
 @dataclass(frozen=True, slots=True)
