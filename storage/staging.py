@@ -36,6 +36,7 @@ log = logging.getLogger("sora.staging")
 # timeouts end it far sooner), and longer than the sweep takes from its question to the removal.
 IN_FLIGHT_S = 10 * 60.0
 SAMPLE_EVERY_S = 5.0
+SAMPLE_SHARE = 0.05  # of the time at most: measuring a large backlog on disk is itself work
 IDENTITY_FILE = "node-name"
 ASIDE_SUFFIX = ".aside"
 
@@ -57,12 +58,12 @@ class StagingBound:
         self.level_bytes = 0
         self._sample = sample
         self._clock = clock
-        self._sampled_at = float("-inf")
+        self._next_sample_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def admit(self, size_bytes: int) -> None:
         """Raises StagingFull."""
-        if self._clock() - self._sampled_at > SAMPLE_EVERY_S and self._task is None:
+        if self._clock() >= self._next_sample_at and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._refresh_quietly())
         if self.level_bytes + size_bytes > self.max_bytes:
             raise StagingFull(
@@ -72,9 +73,12 @@ class StagingBound:
 
     async def refresh(self) -> None:
         """Raises Unavailable."""
-        self._sampled_at = self._clock()
+        started = self._clock()
+        self._next_sample_at = started + SAMPLE_EVERY_S  # also when it fails
         before = self.level_bytes
         sampled = await self._sample()
+        took = self._clock() - started
+        self._next_sample_at = started + max(SAMPLE_EVERY_S, took / SAMPLE_SHARE)
         # what was admitted during the sample may not be in it
         self.level_bytes = sampled + max(0, self.level_bytes - before)
 

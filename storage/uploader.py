@@ -200,7 +200,7 @@ class Uploader:
         return removed
 
     async def _sweep_if_due(self) -> None:
-        if self._clock() - self._swept_at >= SWEEP_EVERY_S:
+        if not self.is_paused and self._clock() - self._swept_at >= SWEEP_EVERY_S:
             self._swept_at = self._clock()
             await self.sweep()
 

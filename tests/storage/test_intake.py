@@ -79,6 +79,24 @@ async def test_bound_follows_the_level_once_the_backlog_drains() -> None:
     assert bound.level_bytes == 70
 
 
+async def test_slow_samples_are_taken_less_often() -> None:
+    now, samples = 0.0, 0
+
+    async def sample() -> int:
+        nonlocal now, samples
+        now += 2.0  # a large backlog on disk
+        samples += 1
+        return 0
+
+    bound = StagingBound(100, sample, lambda: now)
+    for _ in range(100):
+        now += 1.0
+        bound.admit(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert samples == 3
+
+
 async def test_what_is_admitted_during_a_sample_is_not_forgotten() -> None:
     gate = asyncio.Event()
 
