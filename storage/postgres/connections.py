@@ -13,8 +13,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -142,12 +141,11 @@ class ConnectionPool:
         for connection in taken:
             self.release(connection)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Raises Unavailable after waiting for a free one, or when none can be opened."""
+    async def fetch(self, sql: str, args: Sequence[object], timeout_s: float) -> list[asyncpg.Record]:
+        """One statement. Raises Unavailable when no connection was to be had, else what asyncpg raises."""
         connection = await self.acquire()
         try:
-            yield connection
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=timeout_s)
         except asyncpg.PostgresError as error:
             self.give_back(connection, error)
             raise
@@ -155,6 +153,7 @@ class ConnectionPool:
             self.discard(connection)
             raise
         self.release(connection)
+        return rows
 
     def give_back(self, connection: Connection, error: asyncpg.PostgresError) -> None:
         """Release after a server's error, or discard when the error ended the connection."""

@@ -159,8 +159,7 @@ class Database:
         replica.reads += 1
         try:
             with translated(Phase.NOTHING_WRITTEN):
-                async with replica.pool.connection() as connection:
-                    return await connection.fetch(sql, *args, timeout=timeout_s)
+                return await replica.pool.fetch(sql, args, timeout_s)
         except StorageError:
             if self._reads is not None:
                 self._reads.failed(replica)
@@ -169,9 +168,8 @@ class Database:
     async def _read_primary(self, sql: str, args: Sequence[object], timeout_s: float) -> list[Record]:
         for is_last in (False, True):
             try:
-                async with self._primary.connection() as connection:
-                    self.stats["read"] += 1
-                    return await connection.fetch(sql, *args, timeout=timeout_s)
+                self.stats["read"] += 1
+                return await self._primary.fetch(sql, args, timeout_s)
             except Exception as error:
                 if lost_connection(error) and not is_last:
                     continue  # an idle connection that a restarted server had dropped
@@ -213,23 +211,21 @@ class Database:
 
     async def _write_once(self, sql: str, args: Sequence[object], keys: list[Hashable]) -> list[Record]:
         timeout_s = self.settings.write_timeout_s + CLIENT_GRACE_S
-        connection = await self._primary.acquire()
         self.stats["write"] += 1
         try:
-            rows: list[Record] = await connection.fetch(sql, *args, timeout=timeout_s)
-        except asyncpg.PostgresError as error:
+            rows = await self._primary.fetch(sql, args, timeout_s)
+        except StorageError:
+            raise  # no connection was to be had: nothing was sent
+        except asyncpg.PostgresError:
             self._note([])
-            self._primary.give_back(connection, error)
             raise
         except BaseException as error:
             self._note([])
-            self._primary.discard(connection)
             ours = translate(error, Phase.COMMITTING)
             if ours is None:
                 raise
             raise ours from error
         self._note(keys)
-        self._primary.release(connection)
         return rows
 
     def wrote(self, *, account: int | None = None, mailboxes: Iterable[int] = ()) -> None:

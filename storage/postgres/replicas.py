@@ -21,6 +21,7 @@ from .settings import EndpointSettings
 log = logging.getLogger("sora.storage.postgres")
 
 PROBE_INTERVAL_S = 1.0
+PROBE_TIMEOUT_S = 5.0
 _ALWAYS_FRESH = 2**62
 # A server that is no replica (the same host under both roles) has everything.
 _REPLAYED = """
@@ -98,8 +99,7 @@ class ReadSet:
     async def _probe_replica(self, replica: Replica) -> None:
         try:
             with translated(Phase.NOTHING_WRITTEN):
-                async with replica.pool.connection() as connection:
-                    replayed = await connection.fetchval(_REPLAYED, timeout=5.0)
+                ((replayed,),) = await replica.pool.fetch(_REPLAYED, (), PROBE_TIMEOUT_S)
         except StorageError:
             self.failed(replica)
             return

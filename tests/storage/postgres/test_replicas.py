@@ -133,6 +133,13 @@ async def test_reads_go_to_the_replica_but_never_back_in_time(pg_server: SharedS
         await standby.start()
         await until_fresh(stores.database, bystander)
         assert await replica_reads(stores, bystander) == (0, 1)
+
+        await primary.stop()
+        await stores.database._reads.probe()
+        with pytest.raises(Unavailable):
+            await stores.add(inbox)
+        assert await replica_reads(stores, bystander) == (0, 1)
+        assert await replica_reads(stores, writer) == (1, 1)
         await stores.database.close()
 
 
