@@ -13,7 +13,8 @@ from node.config.option import Option, Section, rows
 from node.config.servertypes import SERVER_TYPES
 
 ROWS = dict(every_row(Config))
-SECTIONS = [Config, *{row.of for row in ROWS.values() if isinstance(row, Section)}]
+# in the order of the table: parallel runs must collect the same tests
+SECTIONS = list(dict.fromkeys([Config, *(row.of for row in ROWS.values() if isinstance(row, Section))]))
 SECRET_WORDS = ("password", "secret", "token", "api_key", "encryption_key")
 
 
