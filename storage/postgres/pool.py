@@ -187,14 +187,16 @@ class Database:
     # --- writes ---
 
     async def write(
-        self, sql: str, *args: object, account: int | None = None, mailboxes: Iterable[int] = ()
+        self, sql: str, *args: object, account: int | None = None, mailboxes: Iterable[int] | None = None
     ) -> list[Record]:
         """One statement on the primary that commits by itself.
 
+        ``mailboxes=()`` says that no view of any mailbox changes; without any name the write concerns
+        everyone, and no replica may answer until it has replayed it.
         Run again when PostgreSQL rolled it back to break a deadlock. Constraint violations come through
         as asyncpg's. Raises Unavailable, StagingFull (nothing was written), CommitUnknown.
         """
-        keys = _keys(account, mailboxes)
+        keys = _names(account, mailboxes)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._write_once(sql, args, keys)
@@ -209,7 +211,9 @@ class Database:
                 raise ours from error
         raise AssertionError("the last attempt returns or raises")
 
-    async def _write_once(self, sql: str, args: Sequence[object], keys: list[Hashable]) -> list[Record]:
+    async def _write_once(
+        self, sql: str, args: Sequence[object], keys: list[Hashable] | None
+    ) -> list[Record]:
         timeout_s = self.settings.write_timeout_s + CLIENT_GRACE_S
         self.stats["write"] += 1
         try:
@@ -217,10 +221,10 @@ class Database:
         except StorageError:
             raise  # no connection was to be had: nothing was sent
         except asyncpg.PostgresError:
-            self._note([])
+            self._note(None)
             raise
         except BaseException as error:
-            self._note([])
+            self._note(None)
             ours = translate(error, Phase.COMMITTING)
             if ours is None:
                 raise
@@ -233,13 +237,13 @@ class Database:
         if self._reads is not None:
             self._reads.freshness.wrote(_keys(account, mailboxes))
 
-    def _note(self, keys: list[Hashable]) -> None:
+    def _note(self, keys: list[Hashable] | None) -> None:
         if self._reads is None:
             return
-        if keys:
-            self._reads.freshness.wrote(keys)
-        else:
+        if keys is None:
             self._reads.freshness.wrote_unknown()
+        else:
+            self._reads.freshness.wrote(keys)
 
     def _notice(self, error: asyncpg.PostgresError) -> None:
         """A server that takes no writes any more has lost its role: look for the one that has it."""
@@ -248,7 +252,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, account: int | None = None, mailboxes: Iterable[int] = ()
+        self, *, account: int | None = None, mailboxes: Iterable[int] | None = None
     ) -> AsyncIterator[Transaction]:
         """Committed when the block ends, rolled back when it raises, gone with its connection when the
         task is cancelled.
@@ -261,7 +265,7 @@ class Database:
             try:
                 await self._control(connection, "BEGIN", timeout_s)
                 yield Transaction(connection, self.stats, timeout_s)
-                await self._commit(connection, timeout_s, _keys(account, mailboxes))
+                await self._commit(connection, timeout_s, _names(account, mailboxes))
             except Exception as error:
                 await self._fail(connection, error, timeout_s)
                 raise
@@ -283,12 +287,12 @@ class Database:
         else:
             self._primary.release(connection)
 
-    async def _commit(self, connection: Connection, timeout_s: float, keys: list[Hashable]) -> None:
+    async def _commit(self, connection: Connection, timeout_s: float, keys: list[Hashable] | None) -> None:
         try:
             with translated(Phase.COMMITTING):
                 outcome = await self._control(connection, "COMMIT", timeout_s)
         except BaseException:
-            self._note([])
+            self._note(None)
             raise
         self._note(keys)
         if outcome != "COMMIT":
@@ -307,6 +311,11 @@ class Database:
     async def _control(self, connection: Connection, command: str, timeout_s: float) -> str:
         self.stats[command.lower()] += 1
         return await connection.execute(command, timeout=timeout_s)
+
+
+def _names(account: int | None, mailboxes: Iterable[int] | None) -> list[Hashable] | None:
+    """None: the caller named nothing."""
+    return None if account is None and mailboxes is None else _keys(account, mailboxes or ())
 
 
 def _keys(account: int | None, mailboxes: Iterable[int]) -> list[Hashable]:

@@ -147,14 +147,14 @@ class PostgresPurgeStore:
         return found[0]["n"] if found else 0
 
     async def purge_messages(self, grace: timedelta, limit: int) -> int:
-        ((n,),) = await self.db.write(_PURGE_EXPUNGED, grace, limit)
+        ((n,),) = await self.db.write(_PURGE_EXPUNGED, grace, limit, mailboxes=())
         if n >= limit:
             return int(n)
         return int(n) + await self._purge_deleted(grace, limit - n)
 
     async def _purge_deleted(self, grace: timedelta, limit: int) -> int:
         """A batch of one deleted mailbox; with nothing left in it the mailbox itself. Counts both."""
-        async with self.db.transaction() as transaction:
+        async with self.db.transaction(mailboxes=()) as transaction:
             await transaction.execute(_FOLLOW_ACCOUNT, grace)
             picked = await transaction.fetch(_PICK_MAILBOX, grace)
             if picked:
@@ -179,7 +179,7 @@ class PostgresPurgeStore:
 
     async def _purge_candidates(self, limit: int) -> tuple[int, int]:
         """One batch: candidates looked at, contents dropped."""
-        async with self.db.transaction() as transaction:
+        async with self.db.transaction(mailboxes=()) as transaction:
             locked = await transaction.fetch(_LOCK_CONTENTS, limit)
             ids = [row["id"] for row in locked]
             if not ids:
@@ -195,7 +195,7 @@ class PostgresPurgeStore:
         return [(row["id"], row["key"]) for row in await self.db.read(_DOOMED, limit)]
 
     async def forget_doomed(self, ids: Sequence[int]) -> None:
-        await self.db.write(_FORGET_DOOMED, ids, TOMBSTONE_AGE)
+        await self.db.write(_FORGET_DOOMED, ids, TOMBSTONE_AGE, mailboxes=())
 
     async def purge_delivery_keys(self, limit: int) -> int:
-        return len(await self.db.write(_PURGE_KEYS, RETRY_WINDOW, limit))
+        return len(await self.db.write(_PURGE_KEYS, RETRY_WINDOW, limit, mailboxes=()))

@@ -78,11 +78,11 @@ class PostgresUploadStore:
         self.db = db
 
     async def lease(self, node: str, limit: int, lease_s: float) -> list[UploadLease]:
-        found = await self.db.write(_LEASE, node, limit, lease_s)
+        found = await self.db.write(_LEASE, node, limit, lease_s, mailboxes=())
         return [UploadLease(rows.ref(row), row["attempts"], row["lease_until"]) for row in found]
 
     async def reclaim(self, node: str) -> int:
-        return len(await self.db.write(_RECLAIM, node))
+        return len(await self.db.write(_RECLAIM, node, mailboxes=()))
 
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
         found = await self.db.read(_FRAMES, content_id)
@@ -95,11 +95,13 @@ class PostgresUploadStore:
         return found
 
     async def mark_stored(self, content_ids: Sequence[ContentId]) -> list[ContentId]:
-        found = await self.db.write(_MARK_STORED, content_ids)
+        found = await self.db.write(_MARK_STORED, content_ids, mailboxes=())
         return [ContentId(row["id"]) for row in found]
 
     async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:
-        await self.db.write(_RELEASE, content_id, error[:MAX_ERROR_CHARS], retry_in_s, int(permanent))
+        await self.db.write(
+            _RELEASE, content_id, error[:MAX_ERROR_CHARS], retry_in_s, int(permanent), mailboxes=()
+        )
 
     async def staging_level(self) -> StagingLevel:
         ((contents, encoded_bytes, oldest_age_s),) = await self.db.read(_LEVEL)

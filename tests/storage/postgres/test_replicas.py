@@ -123,6 +123,10 @@ async def test_reads_go_to_the_replica_but_never_back_in_time(pg_server: SharedS
             assert len((await stores.mail.load_view(inbox)).uids) == 1
         assert await replica_reads(stores, bystander) == (0, 1)
 
+        await stores.uploads.lease("node", 10, 60)
+        await stores.purge.purge_contents(10)
+        assert await replica_reads(stores, bystander) == (0, 1)  # what no reader can see concerns no reader
+
         await on(standby, "SELECT pg_wal_replay_resume()")
         await until_fresh(stores.database, writer)
         assert await replica_reads(stores, writer) == (1, 1)
