@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from storage.errors import Unavailable
+from storage.errors import StorageError, Unavailable
 
 from .errors import Phase, lost_connection, translate
 from .settings import EndpointSettings
@@ -105,6 +105,32 @@ class _Idle:
     since: float
 
 
+class _Limit:
+    """Asks the server to end the statement of a connection that takes too long."""
+
+    def __init__(self, pool: ConnectionPool, connection: Connection, after_s: float) -> None:
+        self._pool = pool
+        self._pid = connection.get_server_pid()
+        self._asking: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(after_s, self._fire)
+
+    def _fire(self) -> None:
+        self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            await self._pool.fetch("SELECT pg_cancel_backend($1)", (self._pid,), CLOSE_TIMEOUT_S)
+        except Exception as error:
+            if translate(error, Phase.NOTHING_WRITTEN) is None and not isinstance(error, StorageError):
+                raise
+
+    def stop(self) -> bool:
+        """Whether the server has been asked: then the request may still be on its way, and would hit the
+        connection's next statement."""
+        self._timer.cancel()
+        return self._asking is not None
+
+
 class ConnectionPool:
     """At most ``max_connections`` connections; the most recently used is reused first."""
 
@@ -141,18 +167,33 @@ class ConnectionPool:
         for connection in taken:
             self.release(connection)
 
-    async def fetch(self, sql: str, args: Sequence[object], timeout_s: float) -> list[asyncpg.Record]:
-        """One statement. Raises Unavailable when no connection was to be had, else what asyncpg raises."""
+    async def fetch(
+        self, sql: str, args: Sequence[object], timeout_s: float, *, cancel_after_s: float | None = None
+    ) -> list[asyncpg.Record]:
+        """One statement. Raises Unavailable when no connection was to be had, else what asyncpg raises.
+
+        After ``cancel_after_s`` the server is asked to end it, and its answer says what became of it;
+        after ``timeout_s`` we no longer wait and do not know.
+        """
         connection = await self.acquire()
+        limit = None if cancel_after_s is None else _Limit(self, connection, cancel_after_s)
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=timeout_s)
         except asyncpg.PostgresError as error:
-            self.give_back(connection, error)
+            if limit is None or not limit.stop():
+                self.give_back(connection, error)
+            else:
+                self.discard(connection)
             raise
         except BaseException:
+            if limit is not None:
+                limit.stop()
             self.discard(connection)
             raise
-        self.release(connection)
+        if limit is None or not limit.stop():
+            self.release(connection)
+        else:
+            self.discard(connection)
         return rows
 
     def give_back(self, connection: Connection, error: asyncpg.PostgresError) -> None:

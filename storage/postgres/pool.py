@@ -32,8 +32,8 @@ Record: TypeAlias = asyncpg.Record
 ATTEMPTS = 4  # of a statement that PostgreSQL rolled back to break a deadlock
 OLDEST_SERVER = 14
 CONNECTION_WAIT_S = 10.0
-# The server ends a slow statement itself and says so; the client only waits longer than that for a
-# server that has gone silent, because its own timeout cannot know whether a write was committed.
+# A write that takes too long is ended by the server, whose answer says that nothing was written. This is how
+# much longer we wait for that answer: without it the outcome is unknown.
 CLIENT_GRACE_S = 5.0
 
 
@@ -214,10 +214,10 @@ class Database:
     async def _write_once(
         self, sql: str, args: Sequence[object], keys: list[Hashable] | None
     ) -> list[Record]:
-        timeout_s = self.settings.write_timeout_s + CLIENT_GRACE_S
+        timeout_s = self.settings.write_timeout_s
         self.stats["write"] += 1
         try:
-            rows = await self._primary.fetch(sql, args, timeout_s)
+            rows = await self._primary.fetch(sql, args, timeout_s + CLIENT_GRACE_S, cancel_after_s=timeout_s)
         except StorageError:
             raise  # no connection was to be had: nothing was sent
         except asyncpg.PostgresError:

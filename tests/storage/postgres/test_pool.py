@@ -129,6 +129,15 @@ async def test_waiting_for_a_connection_is_bounded(pg_settings: DatabaseSettings
     await database.close()
 
 
+async def test_a_slow_write_is_ended_and_its_outcome_known(pg_settings: DatabaseSettings) -> None:
+    database = await Database.open(dataclasses.replace(pg_settings, write_timeout_s=0.1))
+    with pytest.raises(Unavailable, match="57014"):
+        await database.write("WITH made AS (INSERT INTO accounts DEFAULT VALUES) SELECT pg_sleep(60)")
+    assert await database.read("SELECT FROM accounts") == []
+    await database.write("INSERT INTO accounts DEFAULT VALUES")
+    await database.close()
+
+
 async def test_lock_timeout_is_unavailable(pg_settings: DatabaseSettings) -> None:
     database = await Database.open(dataclasses.replace(pg_settings, lock_timeout_s=0.05))
     await database.write("INSERT INTO accounts DEFAULT VALUES")
