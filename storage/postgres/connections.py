@@ -177,24 +177,22 @@ class ConnectionPool:
         """
         connection = await self.acquire()
         limit = None if cancel_after_s is None else _Limit(self, connection, cancel_after_s)
+        failure: BaseException | None = None
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=timeout_s)
-        except asyncpg.PostgresError as error:
-            if limit is None or not limit.stop():
-                self.give_back(connection, error)
+            return rows
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if limit is not None and limit.stop():
+                self.discard(connection)
+            elif failure is None:
+                self.release(connection)
+            elif isinstance(failure, asyncpg.PostgresError):
+                self.give_back(connection, failure)
             else:
                 self.discard(connection)
-            raise
-        except BaseException:
-            if limit is not None:
-                limit.stop()
-            self.discard(connection)
-            raise
-        if limit is None or not limit.stop():
-            self.release(connection)
-        else:
-            self.discard(connection)
-        return rows
 
     def give_back(self, connection: Connection, error: asyncpg.PostgresError) -> None:
         """Release after a server's error, or discard when the error ended the connection."""
