@@ -63,6 +63,7 @@ from tls.errors import CertificateUnusable
 from .authn import DirectAuthenticator
 from .certificates import REFRESH_S, Certificates
 from .database import settings_from
+from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
 from .hashupgrade import HashUpgrader
 from .listeners import Listener, ListenFailed
@@ -178,11 +179,19 @@ class Node:
             await server.start()
             self._exit.push_async_callback(server.stop)
             await server.create_database(write.name)
+            self._keep_running("the embedded PostgreSQL", server)
         if embedded.rclone_path:
             port = int(s3.endpoint.rpartition(":")[2])
             rclone = RcloneServer(Path(embedded.rclone_path), port, s3.access_key, s3.secret_key.reveal())
             self._exit.push_async_callback(rclone.stop)
             await rclone.start(s3.bucket)
+            self._keep_running("the embedded rclone", rclone)
+
+    def _keep_running(self, name: str, server: EmbeddedServer) -> None:
+        """Until just before the server itself is stopped: sessions that say goodbye still need it."""
+        keeper = Workers()
+        self._exit.push_async_callback(keeper.stop, STOP_WORKERS_WITHIN_S)
+        keeper.start(name, kept_running(name, server))
 
     def _object_store(self) -> FileBlobStore | S3BlobStore:
         s3 = self.config.s3

@@ -41,18 +41,41 @@ class RcloneServer:
 
     def __init__(self, directory: Path, port: int, access_key: str, secret_key: str) -> None:
         self.directory = directory
+        self._bucket = ""
         self.port = port
         self._key = f'"{access_key},{secret_key}"'  # rclone reads a CSV record
         self._process: subprocess.Popen[bytes] | None = None
         self._pid_file = directory.parent / "rclone.pid"
+        self._log_file = directory.parent / "rclone.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there, answering or not."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        status = None if self._process is None else self._process.returncode
+        how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+        return f"{how}; see {self._log_file}"
 
     async def start(self, bucket: str) -> None:
-        """Ready to answer when it returns. Raises RcloneUnusable."""
+        """Ready to answer when it returns; makes the bucket. Raises RcloneUnusable."""
+        self._bucket = bucket
         (self.directory / bucket).mkdir(parents=True, exist_ok=True)
+        await self._start()
+
+    async def restart(self) -> None:
+        """Start what has ended by itself. Raises RcloneUnusable, also when the bucket is gone: a new empty
+        one would make every body look deleted."""
+        if not (self.directory / self._bucket).is_dir():
+            raise RcloneUnusable(f"{self.directory / self._bucket} is gone")
+        await self._start()
+
+    async def _start(self) -> None:
         await self._stop_orphan()
         environment = {**os.environ, "RCLONE_AUTH_KEY": self._key, "RCLONE_CONFIG": "/dev/null"}
-        log_file = self.directory.parent / "rclone.log"
-        with log_file.open("ab") as output:
+        with self._log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 [
                     *(str(find_rclone()), "serve", "s3", "--addr", f"127.0.0.1:{self.port}"),
@@ -69,7 +92,7 @@ class RcloneServer:
         while not self._answers():
             if self._process.poll() is not None or asyncio.get_running_loop().time() > deadline:
                 await self.stop()
-                raise RcloneUnusable(f"rclone did not start on port {self.port}; see {log_file}")
+                raise RcloneUnusable(f"rclone did not start on port {self.port}; see {self._log_file}")
             await asyncio.sleep(0.02)
         log.info("rclone serves S3 on 127.0.0.1:%d from %s", self.port, self.directory)
 
@@ -101,7 +124,7 @@ class RcloneServer:
             return
         if b"serve" in command and os.fsencode(self.directory) in command:
             log.info("ending rclone (process %d) of a node that was killed", pid)
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGKILL)  # it keeps nothing in memory, and one that hangs heeds nothing else
             deadline = asyncio.get_running_loop().time() + STOP_WITHIN_S
             while self._answers() and asyncio.get_running_loop().time() < deadline:
                 await asyncio.sleep(0.02)

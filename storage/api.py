@@ -237,8 +237,8 @@ class UploadStore(Protocol):
         ...
 
     async def reclaim(self, node: str) -> int:
-        """Free the leases this node held when it was killed; how many. Only for a start: uploading
-        something twice is harmless, and wasteful."""
+        """Free the leases of this node's uploader when it has nothing under way (at its start, after it lost
+        the database in a step); how many. Uploading something twice is harmless, and wasteful."""
         ...
 
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:

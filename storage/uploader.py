@@ -126,6 +126,7 @@ class Uploader:
         self._paused_until = float("-inf")
         self._swept_at = float("-inf")
         self._wake = asyncio.Event()
+        self._has_strays = True
 
     # --- for the node ---
 
@@ -143,24 +144,30 @@ class Uploader:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; the batch in hand is finished first."""
-        has_reclaimed = False
         while not stop.is_set():
             self._wake.clear()
             try:
-                if not has_reclaimed:
-                    await self._uploads.reclaim(self._node)
-                    has_reclaimed = True
+                await self._reclaim_strays()
                 has_worked = await self.step()
                 await self._sweep_if_due()
             except StorageError as error:
+                self._has_strays = True
                 self._slow_down(error)
                 has_worked = False
             except Exception as error:  # a worker loop: nothing may end it
                 log.exception("uploader: unexpected error")
+                self._has_strays = True
                 self._slow_down(error)
                 has_worked = False
             if not has_worked:
                 await self._rest(stop)
+
+    async def _reclaim_strays(self) -> None:
+        """Leases of an earlier process of this node, or of a step that lost the database in its middle: nothing
+        of this process is under way between two steps."""
+        if self._has_strays and not self.is_paused:
+            await self._uploads.reclaim(self._node)
+            self._has_strays = False
 
     # --- one unit of work ---
 
@@ -311,7 +318,8 @@ class Uploader:
         try:
             await release
         except (Unavailable, CommitUnknown) as error:
-            log.warning("lease not given back, it will run out: %s", error)
+            self._has_strays = True
+            log.warning("lease not given back yet: %s", error)
 
     async def _rest(self, stop: asyncio.Event) -> None:
         """Until a poll is due or a pause is over, or somebody calls."""

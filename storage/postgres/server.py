@@ -175,6 +175,19 @@ class LocalServer:
         status = self.directory.stat()
         return Path(tempfile.gettempdir()) / f"sora-{status.st_dev:x}-{status.st_ino:x}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there, answering or not."""
+        if self._child is not None:
+            return self._child.poll() is None
+        return self.pid is not None and self._recorded_pid() == self.pid and not _is_zombie(self.pid)
+
+    @property
+    def last_words(self) -> str:
+        status = None if self._child is None else self._child.returncode
+        how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+        return f"{how}; see {self.log}"
+
     # --- life ---
 
     async def start(self) -> None:
@@ -198,9 +211,21 @@ class LocalServer:
         self.pid = self._child.pid
         await self._wait_until_ready()
 
+    async def restart(self) -> None:
+        """Start what has ended by itself. Unlike ``start`` it makes no new cluster: a data directory that is
+        missing now was unmounted or deleted, and an empty database in its place would look like lost mail.
+
+        Raises ServerError.
+        """
+        if not (self.data / "PG_VERSION").exists():
+            raise ServerError(f"{self.data} is gone")
+        self.pid = self._child = None
+        await self.start()
+
     async def stop(self) -> None:
         """Sessions are cut, everything is written, nothing of it runs any more. Idempotent."""
-        if self.pid is None:
+        if self.pid is None or not self.is_running:
+            self.pid = self._child = None  # the number may be another process's by now
             return
         for sent, patience_s in (
             (signal.SIGINT, STOP_TIMEOUT_S),
@@ -374,16 +399,8 @@ class LocalServer:
 
     async def _gone(self, patience_s: float) -> bool:
         for _ in range(int(patience_s / POLL_S)):
-            if not self._is_running():
+            if not self.is_running:
                 return True
             await asyncio.sleep(POLL_S)
         return False
 
-    def _is_running(self) -> bool:
-        if self._child is not None:
-            return self._child.poll() is None
-        try:
-            os.kill(self.pid or 0, 0)
-        except ProcessLookupError:
-            return False
-        return self._recorded_pid() is not None

@@ -254,6 +254,30 @@ async def test_run_survives_what_it_does_not_know(way: Way, caplog: pytest.LogCa
     await task
 
 
+async def test_a_lost_mark_is_made_good_without_waiting_for_the_lease(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.uploader.MIN_BACKOFF_S", 0.001)
+    await way.deliver(message(1))
+    mark_stored = way.queue.uploads.mark_stored
+
+    async def away(ids: Sequence[ContentId]) -> list[ContentId]:
+        way.queue.uploads.mark_stored = mark_stored  # type: ignore[method-assign]
+        raise CommitUnknown("database away")
+
+    way.queue.uploads.mark_stored = away  # type: ignore[method-assign]
+    stop = asyncio.Event()
+    task = asyncio.create_task(way.uploader.run(stop))
+    async with asyncio.timeout(5):
+        while (await way.uploader.backlog()).contents:
+            way.queue.now += 0.01
+            await asyncio.sleep(0.001)
+    stop.set()
+    await task
+    assert way.queue.now < way.uploader.settings.lease_s
+    assert way.uploader.counters.uploaded == 1
+
+
 async def test_staging_is_read_in_bounded_groups(way: Way, store: FlakyStore) -> None:
     for number in range(10):
         await way.deliver(message(number, 120_000))

@@ -10,10 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from node.quickstart import Wish, prepare
+from storage.postgres.server import LocalServer
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 30
@@ -34,6 +38,15 @@ class NodeProcess:
     directory: Path = field(default_factory=lambda: public_directory("sora-node-"))
     ready: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, edit: Callable[[str], str], *, s3: str = "file") -> NodeProcess:
+        """Write the files of a first start, with ``edit`` applied to the config.toml."""
+        data = self.directory / "data"
+        sockets = LocalServer(data / "postgres", password="")
+        sockets.directory.mkdir(mode=0o700, parents=True)
+        made = prepare(Wish(data, s3=s3, ports="auto"), sockets.socket_directory)
+        made.config.write_text(edit(made.config.read_text()))
+        return self
 
     def start(self) -> NodeProcess:
         """Returns when the node says that it is ready. The data directory of an earlier start is kept."""

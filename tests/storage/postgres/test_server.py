@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -44,6 +47,22 @@ async def test_it_starts_again_after_a_crash(server: LocalServer) -> None:
     await server.start()
     assert not server.was_adopted
     assert not await server.create_database("mail")
+
+
+async def test_it_is_restarted_after_kill_9_but_never_made_anew(server: LocalServer) -> None:
+    await server.create_database("mail")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    while server.is_running:
+        await asyncio.sleep(0.01)
+    assert server.last_words.startswith("signal 9")
+    await server.restart()
+    assert not await server.create_database("mail")
+    await server.kill()
+    server.data.rename(server.directory / "unmounted")
+    with pytest.raises(ServerError, match="is gone"):
+        await server.restart()
+    assert not server.data.exists()
 
 
 async def test_a_directory_of_another_version_is_refused(server: LocalServer) -> None:
