@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEBIAN_PG ?= /usr/lib/postgresql/15/bin
 
-.PHONY: setup run test check interop bench clean
+.PHONY: setup run test test-debian-postgres check interop bench clean
 
 setup: $(STAMP)
 
@@ -27,8 +28,17 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/arch
 
-interop: $(STAMP)
+interop: $(STAMP) test-debian-postgres
 	$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
+
+# The same tests as with the wheel's PostgreSQL, on Debian 12's.
+test-debian-postgres: $(STAMP)
+	@if test -x $(DEBIAN_PG)/postgres; then \
+	  SORA_TEST_PG_BIN=$(DEBIAN_PG) $(BIN)/python -m pytest -q -n auto --dist loadscope \
+	    -m "not interop and not bench" tests/contracts tests/storage tests/node; \
+	else \
+	  echo "SKIPPED: the suite on Debian's PostgreSQL: $(DEBIAN_PG) is missing (apt-get install postgresql-15)" >&2; \
+	fi
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)

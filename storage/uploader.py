@@ -163,8 +163,8 @@ class Uploader:
                 await self._rest(stop)
 
     async def _reclaim_strays(self) -> None:
-        """Leases of an earlier process of this node, or of a step that lost the database in its middle: nothing
-        of this process is under way between two steps."""
+        """Leases of an earlier process of this node, or of a step that lost the database in its middle:
+        nothing of this process is under way between two steps."""
         if self._has_strays and not self.is_paused:
             await self._uploads.reclaim(self._node)
             self._has_strays = False

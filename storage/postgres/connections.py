@@ -41,14 +41,17 @@ SESSION = {
 log = logging.getLogger("sora.sql")
 
 
-def connect_options(settings: EndpointSettings, server_settings: dict[str, str]) -> dict[str, Any]:
-    """Keyword arguments for ``asyncpg.connect``, all but the address."""
+def connect_options(
+    settings: EndpointSettings, server_settings: dict[str, str], timeout_s: float = CONNECT_TIMEOUT_S
+) -> dict[str, Any]:
+    """Keyword arguments for ``asyncpg.connect``, all but the address. Nobody waits longer for a connection
+    than for a query."""
     return {
         "user": settings.user,
         "password": settings.password,
         "database": settings.database,
         "ssl": ssl.create_default_context() if settings.tls else False,
-        "timeout": CONNECT_TIMEOUT_S,
+        "timeout": min(CONNECT_TIMEOUT_S, timeout_s),
         "statement_cache_size": 200,
         "max_cached_statement_lifetime": 0,
         "max_cacheable_statement_size": 0,

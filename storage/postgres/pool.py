@@ -72,6 +72,7 @@ class Database:
                 # an open transaction whose client died silently must not hold its locks for ever
                 "idle_in_transaction_session_timeout": str(int(slowest * 1000)),
             },
+            settings.query_timeout_s,
         )
         wait_s = min(CONNECTION_WAIT_S, settings.query_timeout_s)
         hosts = HostList(

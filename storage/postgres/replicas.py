@@ -52,7 +52,7 @@ class ReadSet:
     ) -> None:
         self.freshness = Freshness()
         self._primary_position = primary_position
-        options = connect_options(settings, {"statement_timeout": str(int(timeout_s * 1000))})
+        options = connect_options(settings, {"statement_timeout": str(int(timeout_s * 1000))}, timeout_s)
         self.replicas = [
             Replica(
                 f"{host}:{port}",

@@ -403,4 +403,3 @@ class LocalServer:
                 return True
             await asyncio.sleep(POLL_S)
         return False
-

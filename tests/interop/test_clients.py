@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import select
-import ssl
 import subprocess
 import time
 from collections.abc import Iterable
@@ -17,7 +16,8 @@ from pathlib import Path
 import pytest
 from imapclient import IMAPClient
 
-from tests.support.corpus import hostile, messages
+from tests.support.corpus import hostile, messages, strip_trace
+from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 
 from .conftest import PASSWORD, deliver, needs
@@ -39,20 +39,6 @@ def normal(message: bytes) -> bytes:
 def received(messages_found: Iterable[bytes]) -> list[bytes]:
     """Without our trace headers, sorted: what the sender handed over."""
     return sorted(strip_trace(message) for message in messages_found)
-
-
-def strip_trace(message: bytes) -> bytes:
-    """Cut the headers that delivery added in front: Return-Path, Delivered-To and one Received."""
-    for name in (b"Return-Path:", b"Delivered-To:", b"Received:"):
-        assert message.startswith(name), message[:300]
-        end = re.compile(rb"\n(?![ \t])").search(message)
-        assert end is not None
-        message = message[end.end() :]
-    return message
-
-
-def client_context(node: NodeProcess) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(node.certificate))
 
 
 def imap_client(node: NodeProcess, account: str) -> IMAPClient:

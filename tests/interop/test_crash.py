@@ -12,10 +12,9 @@ import pytest
 from imapclient import IMAPClient
 
 from tests.support.corpus import messages
+from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
-
-from .test_clients import client_context
 
 ROUNDS = 3
 CONNECTIONS = 6

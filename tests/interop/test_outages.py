@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,87 +14,28 @@ from pathlib import Path
 
 import pytest
 
+from node.quickstart import BUCKET
+from node.rclone import RcloneServer
 from storage.postgres.server import LocalServer
+from tests.support.corpus import strip_trace
 from tests.support.lineclient import LineClient, eventually
+from tests.support.livenode import (
+    deliver,
+    finish_delivery,
+    imap_inbox,
+    imap_login,
+    message,
+    pop3,
+    pop3_login,
+    start_delivery,
+    stored,
+)
 from tests.support.nodeprocess import NodeProcess
-
-from .test_clients import client_context, strip_trace
-from .test_crash import wait_until_uploaded
 
 OTHER = "other@sora.localhost"  # nobody's mail has come yet: no address of it is in any memory
 TIMEOUTS = '\n[database]\nquery_timeout = "2s"\nwrite_timeout = "2s"\nlock_timeout = "1s"\n'
 # a statement's own time-out, the grace of the client for a silent server, and reading back the outcome
 LONGEST_REPLY_S = 45.0
-
-
-def message(number: int, size: int = 500) -> bytes:
-    text = b"".join(b"line %d of message %d\r\n" % (n, number) for n in range(size // 25))
-    return b"Subject: outage %d\r\nMessage-ID: <outage.%d@example.test>\r\n\r\n" % (number, number) + text
-
-
-def start_delivery(node: NodeProcess, address: str) -> LineClient:
-    """Up to the reply to RCPT, which has not been read yet."""
-    client = LineClient(node.port("lmtp"))
-    client.lmtp_reply()
-    assert client.lmtp(b"LHLO client.example.test").startswith(b"250")
-    assert client.lmtp(b"MAIL FROM:<sender@example.test>").startswith(b"250")
-    client.send(b"RCPT TO:<%s>\r\n" % address.encode())
-    return client
-
-
-def finish_delivery(client: LineClient, mail: bytes) -> bytes:
-    """The reply for the one recipient."""
-    assert client.lmtp(b"DATA").startswith(b"354")
-    client.send(mail + b".\r\n")
-    return client.lmtp_reply()
-
-
-def deliver(node: NodeProcess, address: str, mail: bytes) -> bytes:
-    """The first reply that refuses, or the last."""
-    with start_delivery(node, address) as client:
-        rcpt = client.lmtp_reply()
-        return rcpt if not rcpt.startswith(b"250") else finish_delivery(client, mail)
-
-
-def imap(node: NodeProcess, port: str = "imaps") -> LineClient:
-    client = LineClient(node.port(port), client_context(node) if port.endswith("s") else None)
-    assert client.line().startswith(b"* OK")
-    return client
-
-
-def imap_login(node: NodeProcess, password: str | None = None) -> bytes:
-    with imap(node) as client:
-        return client.login(node.address, password or node.password)
-
-
-def imap_inbox(node: NodeProcess) -> LineClient:
-    client = imap(node)
-    assert client.login(node.address, node.password).startswith(b"OK")
-    assert client.imap(b"SELECT INBOX")[0].startswith(b"OK")
-    return client
-
-
-def pop3(node: NodeProcess) -> tuple[LineClient, bytes]:
-    """A client and the answer to its password."""
-    client = LineClient(node.port("pop3s"), client_context(node))
-    assert client.line().startswith(b"+OK")
-    assert client.pop3(b"USER " + node.address.encode()).startswith(b"+OK")
-    return client, client.pop3(b"PASS " + node.password.encode())
-
-
-def pop3_login(node: NodeProcess) -> bytes:
-    client, answer = pop3(node)
-    client.close()
-    return answer
-
-
-def stored(node: NodeProcess) -> list[bytes]:
-    """All messages of the INBOX, without trace headers, sorted."""
-    with imap_inbox(node) as client:
-        status, lines = client.imap(b"UID FETCH 1:* (BODY.PEEK[])")
-        assert status.startswith(b"OK"), status
-        literals = [after for line, after in zip(lines, lines[1:], strict=False) if line.endswith(b"}")]
-        return sorted(strip_trace(each) for each in literals)
 
 
 def timed(action: Callable[[], bytes]) -> tuple[bytes, float]:
@@ -106,7 +48,6 @@ def all_at_once(actions: dict[str, Callable[[], bytes]]) -> dict[str, bytes]:
     with ThreadPoolExecutor(len(actions)) as pool:
         futures = {name: pool.submit(timed, action) for name, action in actions.items()}
         answers = {name: future.result() for name, future in futures.items()}
-    print({name: round(took, 1) for name, (_, took) in answers.items()})
     late = {name: answer for name, answer in answers.items() if answer[1] > LONGEST_REPLY_S}
     assert not late
     return {name: answer for name, (answer, _) in answers.items()}
@@ -148,8 +89,9 @@ class Postgres:
 @contextmanager
 def node_beside_its_database() -> Iterator[tuple[NodeProcess, Postgres]]:
     node = NodeProcess().prepare(
-        lambda text: "".join(line for line in text.splitlines(True) if not line.startswith("postgres_path"))
-        + TIMEOUTS
+        lambda text: (
+            "".join(line for line in text.splitlines(True) if not line.startswith("postgres_path")) + TIMEOUTS
+        )
     )
     postgres = Postgres(node)
     postgres.start()
@@ -158,7 +100,6 @@ def node_beside_its_database() -> Iterator[tuple[NodeProcess, Postgres]]:
         with node:
             node.admin("accounts", "create", OTHER, "--password-hash", "{PLAIN}unused", check=False)
             yield node, postgres
-            postgres.signal_all(signal.SIGCONT)
     finally:
         postgres.signal_all(signal.SIGCONT)
         postgres.stop()
@@ -243,19 +184,26 @@ def test_embedded_servers_that_die_are_started_again() -> None:
         with imap_inbox(node) as session:
             assert deliver(node, node.address, message(100)).startswith(b"250")
             for round_, name in enumerate(("postgres", "rclone", "postgres")):
-                victims = children_named(node, name)
-                assert victims
-                for pid in victims:
-                    signal_if_there(pid, signal.SIGKILL)
-                eventually(lambda: set(children_named(node, name)) - set(victims))
-                mail = message(101 + round_)
-                eventually(lambda: deliver(node, node.address, mail).startswith(b"250"))
-                wait_until_uploaded(node)
+                kill_until_replaced(node, name)
+                deliver_at_last(node, message(101 + round_))
+                node.wait_until_uploaded()
                 assert session.imap(b"NOOP")[0].startswith(b"OK")
         assert stored(node) == sorted(message(100 + n) for n in range(4))
         log = (node.directory / "node.log").read_text()
         assert "the embedded PostgreSQL has ended: signal 9" in log
         assert "the embedded rclone runs again" in log
+
+
+def kill_until_replaced(node: NodeProcess, name: str) -> None:
+    victims = children_named(node, name)
+    assert victims
+    for pid in victims:
+        signal_if_there(pid, signal.SIGKILL)
+    eventually(lambda: set(children_named(node, name)) - set(victims))
+
+
+def deliver_at_last(node: NodeProcess, mail: bytes) -> None:
+    eventually(lambda: deliver(node, node.address, mail).startswith(b"250"))
 
 
 def children_named(node: NodeProcess, name: str) -> list[int]:
@@ -274,3 +222,105 @@ def signal_if_there(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+# --- the object store ------------------------------------------------------------------------------
+
+
+S3_EDITS = (
+    ("[s3]\n", '[s3]\ntimeout = "2s"\nretries = 1\n'),
+    ('capacity = "1gb"', 'capacity = "0"'),
+)
+
+
+class Rclone:
+    """The S3 server of a node that does not start it itself."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        data = node.directory / "data"
+        settings = tomllib.loads((data / "config.toml").read_text())["s3"]
+        port = int(settings["endpoint"].rpartition(":")[2])
+        secret = (data / "s3.secret").read_text()
+        self.server = RcloneServer(data / "objects", port, settings["access_key"], secret)
+
+    def start(self) -> None:
+        asyncio.run(self.server.start(BUCKET))
+        self.pid = int((self.server.directory.parent / "rclone.pid").read_text())
+
+    def stop(self) -> None:
+        asyncio.run(self.server.stop())
+
+    def signal(self, number: int) -> None:
+        signal_if_there(self.pid, number)
+
+
+@contextmanager
+def node_beside_its_object_store() -> Iterator[tuple[NodeProcess, Rclone]]:
+    def edit(text: str) -> str:
+        for old, new in S3_EDITS:
+            assert old in text
+            text = text.replace(old, new)
+        return "".join(line for line in text.splitlines(True) if not line.startswith("rclone_path"))
+
+    node = NodeProcess().prepare(edit, s3="rclone")
+    rclone = Rclone(node)
+    rclone.start()
+    try:
+        with node:
+            yield node, rclone
+    finally:
+        rclone.signal(signal.SIGCONT)
+        rclone.stop()
+
+
+@pytest.mark.parametrize("how", ["killed", "hanging"])
+def test_s3_away_keeps_mail_flowing_and_drains_by_itself(how: str) -> None:
+    old = [message(number, 2000) for number in range(3)]
+    new = [message(number, 2000) for number in range(10, 40)]
+    with node_beside_its_object_store() as (node, rclone):
+        for mail in old:
+            assert deliver(node, node.address, mail).startswith(b"250")
+        node.wait_until_uploaded()
+        node.stop()  # what was just delivered is in memory otherwise
+        node.start()
+        if how == "killed":
+            rclone.signal(signal.SIGKILL)
+        else:
+            rclone.signal(signal.SIGSTOP)
+        for mail in new:
+            assert deliver(node, node.address, mail).startswith(b"250")
+        with imap_inbox(node) as session:
+            status, lines = session.imap(b"FETCH 1 (BODY.PEEK[])")
+            assert status.startswith(b"NO [UNAVAILABLE]"), (status, lines)
+            assert not any(b"BODY[]" in line for line in lines)
+            status, lines = session.imap(b"FETCH 4 (BODY.PEEK[])")
+            assert status.startswith(b"OK")
+            assert strip_trace(lines[1]) == new[0]
+            assert session.imap(b"FETCH 1:* (ENVELOPE BODY.PEEK[HEADER])")[0].startswith(b"OK")
+        drop, answer = pop3(node)
+        with drop:
+            assert answer.startswith(b"+OK")
+            status, text = drop.pop3_lines(b"RETR 2")
+            assert status.startswith(b"-ERR [SYS/TEMP]")
+            status, text = drop.pop3_lines(b"RETR 5")
+            assert strip_trace(text) == new[1]
+            assert drop.pop3(b"QUIT").startswith(b"+OK")
+        # the uploader has met the fault by now
+        eventually(lambda: "uploads pause" in (node.directory / "node.log").read_text())
+        attempts = asyncio.run(attempts_of_staged(node))
+        assert len(attempts) == len(new)
+        assert not any(attempts)
+        if how == "killed":
+            rclone.start()
+        else:
+            rclone.signal(signal.SIGCONT)
+        node.wait_until_uploaded()
+        assert stored(node) == sorted([*old, *new])
+
+
+async def attempts_of_staged(node: NodeProcess) -> list[int]:
+    connection = await Postgres(node).server.connect("sora_mail_db")
+    try:
+        return [row["attempts"] for row in await connection.fetch("SELECT attempts FROM staged_contents")]
+    finally:
+        await connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from collections.abc import Iterator
 
 WORDS = (
@@ -177,3 +178,13 @@ def hostile() -> dict[str, bytes]:
         "bad encoding name": top + b"Content-Transfer-Encoding: x-nonsense\r\n\r\nbody\r\n",
         "bad base64": top + b"Content-Transfer-Encoding: base64\r\n\r\n!!!not base64***\r\n",
     }
+
+
+def strip_trace(message: bytes) -> bytes:
+    """Cut the headers that delivery added in front: Return-Path, Delivered-To and one Received."""
+    for name in (b"Return-Path:", b"Delivered-To:", b"Received:"):
+        assert message.startswith(name), message[:300]
+        end = re.compile(rb"\n(?![ \t])").search(message)
+        assert end is not None
+        message = message[end.end() :]
+    return message

@@ -17,7 +17,9 @@ PATIENCE_S = 60.0
 class LineClient:
     """Blocking; a reply that does not come within ``PATIENCE_S`` is a TimeoutError."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, port: int, context: ssl.SSLContext | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), patience_s)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
