@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 from storage.api import BlobStore, PurgeStore, Staging, UploadStore
 from storage.bodies import BodyFinder
@@ -34,7 +35,19 @@ def message(number: int, size: int = 2000) -> bytes:
 
 
 class Way:
-    """``queue`` is the database and outlives the node; everything else is one life of a node."""
+    """``queue`` is the database and outlives the node; everything else is one life of a node.
+
+    A life may end without a word, as a killed process does; ``close_all`` then closes what the kernel would.
+    """
+
+    lives: ClassVar[list[Way]] = []
+
+    @classmethod
+    def close_all(cls) -> None:
+        for way in cls.lives:
+            if way.cache is not None:
+                way.cache.close()
+        cls.lives.clear()
 
     def __init__(
         self,
@@ -48,6 +61,7 @@ class Way:
         max_staging_bytes: int = 1 << 40,
         has_cache: bool = True,
     ) -> None:
+        self.lives.append(self)
         self.queue = queue
         self.disk = disk or Disk()
         self.uploads: UploadStore = uploads or queue.uploads

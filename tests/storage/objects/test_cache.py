@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,18 @@ def on_disk(root: Path) -> int:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(tmp_path: Path) -> Iterator[Build]:
+    made: list[BodyCache] = []
+
     def make(capacity: int = 1000, largest: int = 1000, **options: object) -> BodyCache:
         cache = BodyCache(tmp_path / "cache", capacity, largest, **options)  # type: ignore[arg-type]
         cache.open()
+        made.append(cache)
         return cache
 
-    return make
+    yield make
+    for cache in made:
+        cache.close()
 
 
 def test_what_was_put_is_found_also_after_a_restart(build: Build) -> None:
