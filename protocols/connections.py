@@ -39,10 +39,15 @@ class DriverCounts:
     bugs: int = 0
     early_bytes_dropped: int = 0
     stalled: int = 0  # aborted because the peer did not read
+    bytes_in: int = 0  # of connections that are gone
+    bytes_out: int = 0
 
 
 class LiveConnection(Protocol):
     """What the set needs of its members (``driver.LineConnection``)."""
+
+    bytes_in: int
+    bytes_out: int
 
     def request_shutdown(self) -> None: ...
 
@@ -75,6 +80,15 @@ class LiveConnections:
 
     def __iter__(self) -> Iterator[LiveConnection]:
         return iter(tuple(self._members))
+
+    @property
+    def bytes_in(self) -> int:
+        """Received since start. O(connections)."""
+        return self.counts.bytes_in + sum(member.bytes_in for member in self._members)
+
+    @property
+    def bytes_out(self) -> int:
+        return self.counts.bytes_out + sum(member.bytes_out for member in self._members)
 
     def add(self, member: LiveConnection) -> str:
         """Registers a connection; answers its session id."""

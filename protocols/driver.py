@@ -22,6 +22,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, cast
 
 from .connections import LiveConnections
@@ -64,6 +65,10 @@ class LineConnection(asyncio.Protocol):
         "_transport",
         "_wants_shutdown",
         "_wants_wake",
+        "_work_s",
+        "_working_since",
+        "bytes_in",
+        "bytes_out",
         "closing",
         "has_tls",
         "peer",
@@ -101,6 +106,8 @@ class LineConnection(asyncio.Protocol):
         self._idle_timeout_s: float | None = None
         self._touched_at = self._stalled_at = 0.0
         self._stalled_bytes = 0
+        self._work_s = self._working_since = 0.0
+        self.bytes_in = self.bytes_out = 0  # without what TLS adds
 
     # --- what the transport calls ------------------------------------------------------------------
 
@@ -129,6 +136,7 @@ class LineConnection(asyncio.Protocol):
         if self.closing:
             return
         self._touched_at = self._live.wheel.now
+        self.bytes_in += len(data)
         self._take(data)
 
     def eof_received(self) -> bool:
@@ -179,12 +187,14 @@ class LineConnection(asyncio.Protocol):
         """Hand the machine's queued output to the transport now."""
         data = self._machine.data_to_send()
         if data and not self.closing and not self._transport.is_closing():
+            self.bytes_out += len(data)
             self._transport.write(data)
 
     def write(self, data: bytes) -> None:
         """Flush, then write these bytes as they are; ``drain`` after every 256 KiB or so."""
         self.flush()
         if data and not self.closing and not self._transport.is_closing():
+            self.bytes_out += len(data)
             self._transport.write(data)
 
     async def drain(self) -> None:
@@ -192,10 +202,12 @@ class LineConnection(asyncio.Protocol):
         self.flush()
         while self._is_writing_paused and not self._is_lost:
             self._drained = self._loop.create_future()
+            began = perf_counter()
             try:
                 await self._drained
             finally:
                 self._drained = None
+                self._waited_since(began)
         if self._is_lost or self._transport.is_closing():
             raise PeerGone
 
@@ -212,6 +224,7 @@ class LineConnection(asyncio.Protocol):
         self._live.counts.early_bytes_dropped += self._machine.discard_input()
         await self.drain()  # a transport that is swapped while paused would never resume us
         self._is_reading_paused = False
+        began = perf_counter()
         try:
             transport = await self._loop.start_tls(
                 self._transport,
@@ -223,6 +236,8 @@ class LineConnection(asyncio.Protocol):
         except (OSError, ssl.SSLError) as error:  # both include the time-out and a peer that went away
             self.abort()
             raise PeerGone from error
+        finally:
+            self._waited_since(began)
         if transport is None or self._is_lost:
             self.abort()
             raise PeerGone
@@ -230,6 +245,24 @@ class LineConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(self._live.limits.write_high_bytes)
         self._touched_at = self._live.wheel.now
         self.has_tls = True
+
+    def take_work_s(self) -> float:
+        """Seconds that handlers with something to wait for have taken since the last call; 0.0 when there was
+        none. Left out is the time in which the peer did not take our bytes or did its part of a handshake.
+
+        Handlers that end at once are not timed: reading the clock would cost them some percent.
+        """
+        if self._task is None and not self._work_s:
+            return 0.0
+        work_s, self._work_s = self._work_s, 0.0
+        if self._task is not None and self._working_since:
+            work_s += perf_counter() - self._working_since
+            self._working_since = 0.0  # what the handler does from here on belongs to no command
+        return work_s
+
+    def _waited_since(self, began: float) -> None:
+        if self._working_since:
+            self._working_since += perf_counter() - began
 
     def close(self) -> None:
         """Flush and close; input that is still buffered is forgotten."""
@@ -336,12 +369,15 @@ class LineConnection(asyncio.Protocol):
 
     def _run(self, waiting: Awaitable[None] | None) -> None:
         if waiting is not None:
+            self._working_since = perf_counter()
             self._task = asyncio.ensure_future(waiting)
             self._task.add_done_callback(self._handler_ended)
 
     def _handler_ended(self, task: asyncio.Future[None]) -> None:
         self._task = None
         self._touched_at = self._live.wheel.now
+        if self._working_since:
+            self._work_s += perf_counter() - self._working_since
         if task.cancelled():
             self.abort()
         elif (error := task.exception()) is not None:
@@ -397,6 +433,8 @@ class LineConnection(asyncio.Protocol):
         except Exception:
             self._live.counts.bugs += 1
             log.exception("session=%s: closing it failed", self.session_id)
+        self._live.counts.bytes_in += self.bytes_in
+        self._live.counts.bytes_out += self.bytes_out
         self._live.discard(self, closing)
 
     # --- deadlines ---------------------------------------------------------------------------------

@@ -101,6 +101,41 @@ class MaildropLock(Protocol):
         ...
 
 
+# --- counting --------------------------------------------------------------------------------------
+
+
+class Instruments(Protocol):
+    """Counts what the sessions of one server do. Called for every command: cheap, never waits or raises.
+
+    Names and results come from tables of this program, never from the peer, so there are few of them.
+    """
+
+    def command_ended(self, name: bytes, status: bytes, work_s: float) -> None:
+        """``name`` and ``status`` are as on the wire, in upper case; of LMTP replies the class: ``2XX``.
+        ``work_s`` is what ``Connection.take_work_s`` said: 0.0 when there was nothing to wait for."""
+        ...
+
+    def delivered(self, result: str) -> None:
+        """One recipient of one message was answered: ``2xx``, ``4xx`` or ``5xx``."""
+        ...
+
+    def message_in(self, size_bytes: int) -> None:
+        """A message was stored (once, whatever the number of its recipients)."""
+        ...
+
+
+class NoInstruments:
+    """Counts nothing."""
+
+    def command_ended(self, name: bytes, status: bytes, work_s: float) -> None: ...
+
+    def delivered(self, result: str) -> None: ...
+
+    def message_in(self, size_bytes: int) -> None: ...
+
+
+UNKNOWN_COMMAND = b"UNKNOWN"  # the name of what is no command, or may not be given now
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -130,6 +165,7 @@ class ServerPolicy:
     command_timeout_s: float = 300.0
     auth_idle_timeout_s: float = 120.0
     options: dict[str, Any] = field(default_factory=dict)  # protocol-specific, documented there
+    instruments: Instruments = NoInstruments()  # noqa: RUF009  (it has no state)
 
     def offers_starttls(self, connection: Connection) -> bool:
         return not connection.has_tls and self.tls_context() is not None
@@ -191,6 +227,11 @@ class Connection(Protocol):
 
     async def start_tls(self) -> None:
         """Flush, drop what arrived early (and count it), shake hands. Raises PeerGone."""
+        ...
+
+    def take_work_s(self) -> float:
+        """Seconds that coroutine handlers took since the last call, time spent waiting for the peer left out;
+        0.0 when there was none."""
         ...
 
     def close(self) -> None:

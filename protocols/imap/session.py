@@ -21,6 +21,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.errors import PeerError
+from protocols.ports import UNKNOWN_COMMAND
 from storage.errors import CommitUnknown, StorageError
 from storage.model import ModSeq, Uid
 
@@ -79,6 +80,7 @@ class ImapSession:
         "_bad",
         "_command",
         "_contexts",
+        "_instruments",
         "_is_uid",
         "_machine",
         "_tag",
@@ -125,6 +127,7 @@ class ImapSession:
         self.is_leaving = False  # close the connection after the tagged reply
         self.last_read: LastRead | None = None  # spares partial fetches of one message their reads
         self._machine = machine
+        self._instruments = policy.instruments
         self._bad = 0
         self._tag = b"*"
         self._command: Command | None = None
@@ -255,6 +258,7 @@ class ImapSession:
         assert type(event) is BadInput
         self._tag = event.tag or b"*"
         self.reply(Bad(event.text))  # no command is in progress, so no news of the mailbox may be told
+        self._measure(Bad.status)
         self._count_bad(is_bad=True)
         if event.fatal:
             self._leave("Cannot go on")
@@ -278,6 +282,7 @@ class ImapSession:
         words = f"Internal error, session {self.connection.session_id}"
         if self._command is not None:
             self.reply(No(words, b"SERVERBUG"))
+            self._measure(No.status)
         self.send(responses.bye(words))
 
     def on_shutdown(self) -> None:
@@ -371,9 +376,14 @@ class ImapSession:
                 self._write_pending(expunge_allowed=self._may_expunge, with_uid=self._is_uid)
             self.reply(outcome)
             self._count_bad(is_bad=type(outcome) is Bad)
+        self._measure(outcome.status if outcome is not None else Tagged.status)
         self._command = None
         if self.is_leaving:
             self.connection.close()
+
+    def _measure(self, status: bytes) -> None:
+        name = UNKNOWN_COMMAND if self._command is None else self._command.name
+        self._instruments.command_ended(name, status, self.connection.take_work_s())
 
     @property
     def _may_expunge(self) -> bool:

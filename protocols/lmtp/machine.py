@@ -124,12 +124,14 @@ class LmtpMachine:
         "_recipients",
         "_sender_given",
         "_skip_reply",
+        "answer",
     )
 
     def __init__(self) -> None:
         self._buffer = LineBuffer(MAX_COMMAND_BYTES)
         self._out: list[bytes] = []
         self._owed: Event | None = None
+        self.answer: Reply | None = None  # to the last event; of several the worst; None: not yet
         self._errors = 0
         self._restart()
 
@@ -173,6 +175,7 @@ class LmtpMachine:
         event = self._take_owed()
         if isinstance(event, Content) and event.ends is Ends.MESSAGE:
             raise MachineMisuse("a message is answered with send_each")
+        self.answer = reply
         self._out.append(reply.encode())
         transition = self._TRANSITIONS.get(type(event))
         if transition is not None:
@@ -185,6 +188,7 @@ class LmtpMachine:
             raise MachineMisuse("send_each answers messages only")
         if len(answers) != self._recipients:
             raise MachineMisuse(f"{len(answers)} replies for {self._recipients} recipients")
+        self.answer = max(answers, key=lambda reply: reply.code)
         self._out.extend(reply.encode() for reply in answers)
         self._reset_transaction()
 
@@ -380,6 +384,7 @@ class LmtpMachine:
         if argument.strip():
             raise _Refused(replies.BAD_SYNTAX)
         self._reset_transaction()
+        self.answer = replies.OK
         self._out.append(replies.OK.encode())
         return TransactionDropped()
 

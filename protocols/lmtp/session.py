@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -32,6 +32,20 @@ from .replies import Reply, error_reply
 
 # RFC 5321 §4.5.3.1.8 asks for at least 100; one transaction of this many stays a short one.
 MAX_RECIPIENTS = 1000
+_NAMES: Mapping[type, bytes] = {
+    Lhlo: b"LHLO",
+    MailFrom: b"MAIL",
+    RcptTo: b"RCPT",
+    TransactionDropped: b"RSET",
+    StartTls: b"STARTTLS",
+    Quit: b"QUIT",
+}
+_CONTENT_NAMES: Mapping[Ends, bytes | None] = {
+    Ends.NOTHING: None,
+    Ends.CHUNK: b"BDAT",
+    Ends.MESSAGE: b"DATA",
+}
+_STATUSES = (b"", b"", b"2XX", b"3XX", b"4XX", b"5XX")
 
 
 def lmtp_sessions(
@@ -96,7 +110,23 @@ class LmtpSession:
         self._machine.greet(Reply(220, "", f"{self._policy.hostname} LMTP Sora"))
 
     def handle(self, event: object) -> Awaitable[None] | None:
-        return self._HANDLERS[type(event)](self, event)
+        waiting = self._HANDLERS[type(event)](self, event)
+        if waiting is not None:
+            return self._wait(event, waiting)
+        self._measure(event)
+        return None
+
+    async def _wait(self, event: object, waiting: Awaitable[None]) -> None:
+        await waiting
+        self._measure(event)
+
+    def _measure(self, event: object) -> None:
+        """DATA ends with its message; of its replies the worst counts."""
+        name = _CONTENT_NAMES[event.ends] if type(event) is Content else _NAMES.get(type(event))
+        reply = self._machine.answer
+        if name is not None and reply is not None:
+            status = _STATUSES[reply.code // 100]
+            self._policy.instruments.command_ended(name, status, self._connection.take_work_s())
 
     def on_wake(self) -> None:
         """Nothing wakes an LMTP session."""
@@ -211,10 +241,15 @@ class LmtpSession:
             # a message may be empty
             spool = self._spool or self._services.intake.spool()
             self._spool = None
+            size_bytes = spool.size_bytes
             outcomes = await deliver(
                 self._services, self._envelope(), spool, destinations, self._directory.look_up
             )
             answers = [_outcome_reply(outcome) for outcome in outcomes]
+            if any(outcome is None for outcome in outcomes):
+                self._policy.instruments.message_in(size_bytes)
+        for answer in answers:
+            self._policy.instruments.delivered(f"{answer.code // 100}xx")
         self._drop_transaction()
         self._machine.send_each(answers)
 

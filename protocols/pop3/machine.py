@@ -128,12 +128,13 @@ class _Refused(Exception):
 class Pop3Machine:
     """One connection. Pull ``next_event``, answer with ``send``, ``send_lines`` or ``challenge``."""
 
-    __slots__ = ("_buffer", "_errors", "_mode", "_out", "_owed", "_verbs")
+    __slots__ = ("_buffer", "_errors", "_mode", "_out", "_owed", "_verbs", "answer")
 
     def __init__(self) -> None:
         self._buffer = LineBuffer(MAX_COMMAND_BYTES)
         self._out: list[bytes] = []
         self._owed: Event | None = None
+        self.answer: Reply | None = None  # to the last event; None: a challenge, or not yet
         self._errors = 0
         self._mode = _Mode.COMMAND
         self._verbs = _AUTHORIZATION
@@ -164,6 +165,7 @@ class Pop3Machine:
     def send(self, reply: Reply) -> None:
         """The status line for the event at hand; the lines of a long reply may follow as raw bytes."""
         event = self._take_owed()
+        self.answer = reply
         self._out.append(reply.encode())
         self._set_mode(_Mode.PAUSED if isinstance(event, Stls) and isinstance(reply, Ok) else _Mode.COMMAND)
         if isinstance(reply, Err) and isinstance(event, _Login):
@@ -193,6 +195,7 @@ class Pop3Machine:
         event, self._owed = self._owed, None
         if event is None:
             raise MachineMisuse("no reply is owed")
+        self.answer = None
         return event
 
     def _set_mode(self, mode: _Mode) -> None:

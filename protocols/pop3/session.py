@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -52,6 +52,13 @@ log = logging.getLogger("sora.pop3")
 # that never logs in deserves less.
 MIN_IDLE_S = 600.0
 LINES_PER_WRITE = 1000
+_NAMES: Mapping[type, bytes] = {
+    **{
+        each: each.__name__.upper().encode()
+        for each in (User, Pass, Auth, Stls, Capa, Stat, List, Uidl, Retr, Top, Dele, Rset, Quit)
+    },
+    SaslLine: b"AUTH",
+}
 
 
 def pop3_sessions(services: Services, policy: ServerPolicy, locks: MaildropLock) -> SessionFactory:
@@ -107,7 +114,22 @@ class Pop3Session:
         self._machine.announce(replies.GREETING)
 
     def handle(self, event: object) -> Awaitable[None] | None:
-        return self._HANDLERS[type(event)](self, event)
+        waiting = self._HANDLERS[type(event)](self, event)
+        if waiting is not None:
+            return self._wait(event, waiting)
+        self._measure(event)
+        return None
+
+    async def _wait(self, event: object, waiting: Awaitable[None]) -> None:
+        await waiting
+        self._measure(event)
+
+    def _measure(self, event: object) -> None:
+        """A challenge does not end its command."""
+        reply, name = self._machine.answer, _NAMES.get(type(event))
+        if reply is not None and name is not None:
+            status = b"OK" if isinstance(reply, Ok) else b"ERR"
+            self._policy.instruments.command_ended(name, status, self._connection.take_work_s())
 
     def on_wake(self) -> None:
         """Nothing wakes a POP3 session."""

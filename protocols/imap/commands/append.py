@@ -117,6 +117,7 @@ class AppendTransfer:
             appended = await self._append(staged)
         except NotFound:  # deleted since we asked
             return _NO_TARGET
+        session.policy.instruments.message_in(staged.content.size_bytes)
         if appended is None:
             return Ok("Appended")
         modseq = appended.modseq

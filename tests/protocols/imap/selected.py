@@ -165,6 +165,9 @@ class FakeConnection:
         self._unflushed += len(data)
         self.most_unflushed = max(self.most_unflushed, self._unflushed)
 
+    def take_work_s(self) -> float:
+        return 0.0
+
     async def drain(self) -> None:
         self.drains += 1
         self._unflushed = 0
