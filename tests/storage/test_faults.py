@@ -183,6 +183,7 @@ async def try_every_fault(
         except BaseException as error:
             error.add_note(f"fault {fault!r} of {fault.trace}")
             raise
+        Way.close_all()
         if not fault.has_fired:
             assert at > 4, "nothing was injected"
             return
