@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from .errors import StorageError
 from .model import (
     Account,
     AccountId,
@@ -51,6 +52,9 @@ from .model import (
     UploadLease,
     Wanted,
 )
+
+if TYPE_CHECKING:
+    import asyncio
 
 # An MTA that lost our reply tries the same bytes again for at most its queue lifetime (5 days is the
 # usual default); after this window equal bytes are a new message.
@@ -388,6 +392,16 @@ class BlobStore(Protocol):
 
     async def put(self, key: str, frames: Sequence[bytes]) -> None:
         """Durable when it returns. Raises Unavailable, StagingFull (no space)."""
+        ...
+
+    async def put_many(
+        self, objects: Mapping[str, Sequence[bytes]], slots: asyncio.Semaphore
+    ) -> dict[str, int | StorageError]:
+        """``put`` for several, which may share what makes them durable; all are when it returns.
+
+        For each key the size that the store tells of it afterwards (-1: it has none), or why it was not
+        put. ``slots`` bounds what runs at once, of this call and of others.
+        """
         ...
 
     async def get(self, key: str) -> bytes:

@@ -13,10 +13,11 @@ and tried again at long intervals; nothing here ever gives up on mail.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,13 +31,15 @@ from .objects.keys import object_key
 
 log = logging.getLogger("sora.uploader")
 
-THREAD_BYTES = 128 * 1024  # decoding above this would hold up the loop
 MIN_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 120.0
 STUCK_RETRY_S = 15 * 60.0
 MAX_STUCK_RETRY_S = 24 * 3600.0
 DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
-GROUP_BYTES = 512 * 1024  # of bodies that one read brings from staging
+# Bodies that are read, checked and put together: what costs a turn of a thread, or of the database, is
+# paid once for them.
+GROUP_BYTES = 512 * 1024
+GROUP_BODIES = 25
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 500
 
@@ -45,7 +48,10 @@ SWEEP_BATCH = 500
 class UploaderSettings:
     batch_size: int = 100  # contents leased, and marked in one commit
     concurrency: int = 20
-    poll_interval_s: float = 10.0  # a delivery of this node is noticed at once, see notify
+    poll_interval_s: float = 10.0  # a delivery of this node is noticed sooner, see notify
+    # What is delivered within this time is uploaded together, which costs half of uploading it singly and
+    # leaves the disk to the deliveries. The bodies are durable in staging meanwhile.
+    gather_s: float = 0.25
     lease_s: float = 300.0
     retry_interval_s: float = 30.0  # of a body that fails while others go through
     max_attempts: int = 20  # with wrong bytes; then it is looked at once a day
@@ -81,11 +87,11 @@ _Outcome: TypeAlias = _Upload | _Failed | BaseException | None
 
 
 def _groups(leases: Sequence[UploadLease]) -> list[list[UploadLease]]:
-    """Of at most GROUP_BYTES, or of one."""
+    """Of at most GROUP_BODIES and GROUP_BYTES, or of one."""
     groups: list[list[UploadLease]] = []
     room = 0
     for lease in leases:
-        if not groups or lease.ref.size_bytes > room:
+        if not groups or lease.ref.size_bytes > room or len(groups[-1]) == GROUP_BODIES:
             groups.append([])
             room = GROUP_BYTES
         groups[-1].append(lease)
@@ -131,7 +137,7 @@ class Uploader:
     # --- for the node ---
 
     def notify(self) -> None:
-        """A body was staged: upload it without waiting for the next poll."""
+        """A body was staged: upload it soon, without waiting for the next poll."""
         self._wake.set()
 
     async def backlog(self) -> StagingLevel:
@@ -148,18 +154,19 @@ class Uploader:
             self._wake.clear()
             try:
                 await self._reclaim_strays()
-                has_worked = await self.step()
+                limit = self._limit
+                is_behind = await self._batch(limit) >= limit
                 await self._sweep_if_due()
             except StorageError as error:
                 self._has_strays = True
                 self._slow_down(error)
-                has_worked = False
+                is_behind = False
             except Exception as error:  # a worker loop: nothing may end it
                 log.exception("uploader: unexpected error")
                 self._has_strays = True
                 self._slow_down(error)
-                has_worked = False
-            if not has_worked:
+                is_behind = False
+            if not is_behind:
                 await self._rest(stop)
 
     async def _reclaim_strays(self) -> None:
@@ -176,12 +183,20 @@ class Uploader:
 
         Raises Unavailable, CommitUnknown when the database is away.
         """
+        return await self._batch(self._limit) > 0
+
+    @property
+    def _limit(self) -> int:
+        """Of the next batch; a single body probes whether a fault is over."""
+        return self.settings.batch_size if self._faults == 0 else 1
+
+    async def _batch(self, limit: int) -> int:
+        """How many were leased; fewer than ``limit`` when no more is due."""
         if self.is_paused:
-            return False
-        limit = self.settings.batch_size if self._faults == 0 else 1
+            return 0
         leases = await self._uploads.lease(self._node, limit, self.settings.lease_s)
         if not leases:
-            return False
+            return 0
         outcomes = await self._upload_all(leases)
         await self._mark([done for done in outcomes if isinstance(done, _Upload)])
         await self._release_failed(
@@ -191,7 +206,7 @@ class Uploader:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        return True
+        return len(leases)
 
     async def sweep(self) -> int:
         """Remove staged files that no content needs; how many. See ``storage.staging``."""
@@ -211,7 +226,7 @@ class Uploader:
             self._swept_at = self._clock()
             await self.sweep()
 
-    # --- one body ---
+    # --- bodies ---
 
     async def _upload_all(self, leases: Sequence[UploadLease]) -> list[_Outcome]:
         """An exception among the outcomes is one that nobody expected."""
@@ -219,54 +234,72 @@ class Uploader:
         return [each for group in done for each in ([group] if isinstance(group, BaseException) else group)]
 
     async def _upload_group(self, leases: Sequence[UploadLease]) -> list[_Outcome]:
-        """Bodies that are read from staging together."""
         async with self._budget.hold(sum(lease.ref.size_bytes for lease in leases)):
             try:
                 bodies = await self._staging.get_many([lease.ref for lease in leases])
             except Unavailable as error:
                 return [_Failed(lease.ref.id, error) for lease in leases]
-            uploads = [self._upload(lease, bodies.get(lease.ref.id)) for lease in leases]
-            return await asyncio.gather(*uploads, return_exceptions=True)
+            outcomes = await self._put_all([lease.ref for lease in leases if lease.ref.id in bodies], bodies)
+            return [await self._settle(lease, outcomes.get(lease.ref.id)) for lease in leases]
 
-    async def _upload(self, lease: UploadLease, frames: list[bytes] | None) -> _Upload | _Failed | None:
-        async with self._slots:
-            try:
-                return await self._put(lease.ref, frames)
-            except (Corrupt, NotFound) as error:
-                await self._release_stuck(lease, error)
-                return None
-            except Unavailable as error:
-                return _Failed(lease.ref.id, error)
-
-    async def _put(self, ref: ContentRef, frames: list[bytes] | None) -> _Upload | None:
-        if frames is None:
-            return await self._without_body(ref)
-        await self._verify(frames, ref)
-        key = object_key(ref.hash, ref.id)
-        size = sum(map(len, frames))
-        await self._store.put(key, frames)
-        info = await self._store.head(key)
-        if info is None or info.size_bytes != size:
-            raise Unavailable(f"object {key} has {info and info.size_bytes} bytes after a put of {size}")
+    async def _put_all(
+        self, refs: Sequence[ContentRef], bodies: Mapping[ContentId, list[bytes]]
+    ) -> dict[ContentId, int | StorageError]:
+        """Sizes of what is in the object store now, whole and unharmed, and what kept the others out."""
+        outcomes: dict[ContentId, int | StorageError] = {}
+        outcomes.update(await asyncio.to_thread(self._damaged, refs, bodies))
+        sound = {object_key(ref.hash, ref.id): ref for ref in refs if ref.id not in outcomes}
+        done = await self._store.put_many({key: bodies[ref.id] for key, ref in sound.items()}, self._slots)
+        for key, ref in sound.items():
+            found, size = done[key], sum(map(len, bodies[ref.id]))
+            if found != size and isinstance(found, int):
+                found = Unavailable(f"object {key} has {found} bytes after a put of {size}")
+            outcomes[ref.id] = found
         if self._cache is not None:
-            await asyncio.to_thread(self._cache.put, ref.hash, frames)
-        return _Upload(ref.id, size)
+            put = [ref for ref in sound.values() if isinstance(outcomes[ref.id], int)]
+            await asyncio.to_thread(self._keep, self._cache, put, bodies)
+        return outcomes
 
-    async def _verify(self, frames: Sequence[bytes], ref: ContentRef) -> None:
-        encoded = frames[0] if len(frames) == 1 else b"".join(frames)
-        if len(encoded) <= THREAD_BYTES:
-            self._codec.decode_all(encoded, ref.hash)
-        else:
-            await asyncio.to_thread(self._codec.decode_all, encoded, ref.hash)
+    def _damaged(
+        self, refs: Sequence[ContentRef], bodies: Mapping[ContentId, list[bytes]]
+    ) -> dict[ContentId, Corrupt]:
+        """Those whose bytes do not decode to what their hash says."""
+        found: dict[ContentId, Corrupt] = {}
+        for ref in refs:
+            try:
+                self._codec.decode_all(b"".join(bodies[ref.id]), ref.hash)
+            except Corrupt as error:
+                found[ref.id] = error
+        return found
+
+    def _keep(
+        self, cache: BodyCache, refs: Sequence[ContentRef], bodies: Mapping[ContentId, list[bytes]]
+    ) -> None:
+        for ref in refs:
+            cache.put(ref.hash, bodies[ref.id])
+
+    async def _settle(self, lease: UploadLease, outcome: int | StorageError | None) -> _Outcome:
+        """``outcome``: None when staging did not have the body."""
+        try:
+            if outcome is None:
+                return await self._without_body(lease.ref)
+            if isinstance(outcome, StorageError):
+                raise outcome
+            return _Upload(lease.ref.id, outcome)
+        except (Corrupt, NotFound) as error:
+            await self._release_stuck(lease, error)
+            return None
+        except Unavailable as error:
+            return _Failed(lease.ref.id, error)
 
     async def _without_body(self, ref: ContentRef) -> _Upload | None:
         """The staged body is gone: purged, marked by another node, or put before and not marked."""
         found = await self._uploads.locate([ref.id])
         if not found or found[0].is_stored:
             return None
-        frames = [await self._store.get(object_key(ref.hash, ref.id))]
-        await self._verify(frames, ref)
-        return _Upload(ref.id, len(frames[0]))
+        encoded = await self._store.get(object_key(ref.hash, ref.id))
+        await asyncio.to_thread(self._codec.decode_all, encoded, ref.hash)
+        return _Upload(ref.id, len(encoded))
 
     async def _mark(self, done: Sequence[_Upload]) -> None:
         if not done:
@@ -322,7 +355,7 @@ class Uploader:
             log.warning("lease not given back yet: %s", error)
 
     async def _rest(self, stop: asyncio.Event) -> None:
-        """Until a poll is due or a pause is over, or somebody calls."""
+        """Until a poll is due or a pause is over, or some time after somebody called."""
         pause = self._paused_until - self._clock()
         wanted = [stop] if pause > 0 else [stop, self._wake]
         waits = [asyncio.ensure_future(event.wait()) for event in wanted]
@@ -332,3 +365,7 @@ class Uploader:
         finally:
             for wait in waits:
                 wait.cancel()
+        if self._wake.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.gather_s):
+                    await stop.wait()

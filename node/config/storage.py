@@ -240,7 +240,7 @@ class Uploader:
         "",
         "Name of this node in upload leases; the host name when empty. Keep it when the node is renamed.",
     )
-    batch_size: int = option(whole(1, 1000), 20, "Bodies leased per round.")
+    batch_size: int = option(whole(1, 1000), 100, "Bodies leased per round.")
     concurrency: int = option(
         whole(1, 256),
         10,

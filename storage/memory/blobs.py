@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from storage.api import BlobInfo
-from storage.errors import NotFound
+from storage.errors import NotFound, StorageError
 from storage.objects.codec import FRAME_BYTES
+from storage.objects.singly import put_each
 
 
 class MemoryBlobStore:
@@ -20,6 +22,11 @@ class MemoryBlobStore:
     async def put(self, key: str, frames: Sequence[bytes]) -> None:
         self.objects[key] = b"".join(frames)
         self._modified[key] = datetime.now(UTC)
+
+    async def put_many(
+        self, objects: Mapping[str, Sequence[bytes]], slots: asyncio.Semaphore
+    ) -> dict[str, int | StorageError]:
+        return await put_each(self, objects, slots)
 
     async def get(self, key: str) -> bytes:
         try:

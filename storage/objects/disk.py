@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,6 +142,33 @@ def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = 
         make_dirs(disk, target.parent)
     else:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_and_rename(disk, target, pieces, durable=durable)
+    if durable:
+        disk.fsync_dir(target.parent)
+
+
+def place_all(disk: Disk, files: Mapping[Path, Sequence[bytes]]) -> dict[Path, OSError]:
+    """``place`` for several, durable: a directory is synced once for all its files. Those that failed, and
+    why."""
+    failed: dict[Path, OSError] = {}
+    placed: dict[Path, list[Path]] = {}  # by directory
+    for target, pieces in files.items():
+        try:
+            make_dirs(disk, target.parent)
+            _write_and_rename(disk, target, pieces, durable=True)
+        except OSError as error:
+            failed[target] = error
+        else:
+            placed.setdefault(target.parent, []).append(target)
+    for directory, targets in placed.items():
+        try:
+            disk.fsync_dir(directory)
+        except OSError as error:
+            failed.update(dict.fromkeys(targets, error))
+    return failed
+
+
+def _write_and_rename(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool) -> None:
     temporary = temporary_name(target)
     try:
         write_file(disk, temporary, pieces, durable=durable)
@@ -150,8 +177,6 @@ def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = 
         with contextlib.suppress(OSError):
             disk.unlink(temporary)
         raise
-    if durable:
-        disk.fsync_dir(target.parent)
 
 
 def remove(disk: Disk, path: Path) -> bool:

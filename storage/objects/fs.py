@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from storage.api import BlobInfo
-from storage.errors import NotFound
+from storage.errors import NotFound, StorageError
 
 from .codec import FRAME_BYTES
-from .disk import TEMPORARY_SUFFIX, Descriptor, Disk, in_thread, place, remove, storage_error
+from .disk import TEMPORARY_SUFFIX, Descriptor, Disk, in_thread, place, place_all, remove, storage_error
 
 STALE_TEMPORARY_S = 24 * 3600.0  # no put takes a day, on whatever node
 # A file in the page cache is read in 41 us on the loop and 127 us through a thread; beyond this size
@@ -48,6 +49,19 @@ class FileBlobStore:
         if path.parent not in self._swept:
             self._sweep(path.parent)
         place(self._disk, path, frames)
+
+    async def put_many(
+        self, objects: Mapping[str, Sequence[bytes]], slots: asyncio.Semaphore
+    ) -> dict[str, int | StorageError]:
+        async with slots:
+            return await in_thread(lambda: self._put_many(objects), f"writing {len(objects)} objects")
+
+    def _put_many(self, objects: Mapping[str, Sequence[bytes]]) -> dict[str, int | StorageError]:
+        paths = {key: self._path(key) for key in objects}
+        for directory in {path.parent for path in paths.values()} - self._swept:
+            self._sweep(directory)
+        failed = place_all(self._disk, {paths[key]: frames for key, frames in objects.items()})
+        return {key: _outcome(key, path, failed.get(path)) for key, path in paths.items()}
 
     def _sweep(self, directory: Path) -> None:
         """Remove what crashes left of puts. Temporary files are beside their objects because a rename
@@ -126,6 +140,16 @@ def _scan(root: Path, directory: Path) -> tuple[list[BlobInfo], list[Path]]:
                 continue  # deleted while we looked
             infos.append(_info(str((directory / entry.name).relative_to(root)), stat))
     return infos, below
+
+
+def _outcome(key: str, path: Path, error: OSError | None) -> int | StorageError:
+    """The size of what was put, or what kept it from being put."""
+    try:
+        if error is not None:
+            raise error
+        return os.stat(path).st_size
+    except OSError as found:
+        return storage_error(found, f"writing object {key}")
 
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:

@@ -8,10 +8,11 @@ or not at all, and nothing of an aborted upload stays behind. S3 takes 5 GB a PU
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +25,7 @@ from storage.api import BlobInfo
 from storage.errors import NotFound, StorageError, Unavailable
 
 from .codec import FRAME_BYTES
+from .singly import put_each
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
@@ -122,6 +124,11 @@ class S3BlobStore:
     async def put(self, key: str, frames: Sequence[bytes]) -> None:
         body = frames[0] if len(frames) == 1 else b"".join(frames)
         await self._call(obstore.put_async(self._store, key, body, use_multipart=False), "writing", key)
+
+    async def put_many(
+        self, objects: Mapping[str, Sequence[bytes]], slots: asyncio.Semaphore
+    ) -> dict[str, int | StorageError]:
+        return await put_each(self, objects, slots)
 
     async def get(self, key: str) -> bytes:
         result = await self._call(obstore.get_async(self._store, key), "reading", key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 
 from node.rclone import RcloneServer
 from storage.api import BlobStore
-from storage.errors import NotFound, Unavailable
+from storage.errors import NotFound, StagingFull, Unavailable
 from storage.memory.blobs import MemoryBlobStore
 from storage.model import ContentHash, ContentId
 from storage.objects.codec import FRAME_BYTES
 from storage.objects.fs import FileBlobStore
 from storage.objects.keys import object_key
 from storage.objects.s3 import BucketUnusable, S3BlobStore, S3Config
+from tests.support.faults import UnsyncedDisk
 from tests.support.s3 import ACCESS, SECRET, free_port, s3_config, s3_server
 
 __all__ = ["s3_server"]  # a fixture
@@ -55,6 +57,18 @@ async def test_a_put_may_be_repeated(store: BlobStore) -> None:
     for _ in range(2):
         await store.put(key_of(3), [b"same"])
     assert await store.get(key_of(3)) == b"same"
+
+
+async def test_many_are_put_at_once(store: BlobStore) -> None:
+    objects = {key_of(number): [b"x" * number, b"tail"] for number in range(0x31, 0x3C)}
+    slots = asyncio.Semaphore(3)
+    for _ in range(2):  # it may be repeated
+        assert await store.put_many(objects, slots) == {key: len(x) + 4 for key, (x, _) in objects.items()}
+    assert [await store.get(key) for key in objects] == [b"".join(frames) for frames in objects.values()]
+    assert await store.put_many({}, slots) == {}
+    async with asyncio.timeout(1):  # all are free again
+        for _ in range(3):
+            await slots.acquire()
 
 
 async def test_absent_object_is_not_found(store: BlobStore) -> None:
@@ -112,6 +126,50 @@ async def test_directory_store_lists_no_half_written_files(tmp_path: Path) -> No
     os.utime(torn, (0, 0))
     await FileBlobStore(tmp_path / "objects").put(key_of(9), [b"whole"])
     assert [path.name for path in torn.parent.iterdir()] == [Path(key_of(9)).name]
+
+
+class CountingDisk(UnsyncedDisk):
+    """Counts syncs; cannot make files of the names in ``full``, nor sync the directories in ``broken``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: list[Path] = []
+        self.full: set[str] = set()
+        self.broken: set[Path] = set()
+
+    def create(self, path: Path) -> int:
+        if any(name in path.name for name in self.full):
+            raise OSError(errno.ENOSPC, "full")
+        return super().create(path)
+
+    def fsync_dir(self, path: Path) -> None:
+        if path in self.broken:
+            raise OSError(errno.EIO, "broken")
+        self.synced.append(path)
+
+
+async def test_directory_is_synced_once_for_all_its_objects(tmp_path: Path) -> None:
+    disk = CountingDisk()
+    store = FileBlobStore(tmp_path, disk)
+    objects = {f"bodies/{shard}/{name}": [b"x"] for shard in ("aa", "bb") for name in range(4)}
+    await store.put_many(objects, asyncio.Semaphore(1))
+    disk.synced.clear()
+    await store.put_many({f"{key}.more": frames for key, frames in objects.items()}, asyncio.Semaphore(1))
+    assert sorted(disk.synced) == [tmp_path / "bodies" / "aa", tmp_path / "bodies" / "bb"]
+
+
+async def test_what_fails_to_be_put_into_a_directory_fails_alone(tmp_path: Path) -> None:
+    disk = CountingDisk()
+    store = FileBlobStore(tmp_path, disk)
+    keys = ["aa/good", "aa/full", "bb/one", "bb/two"]
+    await store.put_many({f"{key}.before": [b""] for key in keys}, asyncio.Semaphore(1))
+    disk.full, disk.broken = {"full"}, {tmp_path / "bb"}
+    done = await store.put_many({key: [b"body"] for key in keys}, asyncio.Semaphore(1))
+    assert done["aa/good"] == 4
+    assert isinstance(done["aa/full"], StagingFull)
+    assert isinstance(done["bb/one"], Unavailable)  # in its place, and not known to be durable
+    assert isinstance(done["bb/two"], Unavailable)
+    assert list(tmp_path.rglob("*.tmp")) == []
 
 
 async def test_directory_store_checks_that_it_can_write(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from storage.errors import CommitUnknown, Unavailable
 from storage.memory.blobs import MemoryBlobStore
-from storage.model import ContentId
+from storage.model import ContentId, UploadLease
 from storage.objects.keys import object_key
 from storage.staging import IN_FLIGHT_S, staging_identity
 from storage.uploader import GROUP_BYTES
@@ -227,6 +228,48 @@ async def test_run_uploads_at_once_when_notified_and_stops(way: Way, store: Flak
         await way.deliver(message(2))
         way.uploader.notify()
         while len(store.objects) < 2:
+            await asyncio.sleep(0)
+        stop.set()
+        await task
+
+
+async def test_deliveries_shortly_after_each_other_are_uploaded_together(way: Way, store: FlakyStore) -> None:
+    way.uploader.settings = replace(way.uploader.settings, gather_s=0.05)
+    batches: list[int] = []
+    lease = way.queue.uploads.lease
+
+    async def counted(node: str, limit: int, lease_s: float) -> list[UploadLease]:
+        leases = await lease(node, limit, lease_s)
+        batches.append(len(leases))
+        return leases
+
+    way.queue.uploads.lease = counted  # type: ignore[method-assign]
+    stop = asyncio.Event()
+    task = asyncio.create_task(way.uploader.run(stop))
+    async with asyncio.timeout(5):
+        while not batches:
+            await asyncio.sleep(0)
+        for number in range(5):
+            await way.deliver(message(number))
+            way.uploader.notify()
+        while len(store.objects) < 5:
+            await asyncio.sleep(0)
+        way.uploader.notify()
+        stop.set()  # is not kept waiting
+        await task
+    assert batches == [0, 5]
+
+
+async def test_a_probe_that_went_through_is_followed_by_the_backlog(way: Way, store: FlakyStore) -> None:
+    stop = asyncio.Event()
+    for number in range(12):
+        await way.deliver(message(number))
+    store.failures = 10
+    await way.uploader.step()
+    await way.queue.pass_time(200)
+    task = asyncio.create_task(way.uploader.run(stop))
+    async with asyncio.timeout(5):  # less than the poll interval
+        while len(store.objects) < 12:
             await asyncio.sleep(0)
         stop.set()
         await task

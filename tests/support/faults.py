@@ -7,16 +7,17 @@ operations are counted, not delayed. After a death every further operation dies 
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from storage.api import BlobInfo, BlobStore
-from storage.errors import CommitUnknown, Unavailable
+from storage.errors import CommitUnknown, StorageError, Unavailable
 from storage.objects.disk import Disk
 
 
@@ -219,6 +220,16 @@ class FaultyBlobs:
 
     async def put(self, key: str, frames: Sequence[bytes]) -> None:
         await self._call("put", lambda: self._inner.put(key, frames))
+
+    async def put_many(
+        self, objects: Mapping[str, Sequence[bytes]], slots: asyncio.Semaphore
+    ) -> dict[str, int | StorageError]:
+        done: dict[str, int | StorageError]
+        try:
+            done = await self._call("put_many", lambda: self._inner.put_many(objects, slots))
+        except Unavailable as error:
+            done = dict.fromkeys(objects, error)
+        return done
 
     async def get(self, key: str) -> bytes:
         data: bytes = await self._call("get", lambda: self._inner.get(key))

@@ -91,7 +91,7 @@ class Way:
             self.store,
             self.codec,
             NODE,
-            settings=UploaderSettings(batch_size=10, concurrency=4),
+            settings=UploaderSettings(batch_size=10, concurrency=4, gather_s=0),
             cache=self.cache,
             clock=lambda: self.queue.now,
             rng=random.Random(1),
