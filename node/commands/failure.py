@@ -57,6 +57,8 @@ def from_storage(error: StorageError, *, is_embedded: bool) -> Failure:
         text += (
             "\nThis database runs only while its node does: start 'sora-node run' with this configuration."
         )
+    elif isinstance(error.__cause__, asyncpg.PostgresError) and error.__cause__.sqlstate in _CURES:
+        text += f"\n{_CURES[error.__cause__.sqlstate]}"
     elif isinstance(error, Unavailable):
         text += "\nIs PostgreSQL running, and are database.write.hosts, user and password right?"
     return Failure(text, code)

@@ -82,8 +82,9 @@ class HostList:
         self._options = options | ({"target_session_attrs": "read-write"} if must_accept_writes else {})
 
     async def connect(self) -> Connection:
-        """Raises Unavailable when no host will do."""
+        """Raises Unavailable when no host will do; its cause is what the last one said."""
         problems: list[str] = []
+        last: Exception | None = None
         count = len(self._hosts)
         for index in (*range(self._preferred, count), *range(self._preferred)):
             host, port = self._hosts[index]
@@ -94,12 +95,13 @@ class HostList:
                 if not refused and translate(error, Phase.NOTHING_WRITTEN) is None:
                     raise
                 problems.append(f"{host}:{port}: {error or type(error).__name__}")
+                last = error
                 continue
             self._preferred = index
             if self._log_statements:
                 connection.add_query_logger(log_statement)
             return connection
-        raise Unavailable("no PostgreSQL server can be used: " + "; ".join(problems))
+        raise Unavailable("no PostgreSQL server can be used: " + "; ".join(problems)) from last
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_a_wrong_database_password(admin: Admin, tmp_path: Path) -> None:
 def test_a_database_that_does_not_exist(admin: Admin, tmp_path: Path) -> None:
     config = write_config(tmp_path / "wrong.toml", replace(admin.endpoint, database="nowhere"))
     result = Admin(config, admin.endpoint)("accounts", "list")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "database.write.name" in result.stderr
 
 
