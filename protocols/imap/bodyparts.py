@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from storage.errors import Corrupt
-from storage.mime.headers import cut_fields
+from storage.mime.headers import cut_fields, empty_line
 from storage.mime.sections import Section, find_part, locate
 from storage.mime.structure import MAX_HEADER_BYTES, Part, decode_structure
 from storage.mime.text import decode_transfer
@@ -177,7 +177,7 @@ def own_header(row: MessageRow, section: Section) -> bytes:
 
 
 def select_fields(header: bytes, section: Section) -> bytes:
-    """The fields that HEADER.FIELDS or HEADER.FIELDS.NOT names; ``header`` ends with its empty line.
+    """The fields that HEADER.FIELDS or HEADER.FIELDS.NOT names, and the empty line.
 
     Same as ``cut_fields``, in half the time for the former, which listings of a mailbox ask for.
     """
@@ -185,7 +185,7 @@ def select_fields(header: bytes, section: Section) -> bytes:
         return cut_fields(header, section.fields, inverted=True)
     pattern = _fields_pattern(section.fields)
     found = b"" if pattern is None else b"".join(pattern.findall(header))
-    return found + b"\r\n" if found.endswith(b"\n") or not found else found + b"\r\n\r\n"
+    return found + empty_line(header)
 
 
 @lru_cache(maxsize=256)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from storage.mime.sections import Section, SectionText
+from storage.mime.structure import MAX_DEPTH
 
 from .grammar import Cursor
 from .render import astring
 
 MAX_ITEMS = 100  # clients ask for a handful
 MAX_FIELD_NAMES = 200
-MAX_PATH = 64  # components of a part number
+MAX_PATH = MAX_DEPTH  # components of a part number
 
 # --- records --------------------------------------------------------------------------------------
 

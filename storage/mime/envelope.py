@@ -259,9 +259,8 @@ class _Pending:
             local, host = _halves(self._local)
             return [Address(self.words_text() or self._comment or None, self._route or None, local, host)]
         if b"@" in self._words:  # `local@host`, or `Name local@host` of mailers that forgot the brackets
-            at = _last_at(self._words)
-            first = max(at - 1, 0)
-            local, host = _halves(self._words[first : at + 2])
+            first, end = _address_span(self._words)
+            local, host = _halves(self._words[first:end])
             return [Address(b" ".join(self._words[:first]) or self._comment or None, None, local, host)]
         if len(self._words) > 1:
             return [Address(self.words_text(), None, b"", b"")]
@@ -270,6 +269,17 @@ class _Pending:
 
 def _last_at(tokens: list[bytes]) -> int:
     return len(tokens) - 1 - tokens[::-1].index(b"@")
+
+
+def _address_span(words: list[bytes]) -> tuple[int, int]:
+    """Where ``local@host`` lies among the words. Blanks may stand around dots (RFC 5322 §4.4)."""
+    at = _last_at(words)
+    first, end = max(at - 1, 0), at + 2
+    while first and (words[first][:1] in b".@" or words[first - 1] in (b".", b"@")):
+        first -= 1
+    while end < len(words) and (words[end][:1] == b"." or words[end - 1][-1:] == b"."):
+        end += 1
+    return first, end
 
 
 def _halves(tokens: list[bytes]) -> tuple[bytes, bytes]:

@@ -32,6 +32,7 @@ _PARAMETER = re.compile(
     rb"([^\s=;()\"]++)[ \t]*+=[ \t]*+(?:\"([^\"\\]*+(?:\\.[^\"\\]*+)*+)\"?|([^;]*+))", re.DOTALL
 )
 _TRAILING_COMMENT = re.compile(rb"[ \t]\([^()]*+\)[ \t]*+$")
+_PIECE = re.compile(rb"([^*]+)\*(0|[1-9][0-9]{0,2})(\*?)")  # RFC 2231 §3
 _ESCAPED = re.compile(rb"\\([\\\"])")
 
 
@@ -112,27 +113,30 @@ def all_values(header: bytes, name: bytes) -> list[bytes]:
 
 
 def cut_fields(header: bytes, names: Collection[bytes], *, inverted: bool) -> bytes:
-    """The raw fields whose lower case name is in ``names`` (``inverted``: is not), ended by an empty line.
+    """The raw fields whose lower case name is in ``names`` (``inverted``: is not), and the empty line.
 
-    HEADER.FIELDS and HEADER.FIELDS.NOT of RFC 9051 §6.4.5.1. Lines that are no field are in neither. The
-    empty line is there also when the block itself had none, as clients expect it to end what they read.
+    HEADER.FIELDS and HEADER.FIELDS.NOT of RFC 9051 §6.4.5.1. Lines that are no field are in neither.
     """
     wanted = frozenset(names)
-    pieces = [
+    found = b"".join(
         header[field.start : field.end]
         for field in iter_fields(header)
         if (field.name.lower() in wanted) is not inverted
-    ]
-    if pieces and not pieces[-1].endswith(b"\n"):
-        pieces.append(b"\r\n")
-    return b"".join(pieces) + b"\r\n"
+    )
+    return found + empty_line(header)
+
+
+def empty_line(header: bytes) -> bytes:
+    """The line that ends the block; nothing where the message ends with its header (RFC 9051 §6.4.5.1)."""
+    return b"\r\n" if header.endswith((b"\n\r\n", b"\n\n")) or header in (b"\r\n", b"\n") else b""
 
 
 def parse_parameters(value: bytes) -> tuple[bytes, Parameters]:
     """An unfolded ``head; name=value; ...`` to its head and its parameters, names in upper case.
 
-    RFC 2231 pieces stay as they are (``FILENAME*0*``), which is how BODYSTRUCTURE shows them; ``parameter``
-    puts them together. Values without quotes may contain blanks; a quote never closed runs to the end.
+    The pieces of RFC 2231 §3 become one parameter, as BODYSTRUCTURE should show it (RFC 9051 §7.5.2), still
+    encoded where one of them was: ``FILENAME*0*`` and ``FILENAME*1`` are ``FILENAME*``. Values without quotes
+    may contain blanks; a quote never closed runs to the end.
     """
     head, _, _ = value.partition(b";")
     pairs: Parameters = []
@@ -148,7 +152,39 @@ def parse_parameters(value: bytes) -> tuple[bytes, Parameters]:
         pos = value.find(b";", pos)
         if pos < 0:
             break
-    return head.strip(b" \t"), pairs
+    return head.strip(b" \t"), _whole(pairs) if b"*" in value else pairs
+
+
+def _whole(pairs: Parameters) -> Parameters:
+    """Continuations put together, where the first of them was; those behind a gap stay as they are."""
+    pieces: dict[bytes, dict[int, tuple[bytes, bytes]]] = {}  # by name and number: value, "*" if extended
+    for name, value in pairs:
+        if (match := _PIECE.fullmatch(name)) is not None:
+            pieces.setdefault(match[1], {}).setdefault(int(match[2]), (value, match[3]))
+    whole: Parameters = []
+    done: set[bytes] = set()
+    for name, value in pairs:
+        match = _PIECE.fullmatch(name)
+        numbered = {} if match is None else pieces[match[1]]
+        run = next(number for number in range(len(numbered) + 1) if number not in numbered)
+        if match is None or int(match[2]) >= run:
+            whole.append((name, value))
+        elif match[1] not in done:
+            done.add(match[1])
+            whole.append(_joined_piece(match[1], [numbered[number] for number in range(run)]))
+    return whole
+
+
+def _joined_piece(name: bytes, pieces: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    if not any(mark for _, mark in pieces):
+        return name, b"".join(value for value, _ in pieces)
+    special = b"%" if pieces[0][1] else b"%'"  # else apostrophes would be taken for those around the language
+    values = (value if mark else _escaped(value, special) for value, mark in pieces)
+    return name + b"*", b"".join(values)
+
+
+def _escaped(value: bytes, special: bytes) -> bytes:
+    return b"".join(b"%%%02X" % octet if octet in special else bytes((octet,)) for octet in value)
 
 
 def _parameter_value(match: re.Match[bytes]) -> bytes:

@@ -12,11 +12,11 @@ import shutil
 from pathlib import Path
 
 from tests.interop.conftest import PASSWORD, SECRET_HASH
+from tests.support.dovecot import PASSWORD as DOVECOT_PASSWORD
+from tests.support.dovecot import Dovecot, is_installed
 from tests.support.nodeprocess import NodeProcess, public_directory
 
 from . import scenarios
-from .dovecot import PASSWORD as DOVECOT_PASSWORD
-from .dovecot import Dovecot, is_installed
 from .measure import Server, table
 
 

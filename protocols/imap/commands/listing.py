@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from storage.model import DELIMITER, Mailbox, MailboxList
+from storage.model import DELIMITER, INBOX, Mailbox, MailboxList
 
 from .. import responses
 from ..grammar import Cursor
@@ -137,20 +137,15 @@ class _Tree:
             found.append(responses.SPECIAL_USE_NAMES[mailbox.special_use])
         return found
 
-    def candidates(self, selections: frozenset[bytes]) -> list[str]:
-        """Names that a pattern may be held against, in order, INBOX first."""
-        if b"SUBSCRIBED" in selections:
-            names = set(self.subscribed)
-            if b"SPECIAL-USE" in selections:
-                names &= self._special()
-        elif b"SPECIAL-USE" in selections:
-            names = self._special()
-        else:
-            names = {*self.mailboxes, *self.parents}
-        if b"RECURSIVEMATCH" in selections:
-            names |= {name for name in {*self.mailboxes, *self.parents} if self.childinfo(name, selections)}
-            names |= self.subscribed_parents if b"SUBSCRIBED" in selections else set()
-        return sorted(names, key=lambda name: (name != "INBOX", name))
+    def candidates(self, selections: frozenset[bytes]) -> set[str]:
+        """Names that are selected, whatever the pattern."""
+        if b"SUBSCRIBED" not in selections:
+            return self._special() if b"SPECIAL-USE" in selections else {*self.mailboxes, *self.parents}
+        return self.subscribed & self._special() if b"SPECIAL-USE" in selections else set(self.subscribed)
+
+    def parents_of_hidden(self, selected: set[str], shown: set[str]) -> set[str]:
+        """What RECURSIVEMATCH adds: parents of selected names that are not shown (RFC 5258 §3.5)."""
+        return _implied(selected - shown) - selected
 
     def _special(self) -> set[str]:
         return {name for name, mailbox in self.mailboxes.items() if mailbox.special_use is not None}
@@ -178,12 +173,10 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
         session.enable_condstore()
     tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
     returns = args.returns | (args.selections & _RETURNS)
-    matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
-    for number, name in enumerate(tree.candidates(args.selections), 1):
+    names = _matching(tree, args)
+    for number, name in enumerate(sorted(names, key=lambda name: (name != INBOX, name)), 1):
         if number % _NAMES_BETWEEN_DRAINS == 0:
             await session.connection.drain()
-        if not any(matches(name) for matches in matchers):
-            continue
         session.send(
             responses.listing(
                 b"LIST",
@@ -195,6 +188,19 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
         )
         _write_status(session, tree.mailboxes.get(name), args.status)
     return Ok("Done")
+
+
+def _matching(tree: _Tree, args: ListArgs) -> set[str]:
+    matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
+
+    def shown(names: set[str]) -> set[str]:
+        return {name for name in names if any(matches(name) for matches in matchers)}
+
+    selected = tree.candidates(args.selections)
+    found = shown(selected)
+    if b"RECURSIVEMATCH" in args.selections:
+        found |= shown(tree.parents_of_hidden(selected, found))
+    return found
 
 
 def _write_status(session: ImapSession, mailbox: Mailbox | None, items: tuple[bytes, ...]) -> None:
@@ -217,7 +223,7 @@ async def run_lsub(session: ImapSession, args: ListArgs) -> Outcome:
     pattern = args.reference + args.patterns[0]
     matches = compile_pattern(pattern)
     names = set(tree.subscribed)
-    if pattern.endswith("%"):
+    if pattern.endswith("%") and "*" not in pattern:  # else the subscribed names match themselves
         names |= tree.subscribed_parents
     for number, name in enumerate(sorted(names), 1):
         if number % _NAMES_BETWEEN_DRAINS == 0:

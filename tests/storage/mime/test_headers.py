@@ -99,10 +99,11 @@ HEADER = b"From: a\r\nTo: b,\r\n c\r\ngarbage\r\nX: d\r\nTO: e\r\n\r\n"
         (HEADER, {b"x", b"from", b"none"}, False, b"From: a\r\nX: d\r\n\r\n"),
         (HEADER, {b"none"}, False, b"\r\n"),
         (HEADER, (), True, b"From: a\r\nTo: b,\r\n c\r\nX: d\r\nTO: e\r\n\r\n"),
-        (b"To: x", [b"to"], False, b"To: x\r\n\r\n"),
-        (b"To: x\r\n", [b"to"], False, b"To: x\r\n\r\n"),
+        (b"To: x", [b"to"], False, b"To: x"),
+        (b"To: x\r\n", [b"to"], False, b"To: x\r\n"),
         (b"To: x\n\n", [b"to"], False, b"To: x\n\r\n"),
-        (b"", [b"to"], True, b"\r\n"),
+        (b"", [b"to"], True, b""),
+        (b"\r\n", [b"to"], True, b"\r\n"),
     ],
 )
 def test_cut_fields(header: bytes, names: set[bytes], inverted: bool, cut: bytes) -> None:
@@ -131,8 +132,13 @@ def test_cut_fields(header: bytes, names: set[bytes], inverted: bool, cut: bytes
         (
             b"attachment; filename*0*=UTF-8''a%20; filename*1=b.txt",
             b"attachment",
-            [(b"FILENAME*0*", b"UTF-8''a%20"), (b"FILENAME*1", b"b.txt")],
+            [(b"FILENAME*", b"UTF-8''a%20b.txt")],
         ),
+        (b"a/b; x=1; n*1=b; n*0=a; y=2", b"a/b", [(b"X", b"1"), (b"N", b"ab"), (b"Y", b"2")]),
+        (b"a/b; n*0*=u''a; n*1=50%; n*2*=%20", b"a/b", [(b"N*", b"u''a50%25%20")]),
+        (b"a/b; n*0=it's Bob's; n*1*=%20", b"a/b", [(b"N*", b"it%27s Bob%27s%20")]),
+        (b"a/b; n*0=a; n*2=c; m*1=x", b"a/b", [(b"N", b"a"), (b"N*2", b"c"), (b"M*1", b"x")]),
+        (b"a/b; n*0=a; n*0=a; n*01=c", b"a/b", [(b"N", b"a"), (b"N*01", b"c")]),
         (b"a/b; name=\xe4\xf6.txt", b"a/b", [(b"NAME", b"\xe4\xf6.txt")]),
     ],
 )

@@ -230,7 +230,7 @@ def check(data: bytes) -> None:
     cut = cut_fields(header, names, inverted=False)
     assert cut == cut_fields(header, (), inverted=True)
     assert len(list(iter_fields(cut))) == len(fields)
-    assert cut_fields(header, names, inverted=True) == b"\r\n"
+    assert cut_fields(header, names, inverted=True) in (b"\r\n", b"")
     parse_envelope(header)
     describe(data)
     for text in search_text(root, data, 10_000):

@@ -59,7 +59,7 @@ def test_every_describing_field() -> None:
         description=b"some thing",
         encoding=b"BASE64",
         md5=b"abc==",
-        disposition=(b"ATTACHMENT", [(b"FILENAME*0", b"a"), (b"FILENAME*1", b"b")]),
+        disposition=(b"ATTACHMENT", [(b"FILENAME", b"ab")]),
         language=[b"de", b"en-GB"],
         location=b"http://x.example/a;b",
         body_start=len(header),

@@ -1,4 +1,4 @@
-"""A private Dovecot on ports of its own, for figures side by side. Needs root and Debian's packages."""
+"""A private Dovecot on ports of its own: an oracle, and figures side by side. Needs root and its packages."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ service stats {{
 }}
 namespace inbox {{
   inbox = yes
+  separator = /
 }}
 """
 
