@@ -249,7 +249,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "whether the line end before a delimiter ends the header too",
         "RFC 2046 §5.1.1 leaves it open",
     ),
-    Difference("fetch", r"empty parts: BODY\[\d\]", "as above", "RFC 2046 §5.1.1 leaves it open"),
     Difference(
         "fetch",
         r"(no body separator|no body): BODY\S*HEADER.FIELDS",

@@ -141,7 +141,8 @@ class _Tree:
         """Names that are selected, whatever the pattern."""
         if b"SUBSCRIBED" not in selections:
             return self._special() if b"SPECIAL-USE" in selections else {*self.mailboxes, *self.parents}
-        return self.subscribed & self._special() if b"SPECIAL-USE" in selections else set(self.subscribed)
+        names = set(self.subscribed)
+        return names & self._special() if b"SPECIAL-USE" in selections else names
 
     def parents_of_hidden(self, selected: set[str], shown: set[str]) -> set[str]:
         """What RECURSIVEMATCH adds: parents of selected names that are not shown (RFC 5258 §3.5)."""
