@@ -66,10 +66,12 @@ from .database import settings_from
 from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
 from .hashupgrade import HashUpgrader
+from .limits import session_clock, session_limits
 from .listeners import Listener, ListenFailed
 from .passwords import hash_password
 from .presentation import imap_presentation
 from .rclone import RcloneServer, RcloneUnusable
+from .sessions import Sessions
 from .verify import PasswordVerifier
 from .workers import Workers, every
 
@@ -111,6 +113,7 @@ class Node:
         self._exit = AsyncExitStack()
         self._hurry = asyncio.Event()
         self._maildrops = LocalMaildropLock()
+        self.sessions = Sessions(config.trusted_networks)
 
     # --- life ---
 
@@ -328,7 +331,15 @@ class Node:
         for server in self.config.servers:
             if not server.start or server.type not in PROTOCOLS:
                 continue
-            live = LiveConnections(wheel, session_ids=session_ids)
+            self.sessions.limit(server.name, session_limits(server))
+            live = LiveConnections(
+                wheel,
+                session_ids=session_ids,
+                clock=session_clock(server),
+                registry=self.sessions,
+                protocol=server.type,
+                server=server.name,
+            )
             listener = self._listener(server, services, live)
             await listener.open()
             self._exit.callback(listener.close)
@@ -343,6 +354,7 @@ class Node:
             feed=self.feed,
             authenticator=self.authenticator,
             warm_up=self._warm_up(),
+            sessions=self.sessions,
         )
 
     def _warm_up(self) -> Callable[[Identity], None]:

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .clock import ClockSettings
 from .deadlines import DeadlineWheel
+from .ports import Goodbye, Registered, SessionRegistry, Unregistered
 
 log = logging.getLogger("sora.driver")
 
@@ -41,23 +43,21 @@ class DriverCounts:
     stalled: int = 0  # aborted because the peer did not read
     bytes_in: int = 0  # of connections that are gone
     bytes_out: int = 0
+    expired: int = 0  # ended by absolute_session_timeout
+    too_slow: int = 0  # ended by min_bytes_per_minute
 
 
-class LiveConnection(Protocol):
+class LiveConnection(Registered, Protocol):
     """What the set needs of its members (``driver.LineConnection``)."""
-
-    bytes_in: int
-    bytes_out: int
-
-    def request_shutdown(self) -> None: ...
 
     def abort(self) -> None: ...
 
 
 class LiveConnections:
-    """All connections of one loop, whatever their server, and what they share.
+    """The connections of one server on one loop, and what they share.
 
-    ``session_ids`` names sessions in logs and bug replies; give each process its own prefix.
+    ``session_ids`` names sessions in logs and bug replies; give each process its own prefix. ``protocol`` and
+    ``server`` are what ``registry`` is told of them.
     """
 
     def __init__(
@@ -66,8 +66,15 @@ class LiveConnections:
         *,
         limits: DriverLimits | None = None,
         session_ids: Iterator[str] | None = None,
+        clock: ClockSettings | None = None,
+        registry: SessionRegistry | None = None,
+        protocol: str = "",
+        server: str = "",
     ) -> None:
         self.wheel = wheel
+        self.clock = clock or ClockSettings()
+        self._registry = Unregistered() if registry is None else registry  # an empty one is falsy
+        self._protocol, self._server = protocol, server
         self.limits = limits or DriverLimits()
         self.counts = DriverCounts()
         self._session_ids = session_ids or (f"{n:x}" for n in itertools.count(1))
@@ -90,15 +97,17 @@ class LiveConnections:
     def bytes_out(self) -> int:
         return self.counts.bytes_out + sum(member.bytes_out for member in self._members)
 
-    def add(self, member: LiveConnection) -> str:
-        """Registers a connection; answers its session id."""
+    def add(self, member: LiveConnection) -> None:
+        """Registers a connection and names it."""
+        member.session_id = next(self._session_ids)
         self._members.add(member)
         self.counts.accepted += 1
-        return next(self._session_ids)
+        self._registry.opened(member, self._protocol, self._server)
 
     def discard(self, member: LiveConnection, closing: Awaitable[None] | None = None) -> None:
         """The connection is gone; ``closing`` is what its session still has to do."""
         self._members.discard(member)
+        self._registry.closed(member)
         if closing is not None:
             task = asyncio.ensure_future(closing)
             self._closers.add(task)
@@ -132,7 +141,7 @@ class LiveConnections:
         """
         members = list(self._members)
         for done, member in enumerate(members, start=1):
-            member.request_shutdown()
+            member.say_goodbye(Goodbye.SHUTDOWN)
             if spread_s and done % 50 == 0:
                 await sleep(spread_s * 50 / len(members))
         await self._wait_empty(grace_s)

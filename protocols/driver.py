@@ -7,7 +7,9 @@ leaves in one write, which is what makes pipelining cheap.
 
 Invariants:
 
-* At most one handler of a session runs at any time; ``on_wake`` and ``on_shutdown`` count as handlers.
+* At most one handler of a session runs at any time; ``on_wake`` and ``on_goodbye`` count as handlers.
+* ``on_goodbye`` is called between handlers, at most once. A session that expires in the middle of a command
+  or a literal is let to its end, for as long again at most.
 * ``on_close`` is called exactly once, last, after the handler that was running has ended. A handler is not
   cancelled because the peer vanished: it may be in the middle of a commit. It learns of it from ``drain``
   (PeerGone), and is cancelled only after ``finish_timeout_s``.
@@ -25,9 +27,10 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, cast
 
+from .clock import SessionClock, Verdict
 from .connections import LiveConnections
 from .errors import PeerGone
-from .ports import Machine, Peer, Session, SessionFactory
+from .ports import Goodbye, Machine, Peer, Session, SessionFactory
 
 log = logging.getLogger("sora.driver")
 
@@ -44,8 +47,10 @@ class LineConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_clock",
         "_drained",
         "_factory",
+        "_goodbye",
         "_idle_timeout_s",
         "_is_eof",
         "_is_finished",
@@ -53,6 +58,7 @@ class LineConnection(asyncio.Protocol):
         "_is_pumping",
         "_is_reading_paused",
         "_is_scheduled",
+        "_is_urgent",
         "_is_writing_paused",
         "_live",
         "_machine",
@@ -63,7 +69,6 @@ class LineConnection(asyncio.Protocol):
         "_tls_context",
         "_touched_at",
         "_transport",
-        "_wants_shutdown",
         "_wants_wake",
         "_work_s",
         "_working_since",
@@ -79,6 +84,7 @@ class LineConnection(asyncio.Protocol):
     _transport: asyncio.Transport
     _machine: Machine
     _session: Session
+    _clock: SessionClock
     peer: Peer
     session_id: str
 
@@ -100,7 +106,8 @@ class LineConnection(asyncio.Protocol):
         self._is_eof = self._is_lost = self._is_finished = False
         self._is_pumping = self._is_scheduled = False
         self._is_reading_paused = self._is_writing_paused = False
-        self._wants_wake = self._wants_shutdown = False
+        self._wants_wake = self._is_urgent = False
+        self._goodbye: Goodbye | None = None
         self._task: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._idle_timeout_s: float | None = None
@@ -118,7 +125,8 @@ class LineConnection(asyncio.Protocol):
         if not hasattr(self, "peer"):
             self.peer = _peer_of(transport)
         self._touched_at = self._live.wheel.now
-        self.session_id = self._live.add(self)
+        self._clock = SessionClock(self._live.clock, self._touched_at)
+        self._live.add(self)
         try:
             self._machine, self._session = self._factory(self)
         except Exception:
@@ -129,6 +137,7 @@ class LineConnection(asyncio.Protocol):
             self._live.discard(self)
             self.abort()
             return
+        self._look_again()
         self._guarded(self._session.on_connect)
         self._turn()
 
@@ -160,11 +169,13 @@ class LineConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
+        self._clock.settle()  # while we do not listen
         self._note_stall(self._live.limits.write_timeout_s)
 
     def resume_writing(self) -> None:
         self._is_writing_paused = False
         self._touched_at = self._live.wheel.now
+        self._look_again()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._schedule_turn()
@@ -299,12 +310,35 @@ class LineConnection(asyncio.Protocol):
             self._wants_wake = True
             self._schedule_turn()
 
+    def begin_idle(self) -> None:
+        """The client waits for news: neither session time nor speed count until ``end_idle``."""
+        self._clock.pause(self._live.wheel.now)
+
+    def end_idle(self) -> None:
+        self._clock.resume(self._live.wheel.now)
+        self._look_again()
+
     # --- what the registry calls -------------------------------------------------------------------
 
-    def request_shutdown(self) -> None:
-        """Have ``session.on_shutdown`` called between commands, then close."""
-        self._wants_shutdown = True
+    def say_goodbye(self, why: Goodbye, within_s: float | None = None) -> None:
+        """Have ``session.on_goodbye`` called between commands, then close.
+
+        What is not gone ``within_s`` later is aborted. The handler that runs then may finish what it does in
+        storage, as when the peer vanishes.
+        """
+        self._goodbye, self._is_urgent = why, True
         self._schedule_turn()
+        if within_s is not None:
+            self._loop.call_later(within_s, self._abort_unfinished)
+
+    def _abort_unfinished(self) -> None:
+        if not self._is_lost:
+            self.abort()
+
+    @property
+    def is_active(self) -> bool:
+        """A command runs, or the client is in the middle of sending one."""
+        return self._task is not None or self._machine.is_mid_input
 
     @property
     def is_busy(self) -> bool:
@@ -332,10 +366,9 @@ class LineConnection(asyncio.Protocol):
             return
         self._is_pumping = True
         try:
-            if self._wants_shutdown and not self.closing:
-                self._session.on_shutdown()
-                self.close()
+            self._leave_if_asked()
             is_unfinished = self._pump()
+            self._leave_if_asked()
             self.flush()
         except Exception as error:
             is_unfinished = False
@@ -345,6 +378,14 @@ class LineConnection(asyncio.Protocol):
         if is_unfinished:
             self._schedule_turn()
         self._steer_reading()
+        self._watch_debt()
+
+    def _leave_if_asked(self) -> None:
+        if self._goodbye is None or self.closing or self._task is not None:
+            return
+        if self._is_urgent or not self._machine.is_mid_input:
+            self._session.on_goodbye(self._goodbye)
+            self.close()
 
     def _pump(self) -> bool:
         """Handle events until there are none, one has to wait, or the turn is used up; whether it was."""
@@ -451,6 +492,13 @@ class LineConnection(asyncio.Protocol):
             return self._cancel_late_handler(now)
         if self.closing or self._is_writing_paused:
             return self._abort_stalled(now)
+        self._heed(self._clock.verdict(now, self.bytes_in))
+        if self.closing:
+            return self._stalled_at + self._live.limits.close_timeout_s
+        looks = (self._look_at_idle_time(now), self._clock.next_look(now))
+        return min((look for look in looks if look is not None), default=None)
+
+    def _look_at_idle_time(self, now: float) -> float | None:
         if self._idle_timeout_s is None:
             return None
         if self._task is not None:
@@ -461,6 +509,31 @@ class LineConnection(asyncio.Protocol):
         self._touched_at = now
         self._guarded(self._tell_timeout)
         return None if self._idle_timeout_s is None else now + self._idle_timeout_s
+
+    def _heed(self, verdict: Verdict) -> None:
+        if verdict is Verdict.ON_TIME:
+            return
+        is_slow = verdict is Verdict.TOO_SLOW
+        if self._goodbye is None:
+            self._live.counts.too_slow += is_slow
+            self._live.counts.expired += not is_slow
+            self._goodbye = Goodbye.TOO_SLOW if is_slow else Goodbye.EXPIRED
+        self._is_urgent = self._is_urgent or verdict is not Verdict.EXPIRED
+        self._turn()
+
+    def _look_again(self) -> None:
+        look = self._clock.next_look(self._live.wheel.now)
+        if look is not None:
+            self._live.wheel.schedule(self, look)
+
+    def _watch_debt(self) -> None:
+        """From now on the client owes bytes, or no longer does."""
+        is_listening = self._task is None and not (self.closing or self._is_writing_paused)
+        if is_listening and self._machine.is_mid_input:
+            if self._clock.owe(self._live.wheel.now, self.bytes_in):
+                self._look_again()
+        else:
+            self._clock.settle()
 
     def _tell_timeout(self) -> None:
         self._session.on_timeout()

@@ -29,3 +29,15 @@ class AuthenticationUnavailable(Exception):
 
     A temporary failure; it says nothing about the password.
     """
+
+
+class LimitReached(Exception):
+    """The user asks for more than is allowed now; ``reply`` is text fit for the protocol's error reply."""
+
+    def __init__(self, reply: str) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class TooManySessions(LimitReached):
+    """The user has as many connections as the server allows. The password was right."""

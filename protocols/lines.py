@@ -39,6 +39,11 @@ class LineBuffer:
     def __len__(self) -> int:
         return len(self._data) - self._start
 
+    @property
+    def is_mid_line(self) -> bool:
+        """Something has arrived and its end has not, as far as lines go."""
+        return self._is_skipping or len(self._data) > self._start
+
     def feed(self, data: bytes) -> None:
         self._data += data
 

@@ -6,6 +6,7 @@ replies to bytes), a *session* (runs one event at a time against the ports) and 
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
@@ -136,6 +137,72 @@ class NoInstruments:
 
 UNKNOWN_COMMAND = b"UNKNOWN"  # the name of what is no command, or may not be given now
 
+
+# --- who is connected ------------------------------------------------------------------------------
+
+
+class Goodbye(enum.Enum):
+    """Why this side ends a session. Each protocol has its words for every one."""
+
+    SHUTDOWN = "the node stops"
+    EXPIRED = "it lasted longer than absolute_session_timeout"
+    TOO_SLOW = "the client sends slower than min_bytes_per_minute"
+    KICKED = "an administrator ended it"
+
+
+class Registered(Protocol):
+    """A connection as the registry sees it (``driver.LineConnection``). Values are read when asked for."""
+
+    peer: Peer
+    session_id: str
+    has_tls: bool
+    bytes_in: int
+    bytes_out: int
+
+    @property
+    def is_active(self) -> bool:
+        """A command runs, or the client is in the middle of sending one."""
+        ...
+
+    def say_goodbye(self, why: Goodbye, within_s: float | None = None) -> None:
+        """Between commands, with ``session.on_goodbye``; aborted when that takes longer than ``within_s``."""
+        ...
+
+
+class SessionRegistry(Protocol):
+    """Who is connected. The driver tells of every connection once when it opens and once when it is gone."""
+
+    def opened(self, connection: Registered, protocol: str, server: str) -> None: ...
+
+    def closed(self, connection: Registered) -> None:
+        """Harmless when it is not registered."""
+        ...
+
+    async def logged_in(self, session_id: str, identity: Identity) -> None:
+        """Before the session tells the client that the login succeeded. Raises TooManySessions."""
+        ...
+
+    def client_named(self, session_id: str, name: str, version: str) -> None:
+        """What the client says of itself (IMAP ID); foreign words."""
+        ...
+
+
+class Unregistered:
+    """``SessionRegistry`` that keeps nothing and refuses nobody."""
+
+    def opened(self, connection: Registered, protocol: str, server: str) -> None:
+        return
+
+    def closed(self, connection: Registered) -> None:
+        return
+
+    async def logged_in(self, session_id: str, identity: Identity) -> None:
+        return
+
+    def client_named(self, session_id: str, name: str, version: str) -> None:
+        return
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -150,6 +217,7 @@ class Services:
     feed: ChangeFeed
     authenticator: Authenticator
     warm_up: Callable[[Identity], None] = lambda _identity: None  # local_cache.enable_warmup
+    sessions: SessionRegistry = field(default_factory=Unregistered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +269,11 @@ class Machine(Protocol):
         """Received and not yet consumed; the driver stops reading above its limit."""
         ...
 
+    @property
+    def is_mid_input(self) -> bool:
+        """The client has begun a line, a literal or message data and owes the rest; or more is buffered."""
+        ...
+
 
 class Connection(Protocol):
     """What a session may do to its connection; implemented by the driver."""
@@ -242,6 +315,12 @@ class Connection(Protocol):
         """Idle time after which the session's ``on_timeout`` is called; restarts with every read."""
         ...
 
+    def begin_idle(self) -> None:
+        """The client waits for news (IDLE): neither session time nor speed count until ``end_idle``."""
+        ...
+
+    def end_idle(self) -> None: ...
+
     def wake(self) -> None:
         """Ask for ``session.on_wake`` to be called on the loop, between commands."""
         ...
@@ -274,8 +353,8 @@ class Session(Protocol):
         """An unexpected exception escaped a handler; queue the protocol's server-bug reply."""
         ...
 
-    def on_shutdown(self) -> None:
-        """The node stops: say goodbye (BYE, 421) and close. Called between commands."""
+    def on_goodbye(self, why: Goodbye) -> None:
+        """This side ends the session: say so (BYE, 421) and close. Called between commands."""
         ...
 
     def on_close(self) -> Awaitable[None] | None:

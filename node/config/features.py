@@ -5,7 +5,18 @@ To activate a feature: add its word to ACTIVE_FEATURES.
 
 from __future__ import annotations
 
-ACTIVE_FEATURES: frozenset[str] = frozenset({"ID settings", "capability settings", "imap", "lmtp", "pop3"})
+ACTIVE_FEATURES: frozenset[str] = frozenset(
+    {
+        "ID settings",
+        "capability settings",
+        "connection limits per client",
+        "imap",
+        "lmtp",
+        "pop3",
+        "session limits",
+        "trusted_networks",
+    }
+)
 
 # Features whose silent absence would do harm: asking for them without having them is an error.
 UNSAFE_WITHOUT = {

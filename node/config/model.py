@@ -85,5 +85,5 @@ class Config:
     sieve: Sieve = section(Sieve, "Mail filtering.", feature="sieve")
     admin_cli: AdminCli = section(AdminCli, "How sora-admin reaches a running node.", feature="http_api")
     timeout_scheduler: TimeoutScheduler = section(
-        TimeoutScheduler, "The clock of session timeouts.", feature="session limits"
+        TimeoutScheduler, "The clock of session timeouts; this version has one.", feature="sharded timeouts"
     )

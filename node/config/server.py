@@ -109,7 +109,8 @@ class Server:
     max_connections_per_ip: int = option(
         COUNT,
         0,
-        "The same per client address; 0 is no limit.",
+        "The same per client address, an IPv6 /64 counting as one; 0 is no limit. Trusted networks are not"
+        " counted, here and in the two below.",
         feature="connection limits per client",
         types=CLIENTS,
     )
@@ -118,14 +119,14 @@ class Server:
         0,
         "The same per user; 0 is no limit.",
         feature="connection limits per client",
-        types=f"imap {PROXIES}",
+        types=f"imap pop3 {PROXIES}",
     )
     max_connections_per_user_per_ip: int = option(
         COUNT,
         0,
         "The same per user and address; 0 is no limit.",
         feature="connection limits per client",
-        types=f"imap {PROXIES}",
+        types=f"imap pop3 {PROXIES}",
     )
     listen_backlog: int = option(
         whole(1, 65535), 1024, "Connections the kernel holds while the node is busy."
@@ -156,14 +157,16 @@ class Server:
     absolute_session_timeout_s: float = option(
         POSITIVE_DURATION,
         "30m",
-        "A session is closed after this time whatever it does, except while it idles (IDLE, NOTIFY).",
+        "A session is closed after this time, between two commands; time spent idling (IDLE, NOTIFY) does not"
+        " count.",
         aliases=("timeouts.absolute_session_timeout",),
         feature="session limits",
     )
     min_bytes_per_minute: int | None = option(
         THROUGHPUT,
         1024,
-        "A client that keeps sending slower is closed; 0 is the default, -1 switches the check off.",
+        "A client that is slower with the rest of a command or message it has begun, over three minutes, is"
+        " closed; 0 is the default, -1 switches the check off.",
         aliases=("timeouts.min_bytes_per_minute",),
         feature="session limits",
     )

@@ -82,7 +82,9 @@ class LmtpCommandTimeouts:
 class Timeouts:
     """Limits on the time the server spends on a command; streaming to the client does not count."""
 
-    scheduler_shard_count: int = option(whole(-1, 1024), 0, "As timeout_scheduler.shard_count.")
+    scheduler_shard_count: int = option(
+        whole(-1, 1024), 0, "As timeout_scheduler.shard_count.", feature="sharded timeouts"
+    )
     imap_command_timeouts: ImapCommandTimeouts = section(ImapCommandTimeouts, "For imap.", types="imap")
     pop3_command_timeouts: Pop3CommandTimeouts = section(Pop3CommandTimeouts, "For pop3.", types="pop3")
     managesieve_command_timeouts: ManageSieveCommandTimeouts = section(

@@ -178,6 +178,12 @@ class ImapMachine:
     def buffered_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def is_mid_input(self) -> bool:
+        if self._buffer or self._parts:
+            return True
+        return self._reader not in (self._read_command, self._read_line, self._read_nothing)
+
     # --- what the session calls ---
 
     def send(self, data: bytes) -> None:

@@ -17,11 +17,11 @@ import contextlib
 import ipaddress
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from protocols.errors import PeerError
-from protocols.ports import UNKNOWN_COMMAND
+from protocols.errors import LimitReached, PeerError
+from protocols.ports import UNKNOWN_COMMAND, Goodbye
 from storage.errors import CommitUnknown, StorageError
 from storage.model import ModSeq, Uid
 
@@ -69,6 +69,12 @@ MAX_BAD_UNAUTHENTICATED: Final = 10
 MAX_BAD: Final = 100
 # RFC 9051 §5.4: an autologout timer is at least 30 minutes, once the client has logged in.
 MIN_IDLE_S: Final = 1800.0
+GOODBYES: Final[Mapping[Goodbye, str]] = {
+    Goodbye.SHUTDOWN: "The server is shutting down",
+    Goodbye.EXPIRED: "The session has lasted too long; connect again",
+    Goodbye.TOO_SLOW: "Too slow; closing",
+    Goodbye.KICKED: "Closed by the administrator",
+}
 _SUBCOMMAND = re.compile(rb" ([A-Za-z]+)(.*)\Z", re.DOTALL)
 
 
@@ -213,6 +219,17 @@ class ImapSession:
         self.services.warm_up(identity)
         log.info("session=%s: login as %s", self.connection.session_id, identity.address)
 
+    def begin_idle(self, keepalive_s: float) -> None:
+        """The client waits for news; ``on_timeout`` is called every so often."""
+        self.is_idling = True
+        self.connection.begin_idle()
+        self.connection.set_deadline(keepalive_s)
+
+    def end_idle(self) -> None:
+        self.is_idling = False
+        self.connection.end_idle()
+        self.expect_commands()
+
     def expect_commands(self) -> None:
         """From now on a silent client is logged out after a while."""
         self.connection.set_deadline(max(self.policy.command_timeout_s, MIN_IDLE_S))
@@ -285,8 +302,8 @@ class ImapSession:
             self._measure(No.status)
         self.send(responses.bye(words))
 
-    def on_shutdown(self) -> None:
-        self._leave("The server is shutting down")
+    def on_goodbye(self, why: Goodbye) -> None:
+        self._leave(GOODBYES[why])
 
     def on_close(self) -> None:
         if self._transfer is not None:
@@ -347,6 +364,8 @@ class ImapSession:
             outcome = await running
         except PeerError as error:
             outcome = Bad(error.reply)
+        except LimitReached as error:
+            outcome = No(error.reply, b"LIMIT")
         except CommitUnknown as error:
             outcome = self._storage_failed(error)
             await self._look_again()

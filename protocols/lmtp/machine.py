@@ -101,6 +101,9 @@ class _Mode(enum.Enum):
     PAUSED = "paused"
 
 
+_READS_DATA = frozenset({_Mode.DATA, _Mode.CHUNK, _Mode.SKIP})
+
+
 class _Refused(Exception):
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -163,6 +166,10 @@ class LmtpMachine:
     @property
     def buffered_bytes(self) -> int:
         return len(self._buffer)
+
+    @property
+    def is_mid_input(self) -> bool:
+        return self._mode in _READS_DATA or self._buffer.is_mid_line
 
     # --- replies ---
 

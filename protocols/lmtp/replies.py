@@ -6,9 +6,11 @@ the sender. A row for every class; when in doubt 4xx, because a bounce cannot be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from protocols.ports import Goodbye
 from storage import errors
 
 
@@ -71,7 +73,12 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transactio
 NO_SUCH_USER = Reply(550, "5.1.1", "No such user")
 MAIL_LOOP = Reply(554, "5.4.6", "Mail loop: this message has been here before")
 IDLE_TOO_LONG = Reply(421, "4.4.2", "Idle for too long")
-SHUTTING_DOWN = Reply(421, "4.3.2", "Server is going down; try again soon")
+GOODBYES: Mapping[Goodbye, Reply] = {
+    Goodbye.SHUTDOWN: Reply(421, "4.3.2", "Server is going down; try again soon"),
+    Goodbye.EXPIRED: Reply(421, "4.4.2", "The session has lasted too long; connect again"),
+    Goodbye.TOO_SLOW: Reply(421, "4.4.2", "Too slow; closing"),
+    Goodbye.KICKED: Reply(421, "4.3.2", "Closed by the administrator; try again later"),
+}
 
 NOT_NOW = Reply(451, "4.3.0", "Temporary failure; try again later")
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from protocols.delivery import Destination, Envelope, MailLoop, Outcome, deliver
-from protocols.ports import Connection, Machine, ServerPolicy, Services, Session, SessionFactory
+from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
 from storage.errors import StorageError
@@ -137,8 +137,8 @@ class LmtpSession:
     def on_bug(self, error: Exception) -> None:
         self._machine.greet(replies.server_bug(self._connection.session_id))
 
-    def on_shutdown(self) -> None:
-        self._say_and_close(replies.SHUTTING_DOWN)
+    def on_goodbye(self, why: Goodbye) -> None:
+        self._say_and_close(replies.GOODBYES[why])
 
     def on_close(self) -> None:
         self._drop_transaction()

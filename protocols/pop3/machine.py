@@ -156,6 +156,10 @@ class Pop3Machine:
     def buffered_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def is_mid_input(self) -> bool:
+        return self._buffer.is_mid_line
+
     # --- replies ---
 
     def announce(self, reply: Reply) -> None:

@@ -6,8 +6,10 @@ the client try again; only ``SYS/PERM`` needs a person.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protocols.ports import Goodbye
 from storage import errors
 
 
@@ -56,7 +58,12 @@ IN_USE = Err("The maildrop is open in another session", "IN-USE")
 
 NO_SUCH_MESSAGE = Err("No such message")
 NOT_REMOVED = Err("Messages were not removed; try again later", "SYS/TEMP")
-SHUTTING_DOWN = Err("Server is going down; try again soon", "SYS/TEMP")
+GOODBYES: Mapping[Goodbye, Err] = {
+    Goodbye.SHUTDOWN: Err("Server is going down; try again soon", "SYS/TEMP"),
+    Goodbye.EXPIRED: Err("The session has lasted too long; nothing was removed, connect again", "SYS/TEMP"),
+    Goodbye.TOO_SLOW: Err("Too slow; closing", "SYS/TEMP"),
+    Goodbye.KICKED: Err("Closed by the administrator; try again later", "SYS/TEMP"),
+}
 
 _NOT_NOW = Err("Temporary failure; try again later", "SYS/TEMP")
 _BROKEN = Err("Storage lacks what it should have; ask your administrator", "SYS/PERM")

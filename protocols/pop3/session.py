@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-from protocols.errors import AuthenticationFailed, AuthenticationUnavailable, PeerError
+from protocols.errors import AuthenticationFailed, AuthenticationUnavailable, PeerError, TooManySessions
 from protocols.ports import (
     Connection,
+    Goodbye,
     Identity,
     Machine,
     MailboxChanged,
@@ -141,8 +142,8 @@ class Pop3Session:
     def on_bug(self, error: Exception) -> None:
         self._machine.announce(replies.server_bug(self._connection.session_id))
 
-    def on_shutdown(self) -> None:
-        self._machine.announce(replies.SHUTTING_DOWN)
+    def on_goodbye(self, why: Goodbye) -> None:
+        self._machine.announce(replies.GOODBYES[why])
         self._connection.close()
 
     def on_close(self) -> None:
@@ -236,9 +237,14 @@ class Pop3Session:
             return
         try:
             view = await self._services.mail.load_named_view(identity.account_id, INBOX)
+            await self._services.sessions.logged_in(self._connection.session_id, identity)
         except StorageError as error:
             self._unlock()
             self._machine.send(error_reply(error))
+            return
+        except TooManySessions as error:
+            self._unlock()
+            self._machine.send(Err(error.reply, "IN-USE"))
             return
         self._maildrop = Maildrop(view)
         self._reader = MessageReader(self._services, self._maildrop)

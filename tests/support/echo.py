@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from protocols.errors import PeerGone
-from protocols.ports import Connection, Machine, Session
+from protocols.ports import Connection, Goodbye, Machine, Session
 
 
 class EchoMachine:
@@ -42,6 +42,10 @@ class EchoMachine:
     def buffered_bytes(self) -> int:
         return len(self.input)
 
+    @property
+    def is_mid_input(self) -> bool:
+        return bool(self.input)
+
 
 class EchoSession:
     """``wait`` waits for the gate, ``big`` sends much inline, ``stream`` sends much with drain."""
@@ -72,6 +76,10 @@ class EchoSession:
         slow = {b"wait": self.wait, b"latebug": self.late_bug, b"stream": self.stream, b"tls": self.tls}
         if event in slow:
             return slow[event]()
+        if event == b"idle":
+            self.connection.begin_idle()
+        if event == b"done":
+            self.connection.end_idle()
         if event == b"quit":
             self.say(b"bye")
             self.connection.close()
@@ -113,8 +121,8 @@ class EchoSession:
     def on_bug(self, error: Exception) -> None:
         self.say(b"bug " + self.connection.session_id.encode())
 
-    def on_shutdown(self) -> None:
-        self.say(b"down")
+    def on_goodbye(self, why: Goodbye) -> None:
+        self.say(b"down" if why is Goodbye.SHUTDOWN else why.name.lower().encode())
 
     def on_close(self) -> Awaitable[None] | None:
         self.log.append("close")

@@ -126,7 +126,7 @@ class Wire:
         live: LiveConnections | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.live = live or LiveConnections(DeadlineWheel(loop), limits=limits)
+        self.live = LiveConnections(DeadlineWheel(loop), limits=limits) if live is None else live
         self.connection = LineConnection(factory, self.live)
         self.transport = MemoryTransport(peer, has_tls=has_tls)
         self._seen = 0

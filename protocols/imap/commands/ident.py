@@ -41,6 +41,7 @@ def run_id(session: ImapSession, fields: dict[bytes, bytes]) -> Ok:
     if told:
         log.info("session=%s: client %r", session.connection.session_id, told)
         name, version = told.get("name", ""), told.get("version", "")
+        session.services.sessions.client_named(session.connection.session_id, name, version)
         session.hidden, reasons = session.presentation.hidden_from(name, version)
         for reason in reasons:
             log.info("session=%s: filtered: %s", session.connection.session_id, reason)

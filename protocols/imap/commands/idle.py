@@ -18,15 +18,13 @@ KEEPALIVE_S: Final = 120.0
 
 
 def run_idle(session: ImapSession, _args: None) -> Outcome:
-    session.is_idling = True
-    session.connection.set_deadline(KEEPALIVE_S)
+    session.begin_idle(KEEPALIVE_S)
     if session.selected is not None:
         session.selected.notify = session.connection.wake
         session.connection.wake()  # what is pending already
 
     def on_line(line: bytes) -> Outcome:
-        session.is_idling = False
-        session.expect_commands()
+        session.end_idle()
         if session.selected is not None:
             session.selected.notify = ignore
         return Ok("Idle ended") if line.upper() == b"DONE" else Bad("Expected DONE")

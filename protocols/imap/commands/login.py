@@ -133,6 +133,7 @@ async def _authenticate(session: ImapSession, username: str, password: bytes) ->
         return _failed(session)
     except AuthenticationUnavailable:
         return UNAVAILABLE
+    await services.sessions.logged_in(session.connection.session_id, identity)
     session.log_in(identity)
     return Ok("Logged in", responses.code_capability(session.capabilities()))
 

@@ -33,11 +33,7 @@ EXPECTED = {
         ("warning", "placeholder", "s3.bucket"),
         ("notice", "inactive", "servers.managesieve"),
     ],
-    "02-server-timeouts": [
-        NO_DATABASE,
-        *NO_S3,
-        ("notice", "inactive", "servers.imap.absolute_session_timeout"),
-    ],
+    "02-server-timeouts": [NO_DATABASE, *NO_S3],
     "03-proxy-timeouts": [("notice", "inactive", "servers.imap_proxy")],
     "04-cluster": [
         NO_DATABASE,
@@ -70,7 +66,6 @@ EXPECTED = {
         ("error", "placeholder", "cluster.secret_key"),
         ("notice", "inactive", "tls.letsencrypt"),
         ("notice", "inactive", "shared_mailboxes"),
-        ("notice", "inactive", "servers[0].max_connections_per_ip"),
         ("notice", "inactive", "servers[0].imap.auth_rate_limit"),
         ("notice", "inactive", "servers[1]"),
         ("error", "placeholder", "servers[1].api_key"),

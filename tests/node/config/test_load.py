@@ -253,8 +253,9 @@ def test_notices_are_one_per_table_and_feature() -> None:
         + """
 [servers.imap]
 addr = ":143"
-max_connections_per_ip = 5
-max_connections_per_user = 6
+master_sasl_username = "proxy"
+master_sasl_password = "secret of the proxy"
+master_sasl_allowed_networks = ["10.0.0.0/8"]
 master_username = ""
 debug = false
 [servers.imap.lookup_cache]
@@ -265,10 +266,10 @@ max_attempts_per_ip = 5
 """
     )
     assert [brief(problem) for problem in found] == [
-        ("notice", "inactive", "servers.imap.max_connections_per_ip"),
+        ("notice", "inactive", "servers.imap.master_sasl_username"),
         ("notice", "inactive", "servers.imap.lookup_cache"),
     ]
-    assert "max_connections_per_user" in found[0].message
+    assert "master_sasl_password" in found[0].message
 
 
 def test_a_switch_at_its_default_asks_for_nothing() -> None:

@@ -14,6 +14,7 @@ from protocols.errors import AuthenticationUnavailable
 from protocols.imap import view as view_module
 from protocols.imap.commands.login import MAX_FAILED_LOGINS
 from protocols.imap.session import MAX_BAD_UNAUTHENTICATED
+from protocols.ports import Goodbye
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.model import Flags, SystemFlag
 from tests.support.imap import BODY, ImapLab
@@ -436,7 +437,7 @@ async def test_login_without_credentials_is_timed_out() -> None:
 async def test_shutdown_says_goodbye() -> None:
     lab = await lab_with(0)
     wire = await lab.log_in("INBOX")
-    wire.connection.request_shutdown()
+    wire.connection.say_goodbye(Goodbye.SHUTDOWN)
     await wire.settle()
     assert wire.received() == b"* BYE The server is shutting down\r\n"
 

@@ -1,0 +1,190 @@
+"""Who is connected to this node, and how many may be: the registry of one process.
+
+Theory: everything is a set of what is there now; a count is the length of a set. Nothing is ever added to or
+taken from a number, so nothing can drift, and removing twice does no harm.
+
+Two lives are registered. An *arrival* lasts from accept until the socket is gone, TLS handshake included; it
+is what ``max_connections_per_ip`` counts. A *session* lasts as long as the driver's connection; once it has
+logged in it is what the limits per user count. Addresses of trusted networks are in neither count: webmail
+and proxies come from there.
+
+A limit is checked at one place and at one moment each, in one step with the registration, so connections
+that come at the same time cannot pass it together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from protocols.errors import TooManySessions
+
+from .units import Network
+
+if TYPE_CHECKING:
+    from protocols.ports import Identity, Registered
+
+MAX_TOLD_CHARS = 200  # of what a client says of itself
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Of one server; 0 is no limit."""
+
+    per_address: int = 0
+    per_user: int = 0
+    per_user_and_address: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One session. What changes by the second is read from ``connection``."""
+
+    connection: Registered
+    protocol: str
+    server: str
+    since: float  # seconds of the epoch
+    user: Identity | None = None
+    client_name: str = ""
+    client_version: str = ""
+    keys: list[Hashable] = field(default_factory=list)  # of the sets it is in
+
+
+class SetIndex:
+    """Members by key; a key without members takes no memory."""
+
+    def __init__(self) -> None:
+        self._sets: dict[Hashable, set[object]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def count(self, key: Hashable) -> int:
+        return len(self._sets.get(key, ()))
+
+    def add(self, key: Hashable, member: object) -> None:
+        self._sets.setdefault(key, set()).add(member)
+
+    def discard(self, key: Hashable, member: object) -> None:
+        members = self._sets.get(key)
+        if members is not None:
+            members.discard(member)
+            if not members:
+                del self._sets[key]
+
+
+class Sessions:
+    """``ports.SessionRegistry`` for a node of one process."""
+
+    def __init__(
+        self, trusted: Sequence[Network] = (), *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._trusted = tuple(trusted)
+        self._wall_clock = wall_clock
+        self._limits: dict[str, SessionLimits] = {}
+        self._entries: dict[str, Entry] = {}  # by session id
+        self._index = SetIndex()
+        self.refused = 0  # connections and logins, by a limit
+
+    def limit(self, server: str, limits: SessionLimits) -> None:
+        """From now on; what is there already stays."""
+        self._limits[server] = limits
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries.values()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is registered and nothing is counted."""
+        return not self._entries and not len(self._index)
+
+    # --- arrivals ---
+
+    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
+        """A socket of ``ip`` was accepted: what to call when it is gone, harmless when called twice; None:
+        refuse it, its address has as many as it may."""
+        if self._is_trusted(ip):
+            return _nothing
+        key, arrival = (server, "address", address_key(ip)), object()
+        most = self._limits.get(server, _UNLIMITED).per_address
+        if most and self._index.count(key) >= most:
+            self.refused += 1
+            return None
+        self._index.add(key, arrival)
+        return lambda: self._index.discard(key, arrival)
+
+    # --- sessions (``ports.SessionRegistry``) ---
+
+    def opened(self, connection: Registered, protocol: str, server: str) -> None:
+        self._entries[connection.session_id] = Entry(connection, protocol, server, self._wall_clock())
+
+    def closed(self, connection: Registered) -> None:
+        entry = self._entries.pop(connection.session_id, None)
+        if entry is not None:
+            for key in entry.keys:
+                self._index.discard(key, entry)
+
+    async def logged_in(self, session_id: str, identity: Identity) -> None:
+        entry = self._entries.get(session_id)
+        if entry is None:
+            return  # gone while its password was checked
+        ip = entry.connection.peer.ip
+        if not self._is_trusted(ip):
+            self._count_login(entry, identity, ip)
+        entry.user = identity
+
+    def _count_login(self, entry: Entry, identity: Identity, ip: str) -> None:
+        limits = self._limits.get(entry.server, _UNLIMITED)
+        user = (entry.server, "user", identity.account_id)
+        both = (*user, address_key(ip))
+        for key, most, where in (
+            (user, limits.per_user, ""),
+            (both, limits.per_user_and_address, " from your address"),
+        ):
+            if most and self._index.count(key) >= most:
+                self.refused += 1
+                raise TooManySessions(f"Too many connections{where}: {most} are allowed, close some first")
+        for key in (user, both):
+            self._index.add(key, entry)
+            entry.keys.append(key)
+
+    def client_named(self, session_id: str, name: str, version: str) -> None:
+        entry = self._entries.get(session_id)
+        if entry is not None:
+            entry.client_name = name[:MAX_TOLD_CHARS]
+            entry.client_version = version[:MAX_TOLD_CHARS]
+
+    def _is_trusted(self, ip: str) -> bool:
+        address = _parse(ip)
+        if address is None:
+            return not ip  # a Unix socket
+        return any(address.version == network.version and address in network for network in self._trusted)
+
+
+_UNLIMITED = SessionLimits()
+
+
+def _nothing() -> None:
+    """Leave of what was not counted."""
+
+
+def _parse(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(ip.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def address_key(ip: str) -> Hashable:
+    """What counts as one address: IPv4 as it is, IPv6 by its /64, which is what one customer has."""
+    address = _parse(ip)
+    if isinstance(address, ipaddress.IPv6Address):
+        return int(address) >> 64, 64
+    return ip if address is None else int(address)
