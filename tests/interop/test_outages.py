@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,9 +255,13 @@ class Rclone:
 
 
 @contextmanager
-def node_beside_its_object_store() -> Iterator[tuple[NodeProcess, Rclone]]:
+def node_beside_its_object_store(
+    edits: Sequence[tuple[str, str]] = (),
+) -> Iterator[tuple[NodeProcess, Rclone]]:
+    """``edits`` are replacements in the config.toml."""
+
     def edit(text: str) -> str:
-        for old, new in S3_EDITS:
+        for old, new in (*S3_EDITS, *edits):
             assert old in text
             text = text.replace(old, new)
         return "".join(line for line in text.splitlines(True) if not line.startswith("rclone_path"))
