@@ -261,6 +261,7 @@ class Node:
             settings=UploaderSettings(
                 batch_size=config.uploader.batch_size,
                 concurrency=config.uploader.concurrency,
+                lease_s=config.uploader.retry_interval_s + config.s3.timeout_s,
                 retry_interval_s=config.uploader.retry_interval_s,
                 max_attempts=config.uploader.max_attempts,
             ),

@@ -250,7 +250,10 @@ class Uploader:
         POSITIVE, 20, "Permanent failures after which a body waits for an operator. Outages do not count."
     )
     retry_interval_s: float = option(
-        POSITIVE_DURATION, "30s", "Pause after a failure, and the time of a lease."
+        POSITIVE_DURATION,
+        "30s",
+        "Pause after a failure. What a node was uploading when it died is taken over after this time and"
+        " s3.timeout.",
     )
     cleanup_grace_period_s: float = option(
         duration(low=60), "1h", "Files in path that belong to no message are removed when older than this."

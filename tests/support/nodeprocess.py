@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,19 @@ class NodeProcess:
     directory: Path = field(default_factory=lambda: public_directory("sora-node-"))
     ready: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    run_config: Path | None = None  # `sora-node run` with this file instead of quickstart
+
+    def beside(self, name: str) -> NodeProcess:
+        """A second node, not started yet, on the database, staging and object store of this running one."""
+        directory = self.directory / name
+        directory.mkdir()
+        lines = [
+            line for line in self.config.read_text().splitlines() if not line.startswith("postgres_path")
+        ]
+        text = "\n".join(lines).replace(f'"{self.directory}/data/cache"', f'"{directory}/cache"')
+        path = directory / "config.toml"
+        path.write_text(re.sub(r'(?m)^(addr = "127\.0\.0\.1):\d+"', r'\1:0"', text))
+        return NodeProcess(directory=directory, run_config=path, ready=dict(self.ready))
 
     def prepare(self, edit: Callable[[str], str], *, s3: str = "file") -> NodeProcess:
         """Write the files of a first start, with ``edit`` applied to the config.toml."""
@@ -50,10 +64,11 @@ class NodeProcess:
 
     def start(self) -> NodeProcess:
         """Returns when the node says that it is ready. The data directory of an earlier start is kept."""
-        command = [
-            *(sys.executable, "-m", "node", "quickstart", "--data-dir", str(self.directory / "data")),
-            *("--ports", "auto", "--json", *self.arguments),
-        ]
+        if self.run_config is None:
+            arguments = ("quickstart", "--data-dir", str(self.directory / "data"), "--ports", "auto")
+        else:
+            arguments = ("run", "--config", str(self.run_config))
+        command = [sys.executable, "-m", "node", *arguments, "--json", *self.arguments]
         with (self.directory / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True
@@ -63,7 +78,7 @@ class NodeProcess:
         if not line:
             self.process.wait()
             raise RuntimeError(f"the node did not start:\n{(self.directory / 'node.log').read_text()}")
-        self.ready = json.loads(line)
+        self.ready |= json.loads(line)
         return self
 
     def stop(self) -> int:
