@@ -1,31 +1,15 @@
-"""``sora-node``: the node and its own commands. ``sora-admin`` (``node.admin``) works on what it holds."""
+"""``sora-node`` and ``python -m node``."""
 
 from __future__ import annotations
 
-import click
-
-from .commands.config import config_group
-from .commands.serve import quickstart_command, run_command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sora-node", prog_name="sora-node")
-def cli() -> None:
-    """Sora, a clustered mail server.
-
-    \b
-    First steps:  sora-node quickstart
-    In earnest:   sora-node config check --config /etc/sora/config.toml
-                  sora-node run --config /etc/sora/config.toml
-    """
-
-
-cli.add_command(config_group)
-cli.add_command(run_command)
-cli.add_command(quickstart_command)
+import signal
 
 
 def main() -> None:
+    # until a running node listens for it, Ctrl-C ends the program without a word, also amid the imports
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from .cli import cli
+
     cli(prog_name="sora-node")
 
 

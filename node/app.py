@@ -179,8 +179,8 @@ class Node:
         write = self.config.database.write
         if embedded.postgres_path:
             server = LocalServer(Path(embedded.postgres_path), write.password.reveal(), user=write.user)
+            self._exit.push_async_callback(server.stop)  # also of a start that is interrupted
             await server.start()
-            self._exit.push_async_callback(server.stop)
             await server.create_database(write.name)
             self._keep_running("the embedded PostgreSQL", server)
         if embedded.rclone_path:

@@ -44,7 +44,7 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Servers the node starts and stops itself, as quickstart sets them up."""
+    """Servers the node starts, keeps running and stops itself, as quickstart sets them up."""
 
     postgres_path: str = option(
         PATH,

@@ -1,9 +1,10 @@
 """A private PostgreSQL server as a child process: quickstart's database, and the tests'.
 
-Theory: the server runs in a session of its own, so a Ctrl-C at the terminal reaches us first and we decide
-when it stops. A program that was killed leaves its server running; the next start finds it answering on
-its socket with our password and adopts it. PostgreSQL refuses to run as root, so root starts it as
-``nobody``, or, where that account cannot reach the files, inside a user namespace.
+Theory: the server, and the programs that prepare it, run in sessions of their own, so a Ctrl-C at the
+terminal reaches us alone and we decide when they stop. A program that was killed leaves its server running;
+the next start finds it answering on its socket with our password and adopts it. PostgreSQL refuses to run
+as root, so root starts it as ``nobody``, or, where that account cannot reach the files, inside a user
+namespace.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ def _debian_binaries() -> list[Path]:
 
 def major_version(binaries: Path) -> int:
     output = subprocess.run(
-        [str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True
+        [str(binaries / "postgres"), "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
     ).stdout
     match = re.search(r"(\d+)", output)
     if match is None:
@@ -123,7 +128,8 @@ def choose_launch(directory: Path, binaries: Path) -> Launch:
             str(binaries / "postgres"),
             str(directory.parent),
         ]
-        if subprocess.run(reach, check=False, **launch.options()).returncode == 0:
+        done = subprocess.run(reach, check=False, start_new_session=True, **launch.options())
+        if done.returncode == 0:
             return launch
     if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode == 0:
         return Launch(prefix=UNSHARE)
@@ -306,7 +312,13 @@ class LocalServer:
             self._launch.own(Path(secret.name))
             command = self._initdb_command(secret.name)
             done = subprocess.run(
-                command, check=False, capture_output=True, text=True, cwd="/", **self._launch.options()
+                command,
+                check=False,
+                capture_output=True,
+                text=True,
+                cwd="/",
+                start_new_session=True,
+                **self._launch.options(),
             )
         if done.returncode != 0:
             raise ServerError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from node import quickstart
-from node.__main__ import cli
+from node.cli import cli
 from node.commands.load import load_file
 from node.quickstart import HIGH_PORTS, STANDARD_PORTS, Wish, prepare
 

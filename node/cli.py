@@ -1,0 +1,25 @@
+"""``sora-node``: the node and its own commands. ``sora-admin`` (``node.admin``) works on what it holds."""
+
+from __future__ import annotations
+
+import click
+
+from .commands.config import config_group
+from .commands.serve import quickstart_command, run_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sora-node", prog_name="sora-node")
+def cli() -> None:
+    """Sora, a clustered mail server.
+
+    \b
+    First steps:  sora-node quickstart
+    In earnest:   sora-node config check --config /etc/sora/config.toml
+                  sora-node run --config /etc/sora/config.toml
+    """
+
+
+cli.add_command(config_group)
+cli.add_command(run_command)
+cli.add_command(quickstart_command)

@@ -1,0 +1,174 @@
+"""How a node ends: what it says, its exit status, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.lineclient import eventually
+from tests.support.livenode import deliver, message, stored
+from tests.support.lmtp import LmtpClient
+from tests.support.nodeprocess import ROOT, NodeProcess
+
+DEBIAN_PG = Path("/usr/lib/postgresql/15/bin")
+START_WITHIN_S = 60
+
+
+def sora_node(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run to its end, which has to come by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "node", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_WITHIN_S,
+    )
+
+
+def processes_below(directory: Path) -> list[str]:
+    """Command lines of whatever still works in or for a directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(directory) in command or os.readlink(entry / "cwd").startswith(str(directory)):
+                found.append(command)
+    return found
+
+
+def test_placeholders_are_refused_with_status_2(tmp_path: Path) -> None:
+    example = (ROOT / "config.toml.example").read_text()
+    config = tmp_path / "config.toml"
+    config.write_text(example)
+    done = sora_node("run", "--config", str(config))
+    assert done.returncode == 2
+    assert "s3.secret_key" in done.stderr
+    assert "still the placeholder of an example" in done.stderr
+    assert "Traceback" not in done.stderr
+    missing = sora_node("run", "--config", str(tmp_path / "none.toml"))
+    assert missing.returncode == 2
+    assert "none.toml" in missing.stderr
+
+
+def test_a_taken_port_is_named_with_its_server_and_nothing_is_left_running() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        node = NodeProcess()
+        node.prepare(
+            lambda text: text.replace(
+                'name = "pop3"\naddr = "127.0.0.1:', f'name = "pop3"\naddr = "127.0.0.1:{port}"\n# "'
+            )
+        )
+        done = sora_node("run", "--config", str(node.directory / "data" / "config.toml"))
+        assert done.returncode == 1, done.stderr
+        assert f"server pop3: cannot listen on 127.0.0.1:{port}" in done.stderr
+        assert "is another program on that port" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert processes_below(node.directory) == []
+    with node:  # the port is free now
+        assert deliver(node, node.address, message(1)).startswith(b"250")
+
+
+def started_with(patch: pytest.MonkeyPatch, binaries: Path) -> NodeProcess:
+    """A node whose environment names PostgreSQL's programs; ours does too until the test ends."""
+    patch.setenv("SORA_PG_BIN", str(binaries))
+    return NodeProcess()
+
+
+def test_a_directory_of_another_postgres_major_is_refused_with_the_cure() -> None:
+    if not (DEBIAN_PG / "initdb").exists():
+        pytest.skip(f"{DEBIAN_PG} is missing (apt-get install postgresql-15)")
+    with pytest.MonkeyPatch.context() as patch, started_with(patch, DEBIAN_PG) as node:
+        assert deliver(node, node.address, message(1)).startswith(b"250")
+        assert node.stop() == 0
+        patch.delenv("SORA_PG_BIN")
+        done = sora_node("quickstart", "--data-dir", str(node.directory / "data"))
+        assert done.returncode == 1
+        assert "was made by PostgreSQL 15" in done.stderr
+        assert "SORA_PG_BIN" in done.stderr
+        assert "pg_upgrade" in done.stderr
+        assert "Traceback" not in done.stderr
+        again = sora_node("run", "--config", str(node.config), SORA_PG_BIN=str(DEBIAN_PG / "none"))
+        assert again.returncode == 1
+        assert "no postgres program in" in again.stderr
+
+
+def test_ctrl_c_at_any_moment_of_the_first_start_leaves_nothing_running() -> None:
+    node = NodeProcess()
+    command = [sys.executable, "-m", "node", "quickstart", "--ports", "auto", "--json"]
+    command += ["--data-dir", str(node.directory / "data")]
+    for delay_ms in itertools.count(150, 150):
+        with (node.directory / "node.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        try:
+            output, _ = process.communicate(timeout=delay_ms / 1000)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+            output, _ = process.communicate(timeout=30)
+        text = (node.directory / "node.log").read_text()
+        was_ready = b'"ready": true' in output
+        # killed by the signal before the node listens for it, which shells call 130 too
+        assert process.returncode in ((0,) if was_ready else (130, -signal.SIGINT)), (delay_ms, text)
+        assert "Traceback" not in text, (delay_ms, text)
+        eventually(lambda: processes_below(node.directory) == [], patience_s=5)
+        if was_ready:
+            break
+    with node:
+        assert deliver(node, node.address, message(1)).startswith(b"250")
+        assert stored(node) == [message(1)]
+
+
+@pytest.mark.parametrize("staging", ["database", "disk"])
+def test_sigterm_under_load_ends_in_time_and_loses_nothing(staging: str) -> None:
+    acked: list[bytes] = []
+    numbers = itertools.count(1)
+
+    async def load(node: NodeProcess) -> None:
+        """Until the node says goodbye or hangs up."""
+        with contextlib.suppress(OSError):
+            client = await LmtpClient.connect("127.0.0.1", node.port("lmtp"))
+            while True:
+                mail = message(next(numbers), 4000)
+                ((code, _),) = await client.deliver(mail, [node.address])
+                if code != 250:
+                    assert 400 <= code < 500
+                    return
+                acked.append(mail)
+
+    async def run(node: NodeProcess) -> float:
+        assert node.process is not None
+        tasks = [asyncio.create_task(load(node)) for _ in range(8)]
+        while len(acked) < 300:
+            await asyncio.sleep(0.01)
+        started = time.monotonic()
+        node.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*tasks)
+        assert await asyncio.to_thread(node.process.wait, 30) == 0
+        return time.monotonic() - started
+
+    node = NodeProcess().prepare(
+        lambda text: text.replace("[uploader]\n", f'[uploader]\nstaging = "{staging}"\n')
+    )
+    with node:
+        took = asyncio.run(run(node))
+        assert took < 15
+        assert processes_below(node.directory / "data") == []
+        node.start()
+        found = stored(node)
+        assert len(found) == len(set(found))
+        assert set(found) >= set(acked)
+        node.wait_until_uploaded()
