@@ -68,6 +68,8 @@ from .feed import HostFeed
 from .hashupgrade import HashUpgrader
 from .limits import session_clock, session_limits
 from .listeners import Listener, ListenFailed
+from .metrics.counting import ProtocolInstruments
+from .monitoring import Monitoring
 from .passwords import hash_password
 from .presentation import imap_presentation
 from .rclone import RcloneServer, RcloneUnusable
@@ -77,6 +79,7 @@ from .workers import Workers, every
 
 if TYPE_CHECKING:
     from .config import Config, Server
+    from .metrics.server import MetricsServer
 
 log = logging.getLogger("sora.node")
 
@@ -114,6 +117,8 @@ class Node:
         self._hurry = asyncio.Event()
         self._maildrops = LocalMaildropLock()
         self.sessions = Sessions(config.trusted_networks)
+        self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
+        self.metrics_servers: list[MetricsServer] = []
 
     # --- life ---
 
@@ -157,6 +162,7 @@ class Node:
         self._start_feed()
         self._start_workers(store)
         await self._start_listeners()
+        await self._start_monitoring(store)
 
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""
@@ -170,7 +176,8 @@ class Node:
 
     def addresses(self) -> dict[str, str]:
         """Server name to the address that was really bound."""
-        return {listener.server.name: listener.address for listener in self.listeners}
+        bound: list[Listener | MetricsServer] = [*self.listeners, *self.metrics_servers]
+        return {each.server.name: each.address for each in bound}
 
     # --- steps of the start ---
 
@@ -280,11 +287,11 @@ class Node:
         return cache
 
     def _build_authentication(self) -> None:
-        verifier = PasswordVerifier(threads=os.cpu_count() or 1, clock=time.monotonic)
-        self._exit.push_async_callback(verifier.close)
-        upgrader = HashUpgrader(self.accounts, verifier)
+        self.verifier = PasswordVerifier(threads=os.cpu_count() or 1, clock=time.monotonic)
+        self._exit.push_async_callback(self.verifier.close)
+        upgrader = HashUpgrader(self.accounts, self.verifier)
         self._exit.push_async_callback(upgrader.settle)
-        self.authenticator = DirectAuthenticator(self.accounts, verifier, upgrader)
+        self.authenticator = DirectAuthenticator(self.accounts, self.verifier, upgrader)
 
     def _start_feed(self) -> None:
         self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
@@ -294,7 +301,7 @@ class Node:
     def _start_workers(self, store: BlobStore) -> None:
         cleanup = self.config.cleanup
         max_age = cleanup.max_age_restriction_s
-        cleaner = Cleaner(
+        self.cleaner = Cleaner(
             PostgresPurgeStore(self.database),
             store,
             CleanerSettings(
@@ -305,10 +312,10 @@ class Node:
         )
         self.views = ViewRegistry(self.mail, self.feed)
         self.certificates = Certificates(self.config)
-        workers = Workers()
+        workers = self.workers = Workers()
         self._exit.push_async_callback(workers.stop, STOP_WORKERS_WITHIN_S)
         workers.start("uploader", self.uploader.run)
-        workers.start("cleaner", cleaner.run)
+        workers.start("cleaner", self.cleaner.run)
         workers.start("views", self._watch_views)
         workers.start("certificates", every(REFRESH_S, self.certificates.refresh))
 
@@ -345,6 +352,25 @@ class Node:
             await listener.open()
             self._exit.callback(listener.close)
             self.listeners.append(listener)
+
+    async def _start_monitoring(self, store: FileBlobStore | S3BlobStore) -> None:
+        self.monitoring = Monitoring(self, store)
+        self._exit.push_async_callback(self.monitoring.checker.close)
+        self.workers.start("health", self.monitoring.checker.run)
+        self.workers.start("loop-lag", self.monitoring.lag.run)
+        servers = [each for each in self.config.servers if each.start and each.type == "metrics"]
+        if not servers:
+            return
+        from .metrics.server import MetricsServer  # aiohttp takes 0.15 s and 16 MB
+
+        for server in servers:
+            serving = MetricsServer(
+                server, self.monitoring.render, self.monitoring.report, self.certificates.of(server)
+            )
+            await serving.open()
+            self._exit.push_async_callback(serving.close)
+            self.workers.start(f"{server.name}-sweep", serving.sweep)
+            self.metrics_servers.append(serving)
 
     def _services(self) -> Services:
         return Services(
@@ -386,6 +412,7 @@ class Node:
             command_timeout_s=server.command_timeout_s,
             auth_idle_timeout_s=server.auth_idle_timeout_s or server.command_timeout_s,
             options={OPTION: imap_presentation(server)} if server.type == "imap" else {},
+            instruments=self.instruments[server.type],
         )
         listener = Listener(server, self._factory(server.type, services, policy), live, certificate)
         return listener

@@ -9,6 +9,7 @@ the canonical address before it and ``Decision.is_repeated`` after it.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
@@ -42,16 +43,20 @@ class DirectAuthenticator:
         self._accounts = accounts
         self._verifier = verifier
         self._upgrader = upgrader
+        self.attempts: Counter[tuple[str, str]] = Counter()  # (protocol, result)
 
     async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
         try:
             decision = await self._decide(username, password)
         except AuthenticationUnavailable as error:
+            self.attempts[protocol, "unavailable"] += 1
             _audit(logging.WARNING, protocol, peer, username, f"unavailable ({error})")
             raise
         if decision.identity is None:
+            self.attempts[protocol, "failed"] += 1
             _audit(logging.INFO, protocol, peer, username, "failed")
             raise AuthenticationFailed("wrong user name or password")
+        self.attempts[protocol, "ok"] += 1
         _audit(logging.INFO, protocol, peer, username, "ok")
         return decision.identity
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ class Certificates:
         if pair not in self._pairs:
             self._pairs[pair] = FileCertificate(Path(pair[0]), Path(pair[1]), now=lambda: datetime.now(UTC))
         return self._pairs[pair]
+
+    def __iter__(self) -> Iterator[FileCertificate]:
+        return iter(self._pairs.values())
 
     def refresh(self) -> None:
         """Swap in what changed on disk."""

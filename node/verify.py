@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,6 +102,8 @@ class PasswordVerifier:
         self._failures = Remembered(MAX_REMEMBERED_FAILURES, REMEMBER_S)
         self._in_flight: dict[bytes, asyncio.Future[bool]] = {}
         self._closed = False
+        # match, mismatch, remembered, refused
+        self.outcomes: Counter[str] = Counter()
 
     async def verify(self, subject: str, stored: str | None, password: bytes) -> Verdict:
         """Check ``password`` of ``subject`` (a credential or an unknown address) against ``stored``.
@@ -114,6 +116,7 @@ class PasswordVerifier:
         digest = self._digest(subject, stored or self._dummy, password)
         remembered = self._recall(digest)
         if remembered is not None:
+            self.outcomes["remembered"] += 1
             return Verdict(remembered and stored is not None, is_remembered=True)
         future = self._in_flight.get(digest) or self._start(digest, subject, stored or self._dummy, password)
         # wait() leaves the check alone when this caller is cancelled: others may wait for it too.
@@ -124,7 +127,14 @@ class PasswordVerifier:
             is_match = future.result()
         except MemoryError as error:
             raise AuthenticationUnavailable("no memory for a password check") from error
-        return Verdict(is_match and stored is not None)
+        is_match = is_match and stored is not None
+        self.outcomes["match" if is_match else "mismatch"] += 1
+        return Verdict(is_match)
+
+    @property
+    def waiting(self) -> int:
+        """Checks that run or wait for a thread."""
+        return len(self._in_flight)
 
     async def hash(self, password: bytes) -> str:
         """A fresh default hash, made in the pool. Raises AuthenticationUnavailable after ``close``."""
@@ -164,6 +174,7 @@ class PasswordVerifier:
         if self._closed:
             raise AuthenticationUnavailable("shutting down")
         if len(self._in_flight) >= self._queue_limit:
+            self.outcomes["refused"] += 1
             raise AuthenticationUnavailable("too many password checks are waiting")
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._pool, self._run, subject, stored, password)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 log = logging.getLogger("sora.workers")
@@ -23,8 +24,11 @@ class Workers:
     def __init__(self) -> None:
         self._stop = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.failures: Counter[str] = Counter()
+        self.failing: set[str] = set()  # waiting to be started again
 
     def start(self, name: str, job: Job) -> None:
+        self.failures[name] += 0
         self._tasks[name] = asyncio.create_task(self._supervise(name, job), name=name)
 
     async def stop(self, deadline_s: float) -> None:
@@ -42,9 +46,12 @@ class Workers:
         backoff = FIRST_BACKOFF_S
         while not self._stop.is_set():
             started = asyncio.get_running_loop().time()
+            self.failing.discard(name)
             try:
                 await job(self._stop)
             except Exception:
+                self.failures[name] += 1
+                self.failing.add(name)
                 log.exception("%s failed and is started again in %.1f s", name, backoff)
             else:
                 return

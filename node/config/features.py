@@ -12,6 +12,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "connection limits per client",
         "imap",
         "lmtp",
+        "metrics",
         "pop3",
         "session limits",
         "trusted_networks",

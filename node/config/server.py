@@ -287,11 +287,21 @@ class Server:
     allowed_origins: tuple[str, ...] = option(
         TEXTS, [], "Origins for browsers (CORS).", types="http_user_api user_api_proxy"
     )
-    path: str = option(TEXT, "/metrics", "Path of the metrics.", types="metrics")
-    enable_domain_metrics: bool = option(BOOL, True, "Count per domain.", types="metrics")
-    enable_user_metrics: bool = option(BOOL, False, "Count per user.", types="metrics")
-    user_metrics_threshold: int = option(
-        COUNT, 1000, "Only users with more commands than this.", types="metrics"
+    path: str = option(
+        TEXT, "/metrics", "Path of the metrics; /healthz and /readyz are beside it.", types="metrics"
     )
-    max_tracked_users: int = option(COUNT, 1000, "At most this many.", types="metrics")
-    hash_usernames: bool = option(BOOL, True, "Show a hash instead of the address.", types="metrics")
+    enable_domain_metrics: bool = option(
+        BOOL, True, "Count per domain.", types="metrics", feature="metrics per user"
+    )
+    enable_user_metrics: bool = option(
+        BOOL, False, "Count per user.", types="metrics", feature="metrics per user"
+    )
+    user_metrics_threshold: int = option(
+        COUNT, 1000, "Only users with more commands than this.", types="metrics", feature="metrics per user"
+    )
+    max_tracked_users: int = option(
+        COUNT, 1000, "At most this many.", types="metrics", feature="metrics per user"
+    )
+    hash_usernames: bool = option(
+        BOOL, True, "Show a hash instead of the address.", types="metrics", feature="metrics per user"
+    )

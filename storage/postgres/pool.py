@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import asyncpg
@@ -35,6 +36,19 @@ CONNECTION_WAIT_S = 10.0
 # A write that takes too long is ended by the server, whose answer says that nothing was written. This is how
 # much longer we wait for that answer: without it the outcome is unknown.
 CLIENT_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """One PostgreSQL server as this process sees it, for health and metrics."""
+
+    role: str  # "primary" or "replica"
+    name: str  # host and port; of the primary "primary", as it may move between hosts
+    busy_connections: int
+    open_connections: int
+    max_connections: int
+    is_reachable: bool = True  # replicas: the last probe got an answer
+    lag_s: float = 0.0  # replicas: at most so far behind, in steps of about a second
 
 
 class Transaction:
@@ -126,6 +140,35 @@ class Database:
     @property
     def open_connections(self) -> int:
         return self._primary.open_connections
+
+    def servers(self) -> list[ServerState]:
+        """Costs no round trip: replicas are probed about once a second anyway."""
+        primary = self._primary
+        states = [
+            ServerState(
+                "primary",
+                "primary",
+                primary.busy_connections,
+                primary.open_connections,
+                self.settings.write.max_connections,
+            )
+        ]
+        if self._reads is None or self.settings.read is None:
+            return states
+        for replica in self._reads.replicas:
+            pool = replica.pool
+            states.append(
+                ServerState(
+                    "replica",
+                    replica.name,
+                    pool.busy_connections,
+                    pool.open_connections,
+                    self.settings.read.max_connections,
+                    replica.fresh_to >= 0,
+                    self._reads.lag_s(replica),
+                )
+            )
+        return states
 
     @property
     def has_replicas(self) -> bool:

@@ -81,6 +81,12 @@ class ReadSet:
         able = [replica for replica in self.replicas if replica.fresh_to >= needed]
         return sorted(able, key=lambda replica: (replica.pool.busy_connections, replica.reads))
 
+    def lag_s(self, replica: Replica) -> float:
+        """How far it was behind at the last probe, in whole epochs; 0.0 for one that is not in reach."""
+        if replica.fresh_to < 0:
+            return 0.0
+        return max(0, self.freshness.epoch - 1 - replica.fresh_to) * PROBE_INTERVAL_S
+
     def failed(self, replica: Replica) -> None:
         """Leave it out until a probe succeeds."""
         if replica.fresh_to >= 0:

@@ -43,6 +43,10 @@ PURE = (
     "protocols/imap/view.py",
     "node/config/*.py",
     "node/units.py",
+    "node/health.py",
+    "node/metrics/family.py",
+    "node/metrics/catalogue.py",
+    "node/metrics/counting.py",
     "tls/bundle.py",
 )
 IMPURE_IMPORTS = {

@@ -10,7 +10,7 @@ import time
 
 import uvloop
 
-from node.instruments import ProtocolInstruments
+from node.metrics.counting import ProtocolInstruments
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.driver import LineConnection

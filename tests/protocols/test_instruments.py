@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from node.instruments import ProtocolInstruments
+from node.metrics.counting import ProtocolInstruments
 from protocols.lmtp.session import lmtp_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions

@@ -25,9 +25,15 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """A sample of a snapshot: the counts, then the sum."""
+        return (*map(float, self.counts), self.total)
+
 
 # Seconds. A password check is 0.03, a statement 0.001, a patient client gives up after some 30.
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LAGS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds
 SIZES = (1e3, 4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6, 64e6)  # bytes
 
 

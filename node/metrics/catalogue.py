@@ -1,0 +1,177 @@
+"""Every metric of a node. Names and labels are an interface: dashboards and alerts of others rest on them.
+
+No label carries anything a client chooses: no user, no address, no mailbox.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .counting import DURATIONS, LAGS, SIZES
+from .family import Across, Family, Kind, Labels, Numbers
+
+
+def _counter(name: str, labels: str, doc: str, across: Across = Across.SUM) -> Family:
+    return Family(name, Kind.COUNTER, doc, _split(labels), across)
+
+
+def _gauge(name: str, labels: str, doc: str, across: Across = Across.SUM) -> Family:
+    return Family(name, Kind.GAUGE, doc, _split(labels), across)
+
+
+def _histogram(name: str, labels: str, doc: str, bounds: Numbers) -> Family:
+    return Family(name, Kind.HISTOGRAM, doc, _split(labels), bounds=bounds)
+
+
+def _split(labels: str) -> Labels:
+    return tuple(labels.split())
+
+
+CONNECTIONS = (
+    _gauge("sora_connections", "protocol server", "Open connections."),
+    _gauge("sora_sessions", "protocol server", "Connections that are logged in."),
+    _counter("sora_connections_accepted_total", "protocol server", "Connections that got a session."),
+    _counter(
+        "sora_connections_refused_total",
+        "protocol server reason",
+        "Connections turned away.",
+    ),
+    _counter(
+        "sora_connections_cut_total",
+        "protocol server reason",
+        "Connections ended by us: stalled (the client did not read), expired (absolute_session_timeout),"
+        " too_slow (min_bytes_per_minute).",
+    ),
+    _counter("sora_limit_refusals_total", "", "Connections and logins refused by a limit per client."),
+    _counter(
+        "sora_session_bugs_total", "protocol server", "Unexpected exceptions in sessions; each is in the log."
+    ),
+    _counter(
+        "sora_early_bytes_dropped_total",
+        "protocol server",
+        "Bytes sent in the clear behind STARTTLS, which are never executed.",
+    ),
+    _counter(
+        "sora_transferred_bytes_total", "protocol server direction", "Bytes in and out, without those of TLS."
+    ),
+)
+AUTHENTICATION = (
+    _counter(
+        "sora_authentications_total",
+        "protocol result",
+        "Logins that were decided: ok, failed, or unavailable (says nothing about the password).",
+    ),
+    _counter(
+        "sora_password_verifications_total",
+        "result",
+        "Password checks: match, mismatch, remembered (judged before), refused (queue full or closing).",
+    ),
+    _gauge("sora_password_verifications_waiting", "", "Password checks that run or wait for a thread."),
+)
+COMMANDS = (
+    _counter(
+        "sora_commands_total",
+        "protocol command status",
+        "Commands that sessions answered; DATA stands for a whole message. What POP3 and LMTP answer by"
+        " grammar alone (NOOP, syntax errors) is not in it.",
+    ),
+    _histogram(
+        "sora_command_duration_seconds",
+        "protocol command",
+        "Server time of commands that had to wait for something (storage, password check); waiting for the"
+        " client is left out. Commands answered from memory are counted, not timed.",
+        DURATIONS,
+    ),
+)
+MESSAGES = (
+    _counter(
+        "sora_deliveries_total", "result", "Recipients of messages by the class of the answer: 2xx, 4xx, 5xx."
+    ),
+    _histogram("sora_message_size_bytes", "protocol", "Messages stored, by size.", SIZES),
+    _counter(
+        "sora_bodies_opened_total",
+        "source",
+        "Bodies opened, or read ahead: from memory, cache, staging or store.",
+    ),
+    _counter(
+        "sora_bodies_failed_total",
+        "reason",
+        "Bodies that could not be opened: unavailable (now), or corrupt (damaged in every place).",
+    ),
+    _counter("sora_bodies_relocated_total", "", "Bodies found elsewhere than the first reference said."),
+    _gauge("sora_mailbox_views", "", "Mailboxes held open in memory."),
+)
+CACHE = (
+    _counter("sora_cache_operations_total", "result", "Reads of the body cache: hit or miss."),
+    _counter("sora_cache_changes_total", "change", "Bodies added, evicted, or dropped because damaged."),
+    _counter("sora_cache_errors_total", "", "Errors of the disk under the cache."),
+    _gauge("sora_cache_used_bytes", "", "Bytes in the body cache.", Across.MAX),
+    _gauge("sora_cache_capacity_bytes", "", "What it may hold.", Across.MAX),
+)
+UPLOADS = (
+    _gauge("sora_staging_bodies", "", "Bodies that wait for the object store, of all nodes.", Across.MAX),
+    _gauge("sora_staging_bytes", "", "Their bytes.", Across.MAX),
+    _gauge("sora_staging_limit_bytes", "", "uploader.max_staging_size; absent without one.", Across.MAX),
+    _gauge("sora_staging_oldest_age_seconds", "", "Age of the oldest; 0 when none waits.", Across.MAX),
+    _counter("sora_uploads_total", "", "Bodies brought to the object store."),
+    _counter("sora_upload_bytes_total", "", "Their bytes."),
+    _counter("sora_upload_failures_total", "", "Uploads that failed and are tried again."),
+    _counter("sora_uploads_stuck_total", "", "Attempts on bodies that cannot be uploaded; they are kept."),
+    _counter(
+        "sora_cleaner_removed_total",
+        "kind",
+        "Removed for good: expired, messages, contents, objects, delivery_keys.",
+    ),
+    _counter("sora_cleaner_failures_total", "", "Rounds of the cleaner that broke off."),
+)
+DATABASE = (
+    _counter(
+        "sora_database_round_trips_total",
+        "kind",
+        "Statements by kind: read, replica, write, transaction, begin, commit, rollback, retry.",
+    ),
+    _gauge("sora_database_connections", "role server state", "Connections to PostgreSQL, busy or idle."),
+    _gauge("sora_database_connections_limit", "role server", "max_connections of the pool."),
+    _gauge(
+        "sora_database_replica_reachable", "server", "1 when the read replica answers, else 0.", Across.MIN
+    ),
+    _gauge(
+        "sora_database_replica_lag_seconds",
+        "server",
+        "How far the replica is behind, in steps of about a second.",
+        Across.MAX,
+    ),
+)
+NODE = (
+    _gauge("sora_build_info", "version", "1; the version is in the label.", Across.MAX),
+    _gauge("sora_component_state", "component", "0 ok, 1 degraded, 2 down; see health.", Across.MAX),
+    _gauge("sora_component_checked_timestamp_seconds", "component", "When it was checked last.", Across.MIN),
+    _gauge(
+        "sora_certificate_expiry_timestamp_seconds",
+        "certificate",
+        "When the certificate that is served expires.",
+        Across.MIN,
+    ),
+    _gauge("sora_disk_free_bytes", "directory", "Free for us on the disk of staging or cache.", Across.MIN),
+    _gauge("sora_disk_size_bytes", "directory", "Size of that disk.", Across.MIN),
+    _counter("sora_feed_dropped_total", "", "Change hints that a process did not take; views repair it."),
+    _counter("sora_worker_failures_total", "worker", "Crashes of background loops, which are restarted."),
+    _histogram(
+        "sora_event_loop_lag_seconds", "", "How late the loop runs what is due: 4 samples a second.", LAGS
+    ),
+    _gauge("sora_process_start_timestamp_seconds", "", "When the process started.", Across.EACH),
+    _counter("sora_process_cpu_seconds_total", "", "CPU time, user and system.", Across.EACH),
+    _gauge("sora_process_resident_bytes", "", "Memory in RAM.", Across.EACH),
+    _gauge("sora_process_open_files", "", "File descriptors.", Across.EACH),
+)
+
+FAMILIES: Final = (
+    *CONNECTIONS,
+    *AUTHENTICATION,
+    *COMMANDS,
+    *MESSAGES,
+    *CACHE,
+    *UPLOADS,
+    *DATABASE,
+    *NODE,
+)

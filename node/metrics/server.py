@@ -1,0 +1,186 @@
+"""``[servers.metrics]``: /metrics for Prometheus, /healthz for supervisors, /readyz for load balancers.
+
+* ``/healthz``: 200 while the loop answers at all; says nothing else, asks nothing.
+* ``/readyz``: 200 or 503 and, with the key (or where none is set), the state of every component.
+* ``path`` (/metrics): the figures; needs the key.
+
+HTTP is aiohttp's, without its router: three paths, no arguments, no bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from node.listeners import HANDSHAKE_WITHIN_S, ListenFailed
+from node.refusal import Refusal
+
+if TYPE_CHECKING:
+    from node.config.server import Server
+    from tls.contexts import FileCertificate
+
+log = logging.getLogger("sora.http")
+
+# A scraper that keeps its connection asks at least this often.
+KEEP_ALIVE_S = 75.0
+# Who connects asks at once; what has not after this time is no scraper.
+FIRST_REQUEST_WITHIN_S = 10.0
+SWEEP_EVERY_S = 5.0
+# A page of figures takes milliseconds: more at a time than this is not monitoring.
+MAX_CONNECTIONS = 256
+MAX_HEADER_BYTES = 8190
+
+Render = Callable[[str], "tuple[bytes, str]"]  # the Accept header; the page and its content type
+Report = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class _OurFaults(logging.Filter):
+    """What a peer sends wrongly is answered with 400, and no news."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+class MetricsServer:
+    """One server of type metrics."""
+
+    def __init__(
+        self, server: Server, render: Render, report: Report, certificate: FileCertificate | None
+    ) -> None:
+        self.server = server
+        self.refused = 0
+        self._render = render
+        self._report = report
+        self._certificate = certificate
+        self._key = server.api_key.reveal().encode() if server.api_key else b""
+        self._listening: asyncio.Server | None = None
+        self._silent: dict[web.RequestHandler, float] = {}  # asked nothing yet; connected when
+        self._http: web.Server
+
+    async def open(self) -> None:
+        """Raises ListenFailed."""
+        log.addFilter(_OurFaults())
+        self._http = web.Server(
+            self._answer,
+            access_log=None,
+            logger=log,
+            keepalive_timeout=KEEP_ALIVE_S,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        address = self.server.addr
+        context = None
+        if self.server.tls and self._certificate is not None:
+            context = self._certificate.outer_context()
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._connection,
+                address.host or None,
+                address.port,
+                backlog=self.server.listen_backlog,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if context else None,
+            )
+        except OSError as error:
+            raise ListenFailed(
+                f"server {self.server.name}: cannot listen on {address}: {error.strerror or error}"
+            ) from error
+        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if context else "")
+
+    @property
+    def address(self) -> str:
+        """Host and port that were really bound."""
+        assert self._listening is not None
+        host, port, *_ = self._listening.sockets[0].getsockname()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._http.connections)
+
+    async def close(self) -> None:
+        """Stop accepting and let go of all connections."""
+        if self._listening is not None:
+            self._listening.close()
+            await self._http.shutdown(1.0)
+
+    async def sweep(self, stop: asyncio.Event) -> None:
+        """A worker: ends connections on which nobody asked anything."""
+        while not stop.is_set():
+            now = asyncio.get_running_loop().time()
+            late = [each for each, since in self._silent.items() if now - since >= FIRST_REQUEST_WITHIN_S]
+            for connection in late:
+                connection.force_close()  # harmless when it is gone, or never came through its handshake
+                del self._silent[connection]
+            try:
+                await asyncio.wait_for(stop.wait(), SWEEP_EVERY_S)
+            except TimeoutError:
+                continue
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        if self.open_connections >= (self.server.max_connections or MAX_CONNECTIONS):
+            self.refused += 1
+            return Refusal(self.server.type)
+        connection = self._http()
+        self._silent[connection] = asyncio.get_running_loop().time()
+        return connection
+
+    # --- requests ---
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._silent.pop(request.protocol, None)
+        if not self._is_allowed_host(request.remote or ""):
+            return _text(403, "Not from this address")
+        if request.method not in ("GET", "HEAD"):
+            return _text(405, "Only GET", {"Allow": "GET, HEAD"})
+        if request.path == "/healthz":
+            return _text(200, "ok")
+        if request.path == "/readyz":
+            return await self._ready(request)
+        if request.path != self.server.path:
+            return _text(404, "Not here")
+        if not self._has_key(request):
+            return _text(401, "The key is missing or wrong", {"WWW-Authenticate": 'Bearer realm="sora"'})
+        page, content_type = self._render(request.headers.get("Accept", ""))
+        return web.Response(body=page, headers={"Content-Type": content_type, **_HEADERS})
+
+    async def _ready(self, request: web.BaseRequest) -> web.Response:
+        """Load balancers carry no key, so the answer is for all and the details are not."""
+        report = await self._report()
+        status = 503 if report["status"] == "down" else 200
+        shown = report if self._has_key(request) else {"status": report["status"]}
+        return web.Response(
+            status=status, text=json.dumps(shown), content_type="application/json", headers=_HEADERS
+        )
+
+    def _has_key(self, request: web.BaseRequest) -> bool:
+        if not self._key:
+            return True
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        sent = given.strip().encode("utf-8", "surrogateescape")
+        return scheme.lower() == "bearer" and hmac.compare_digest(sent, self._key)
+
+    def _is_allowed_host(self, remote: str) -> bool:
+        if not self.server.allowed_hosts:
+            return True
+        try:
+            address = ipaddress.ip_address(remote.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.server.allowed_hosts)
+
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def _text(status: int, words: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=f"{words}\n", headers=_HEADERS | (headers or {}))

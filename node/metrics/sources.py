@@ -1,0 +1,143 @@
+"""Readings from the objects that do the work, taken when somebody asks. None may wait or ask the database.
+
+To add a source: a function that yields readings, and ``registry.add`` of it in ``node/monitoring.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from node.presentation import node_version
+
+from .registry import Reading
+
+if TYPE_CHECKING:
+    from node.authn import DirectAuthenticator
+    from node.certificates import Certificates
+    from node.feed import HostFeed
+    from node.health import Component
+    from node.listeners import Listener
+    from node.sessions import Sessions
+    from node.verify import PasswordVerifier
+    from node.workers import Workers
+    from protocols.imap.views import ViewRegistry
+    from storage.bodies import BodyFinder
+    from storage.cleaner import Cleaner
+    from storage.objects.cache import BodyCache
+    from storage.postgres.pool import Database
+    from storage.uploader import Uploader
+
+    from .counting import ProtocolInstruments
+
+Readings = Iterator[Reading]
+
+
+def read_connections(listeners: Iterable[Listener]) -> Readings:
+    for listener in listeners:
+        live = listener.live
+        labels = (listener.server.type, listener.server.name)
+        yield "sora_connections", labels, len(live)
+        yield "sora_sessions", labels, 0  # so that it is there when nobody is
+        yield "sora_connections_accepted_total", labels, live.counts.accepted
+        yield "sora_connections_refused_total", (*labels, "max_connections"), listener.refused
+        for reason in ("stalled", "expired", "too_slow"):
+            yield "sora_connections_cut_total", (*labels, reason), getattr(live.counts, reason)
+        yield "sora_session_bugs_total", labels, live.counts.bugs
+        yield "sora_early_bytes_dropped_total", labels, live.counts.early_bytes_dropped
+        yield "sora_transferred_bytes_total", (*labels, "in"), live.bytes_in
+        yield "sora_transferred_bytes_total", (*labels, "out"), live.bytes_out
+
+
+def read_sessions(sessions: Sessions) -> Readings:
+    for entry in sessions:
+        if entry.user is not None:
+            yield "sora_sessions", (entry.protocol, entry.server), 1
+    yield "sora_limit_refusals_total", (), sessions.refused
+
+
+def read_instruments(instruments: Mapping[str, ProtocolInstruments]) -> Readings:
+    for protocol, counted in instruments.items():
+        for (name, status), count in counted.commands.items():
+            yield "sora_commands_total", (protocol, name.decode(), status.decode().lower()), count
+        for name, durations in counted.durations.items():
+            yield "sora_command_duration_seconds", (protocol, name.decode()), durations
+        for result, count in counted.deliveries.items():
+            yield "sora_deliveries_total", (result,), count
+        yield "sora_message_size_bytes", (protocol,), counted.sizes
+
+
+def read_authentication(authenticator: DirectAuthenticator, verifier: PasswordVerifier) -> Readings:
+    for (protocol, result), count in authenticator.attempts.items():
+        yield "sora_authentications_total", (protocol, result), count
+    for outcome, count in verifier.outcomes.items():
+        yield "sora_password_verifications_total", (outcome,), count
+    yield "sora_password_verifications_waiting", (), verifier.waiting
+
+
+def read_bodies(bodies: BodyFinder, views: ViewRegistry) -> Readings:
+    counters = bodies.counters
+    yield "sora_bodies_opened_total", ("memory",), counters.memory_hits
+    yield "sora_bodies_opened_total", ("cache",), counters.cache_hits
+    yield "sora_bodies_opened_total", ("staging",), counters.staging_reads
+    yield "sora_bodies_opened_total", ("store",), counters.store_reads
+    yield "sora_bodies_failed_total", ("unavailable",), counters.unavailable
+    yield "sora_bodies_failed_total", ("corrupt",), counters.corrupt
+    yield "sora_bodies_relocated_total", (), counters.relocated
+    yield "sora_mailbox_views", (), views.open_mailboxes
+
+
+def read_cache(cache: BodyCache) -> Readings:
+    counters = cache.counters
+    yield "sora_cache_operations_total", ("hit",), counters.hits
+    yield "sora_cache_operations_total", ("miss",), counters.misses
+    yield "sora_cache_changes_total", ("added",), counters.added
+    yield "sora_cache_changes_total", ("evicted",), counters.evicted
+    yield "sora_cache_changes_total", ("dropped",), counters.dropped
+    yield "sora_cache_errors_total", (), counters.errors
+    yield "sora_cache_used_bytes", (), cache.used_bytes
+    yield "sora_cache_capacity_bytes", (), cache.capacity_bytes
+
+
+def read_uploads(uploader: Uploader, cleaner: Cleaner) -> Readings:
+    counters, cleaned = uploader.counters, cleaner.counters
+    yield "sora_uploads_total", (), counters.uploaded
+    yield "sora_upload_bytes_total", (), counters.bytes
+    yield "sora_upload_failures_total", (), counters.transient_failures
+    yield "sora_uploads_stuck_total", (), counters.stuck
+    for kind in ("expired", "messages", "contents", "objects", "delivery_keys"):
+        yield "sora_cleaner_removed_total", (kind,), getattr(cleaned, kind)
+    yield "sora_cleaner_failures_total", (), cleaned.failures
+
+
+def read_database(database: Database) -> Readings:
+    for kind, count in database.stats.items():
+        yield "sora_database_round_trips_total", (kind,), count
+    for server in database.servers():
+        labels = (server.role, server.name)
+        idle = server.open_connections - server.busy_connections
+        yield "sora_database_connections", (*labels, "busy"), server.busy_connections
+        yield "sora_database_connections", (*labels, "idle"), idle
+        yield "sora_database_connections_limit", labels, server.max_connections
+        if server.role == "replica":
+            yield "sora_database_replica_reachable", (server.name,), server.is_reachable
+            yield "sora_database_replica_lag_seconds", (server.name,), server.lag_s
+
+
+def read_node(certificates: Certificates, feed: HostFeed, workers: Workers) -> Readings:
+    yield "sora_build_info", (node_version(),), 1
+    for certificate in certificates:
+        expiry = certificate.bundle.not_after.timestamp()
+        yield "sora_certificate_expiry_timestamp_seconds", (str(certificate.cert_file),), expiry
+    yield "sora_feed_dropped_total", (), feed.dropped
+    for name, count in workers.failures.items():
+        yield "sora_worker_failures_total", (name,), count
+
+
+def read_components(components: Iterable[Component], now: float, wall_s: float) -> Readings:
+    """``now`` is monotonic, ``wall_s`` the Unix time of the same moment."""
+    for component in components:
+        if component.checked is not None:
+            labels = (component.name,)
+            yield "sora_component_state", labels, component.finding.state
+            yield "sora_component_checked_timestamp_seconds", labels, wall_s - (now - component.checked)
