@@ -1,4 +1,5 @@
-"""``sora-admin``: administration straight on the database, also while no node runs."""
+"""``sora-admin``: administration straight on the database, also while no node runs; ``blocks`` and ``status``
+ask the running node."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from pathlib import Path
 import click
 
 from .commands.accounts import accounts
+from .commands.blocks import blocks
 from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
 from .commands.messages import messages
 from .commands.migrations import migrations
+from .commands.status import status
 from .commands.uploader import uploader
 
 
@@ -27,7 +30,7 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, credentials, messages, migrations, uploader):
+for group in (accounts, blocks, credentials, messages, migrations, status, uploader):
     main.add_command(group)
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,18 +63,22 @@ from tls.errors import CertificateUnusable
 
 from .authn import DirectAuthenticator
 from .certificates import REFRESH_S, Certificates
+from .control import ControlServer, ControlUnusable, control_path
+from .controlblocks import block_commands
 from .database import settings_from
 from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
 from .hashupgrade import HashUpgrader
 from .limits import session_clock, session_limits
 from .listeners import Listener, ListenFailed
+from .loginguard import Guards
 from .metrics.counting import ProtocolInstruments
 from .monitoring import Monitoring
 from .passwords import hash_password
 from .presentation import imap_presentation
 from .rclone import RcloneServer, RcloneUnusable
 from .sessions import Sessions
+from .status import StatusCommand
 from .verify import PasswordVerifier
 from .workers import Workers, every
 
@@ -163,6 +168,7 @@ class Node:
         self._start_workers(store)
         await self._start_listeners()
         await self._start_monitoring(store)
+        await self._start_control()
 
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""
@@ -292,6 +298,7 @@ class Node:
         upgrader = HashUpgrader(self.accounts, self.verifier)
         self._exit.push_async_callback(upgrader.settle)
         self.authenticator = DirectAuthenticator(self.accounts, self.verifier, upgrader)
+        self.guards = Guards(self.config, check_takes_s=lambda: self.verifier.check_takes_s)
 
     def _start_feed(self) -> None:
         self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
@@ -317,6 +324,7 @@ class Node:
         workers.start("uploader", self.uploader.run)
         workers.start("cleaner", self.cleaner.run)
         workers.start("views", self._watch_views)
+        workers.start("rate limits", every(self.guards.sweep_interval_s, self.guards.sweep))
         workers.start("certificates", every(REFRESH_S, self.certificates.refresh))
 
     async def _watch_views(self, stop: asyncio.Event) -> None:
@@ -336,6 +344,7 @@ class Node:
         session_ids = (f"{boot}.{n:x}" for n in itertools.count(1))
         services = self._services()
         self._exit.push_async_callback(self._end_sessions)
+        self._exit.callback(self.guards.close)
         for server in self.config.servers:
             if not server.start or server.type not in PROTOCOLS:
                 continue
@@ -348,7 +357,8 @@ class Node:
                 protocol=server.type,
                 server=server.name,
             )
-            listener = self._listener(server, services, live)
+            authenticator = self.authenticator.behind(self.guards.of(server))
+            listener = self._listener(server, replace(services, authenticator=authenticator), live)
             await listener.open()
             self._exit.callback(listener.close)
             self.listeners.append(listener)
@@ -371,6 +381,16 @@ class Node:
             self._exit.push_async_callback(serving.close)
             self.workers.start(f"{server.name}-sweep", serving.sweep)
             self.metrics_servers.append(serving)
+
+    async def _start_control(self) -> None:
+        status = StatusCommand(self.listeners, self.guards, self.uploads.staging_level, time.monotonic)
+        control = ControlServer(control_path(self.config), {**status.table(), **block_commands(self.guards)})
+        try:
+            await control.open()
+        except ControlUnusable as error:
+            log.error("sora-admin cannot talk to this node: %s", error)  # mail matters more
+            return
+        self._exit.push_async_callback(control.close)
 
     def _services(self) -> Services:
         return Services(

@@ -2,15 +2,15 @@
 
 The order of steps is the promise of equal replies: refuse what cannot be a password by its form alone,
 look the address up (one read), check (``verify.py``), say yes or no. A store that cannot answer is
-"unavailable", never "no". Admission rules (failure counts, blocks, delays) wrap ``_decide``: they need
-the canonical address before it and ``Decision.is_repeated`` after it.
+"unavailable", never "no". The rules about failed logins (``loginguard.py``) wrap ``_decide``: what they
+refuse gets the reply of a wrong password.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from copy import copy
 
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
 from protocols.ports import Identity, Peer
@@ -20,68 +20,84 @@ from storage.errors import StorageError
 from storage.model import Credential
 
 from .hashupgrade import HashUpgrader
+from .loginguard import Decision, Guard, OpenGuard
 from .passwords import refusal
+from .ratelimit import parse_address, subject_of
 from .verify import PasswordVerifier
 
 MAX_LOGGED_NAME_CHARS = 320
+FAIR_IPV6_PREFIX = 64  # addresses of one customer wait in one line for their checks
 
 _log = logging.getLogger("sora.authn")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """``identity`` None: no. ``is_repeated``: the same password for the same user was judged before."""
-
-    identity: Identity | None
-    is_repeated: bool = False
-
-
 class DirectAuthenticator:
-    """``protocols.ports.Authenticator`` on an AccountStore; one read a login, no write but upgrades."""
+    """``protocols.ports.Authenticator`` on an AccountStore; one read a login, no write but upgrades.
+
+    Every server has its own view of it, ``behind`` its own guard.
+    """
 
     def __init__(self, accounts: AccountStore, verifier: PasswordVerifier, upgrader: HashUpgrader) -> None:
         self._accounts = accounts
         self._verifier = verifier
         self._upgrader = upgrader
         self.attempts: Counter[tuple[str, str]] = Counter()  # (protocol, result)
+        self._guard: Guard = OpenGuard()
+
+    def behind(self, guard: Guard) -> DirectAuthenticator:
+        """The same, but what ``guard`` refuses is not looked at."""
+        guarded = copy(self)
+        guarded._guard = guard
+        return guarded
 
     async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+        address = _login_address(username)
+        key = address or username.strip().lower()[:MAX_LOGGED_NAME_CHARS]
         try:
-            decision = await self._decide(username, password)
+            decision = await self._guard.judge(
+                peer, key, password, lambda: self._decide(peer, address, username, password)
+            )
         except AuthenticationUnavailable as error:
             self.attempts[protocol, "unavailable"] += 1
             _audit(logging.WARNING, protocol, peer, username, f"unavailable ({error})")
             raise
         if decision.identity is None:
             self.attempts[protocol, "failed"] += 1
-            _audit(logging.INFO, protocol, peer, username, "failed")
+            cause = f"failed ({decision.refused_by})" if decision.refused_by else "failed"
+            _audit(logging.INFO, protocol, peer, username, cause)
             raise AuthenticationFailed("wrong user name or password")
         self.attempts[protocol, "ok"] += 1
         _audit(logging.INFO, protocol, peer, username, "ok")
         return decision.identity
 
-    async def _decide(self, username: str, password: bytes) -> Decision:
+    async def _decide(self, peer: Peer, address: str | None, username: str, password: bytes) -> Decision:
         if refusal(password):
             return Decision(None)
-        address = _login_address(username)
+        origin = _origin(peer.ip)
         found = await self._look_up(address) if address else None
         if found is None:
-            verdict = await self._verifier.verify(address or username, None, password)
-            return Decision(None, is_repeated=verdict.is_remembered)
+            await self._verifier.verify(address or username, None, password, origin=origin)
+            return Decision(None)
         credential, primary_address = found
-        verdict = await self._verifier.verify(credential.address, credential.password_hash, password)
+        verdict = await self._verifier.verify(
+            credential.address, credential.password_hash, password, origin=origin
+        )
         if not verdict.is_match:
-            return Decision(None, is_repeated=verdict.is_remembered)
+            return Decision(None)
         if not verdict.is_remembered:
             self._upgrader.consider(credential, password)
-        identity = Identity(credential.account_id, credential.address, primary_address)
-        return Decision(identity, is_repeated=verdict.is_remembered)
+        return Decision(Identity(credential.account_id, credential.address, primary_address))
 
     async def _look_up(self, address: str) -> tuple[Credential, str] | None:
         try:
             return await self._accounts.login(address)
         except StorageError as error:
             raise AuthenticationUnavailable(f"account store: {type(error).__name__}") from error
+
+
+def _origin(ip: str) -> int:
+    address = parse_address(ip)
+    return 0 if address is None else subject_of(address, FAIR_IPV6_PREFIX)
 
 
 def _login_address(username: str) -> str | None:

@@ -4,7 +4,8 @@ Theory: a hash check is meant to be expensive, so everything here avoids or boun
 telling an outsider anything.
 
 * Checks run in a pool of threads; beyond ``queue_limit`` waiting ones the answer is
-  ``AuthenticationUnavailable``, never "wrong".
+  ``AuthenticationUnavailable``, never "wrong". The addresses that clients come from take turns, and when the
+  queue is full the one with most in it gives way: a flood of guesses delays itself.
 * Equal requests that arrive while one is being checked wait for that one check.
 * Outcomes are remembered for REMEMBER_S under a digest keyed with a random key of this process, over
   (subject, stored hash, password). A changed password changes the stored hash, so nothing remembered
@@ -18,16 +19,18 @@ Invariants: no password and no stored hash is kept, logged or put into an except
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocols.errors import AuthenticationUnavailable
 
+from .fairqueue import FairQueue
 from .passwords import BadHash, hash_password, is_costly, verify
 
 REMEMBER_S = 300.0
@@ -36,6 +39,8 @@ MAX_REMEMBERED_FAILURES = 2_048
 # A check of the default profile is some 35 ms: whoever is last in this queue waits about two seconds,
 # which clients do; longer queues only do work for clients that have gone.
 QUEUE_PER_THREAD = 64
+TOO_MANY = "too many password checks are waiting"
+USUAL_CHECK_S = 0.04  # until one has been measured
 
 _log = logging.getLogger("sora.authn")
 
@@ -46,6 +51,17 @@ class Verdict:
 
     is_match: bool
     is_remembered: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """One that waits or runs; the last three are for ``_run``."""
+
+    digest: bytes
+    outcome: asyncio.Future[bool]
+    subject: str
+    stored: str
+    password: bytes = field(repr=False)
 
 
 class Remembered:
@@ -90,6 +106,7 @@ class PasswordVerifier:
         check: Callable[..., bool] = verify,
         make: Callable[[bytes], str] = hash_password,
     ) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sora-verify")
         self._queue_limit = threads * QUEUE_PER_THREAD if queue_limit is None else queue_limit
         self._clock = clock
@@ -101,15 +118,18 @@ class PasswordVerifier:
         self._successes = Remembered(MAX_REMEMBERED_SUCCESSES, REMEMBER_S)
         self._failures = Remembered(MAX_REMEMBERED_FAILURES, REMEMBER_S)
         self._in_flight: dict[bytes, asyncio.Future[bool]] = {}
+        self._queue: FairQueue[Check] = FairQueue()
+        self._running = 0
+        self.check_takes_s = USUAL_CHECK_S
         self._closed = False
         # match, mismatch, remembered, refused
         self.outcomes: Counter[str] = Counter()
 
-    async def verify(self, subject: str, stored: str | None, password: bytes) -> Verdict:
+    async def verify(self, subject: str, stored: str | None, password: bytes, *, origin: int = 0) -> Verdict:
         """Check ``password`` of ``subject`` (a credential or an unknown address) against ``stored``.
 
         None: there is no such user; costs what a known one costs and never matches. The password has
-        passed ``passwords.refusal``.
+        passed ``passwords.refusal``. ``origin`` stands for the client's address: origins take turns.
 
         Raises AuthenticationUnavailable.
         """
@@ -118,11 +138,13 @@ class PasswordVerifier:
         if remembered is not None:
             self.outcomes["remembered"] += 1
             return Verdict(remembered and stored is not None, is_remembered=True)
-        future = self._in_flight.get(digest) or self._start(digest, subject, stored or self._dummy, password)
+        future = self._in_flight.get(digest) or self._start(
+            digest, subject, stored or self._dummy, password, origin
+        )
         # wait() leaves the check alone when this caller is cancelled: others may wait for it too.
         await asyncio.wait([future])
         if future.cancelled():
-            raise AuthenticationUnavailable("shutting down")
+            raise AuthenticationUnavailable("shutting down" if self._closed else TOO_MANY)
         try:
             is_match = future.result()
         except MemoryError as error:
@@ -149,6 +171,8 @@ class PasswordVerifier:
     async def close(self) -> None:
         """Checks that still queue are answered as unavailable; returns when the running ones are done."""
         self._closed = True
+        while self._queue:
+            self._queue.pop().outcome.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._in_flight:
             await asyncio.wait(list(self._in_flight.values()))
@@ -170,24 +194,52 @@ class PasswordVerifier:
             return True
         return False if self._failures.has(digest, now) else None
 
-    def _start(self, digest: bytes, subject: str, stored: str, password: bytes) -> asyncio.Future[bool]:
+    def _start(
+        self, digest: bytes, subject: str, stored: str, password: bytes, origin: int
+    ) -> asyncio.Future[bool]:
         if self._closed:
             raise AuthenticationUnavailable("shutting down")
         if len(self._in_flight) >= self._queue_limit:
-            self.outcomes["refused"] += 1
-            raise AuthenticationUnavailable("too many password checks are waiting")
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, self._run, subject, stored, password)
-        self._in_flight[digest] = future
-        future.add_done_callback(lambda done: self._finished(digest, done))
-        return future
+            given_way = self._queue.yield_to(origin)
+            self.outcomes["refused"] += 1  # this one or that one
+            if given_way is None:
+                raise AuthenticationUnavailable(TOO_MANY)
+            self._forget(given_way.digest, given_way.outcome)
+            given_way.outcome.cancel()
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._in_flight[digest] = outcome
+        outcome.add_done_callback(functools.partial(self._forget, digest))
+        self._queue.put(origin, Check(digest, outcome, subject, stored, password))
+        self._run_next()
+        return outcome
 
-    def _finished(self, digest: bytes, done: asyncio.Future[bool]) -> None:
-        del self._in_flight[digest]
-        if done.cancelled() or done.exception() is not None:
-            return
-        memory = self._successes if done.result() else self._failures
-        memory.add(digest, self._clock())
+    def _forget(self, digest: bytes, outcome: asyncio.Future[bool]) -> None:
+        if self._in_flight.get(digest) is outcome:
+            del self._in_flight[digest]
+
+    def _run_next(self) -> None:
+        while self._queue and self._running < self._threads:
+            check = self._queue.pop()
+            self._running += 1
+            future = asyncio.get_running_loop().run_in_executor(
+                self._pool, self._run, check.subject, check.stored, check.password
+            )
+            future.add_done_callback(functools.partial(self._finished, check, self._clock()))
+
+    def _finished(self, check: Check, started: float, done: asyncio.Future[bool]) -> None:
+        self._running -= 1
+        if done.cancelled():
+            check.outcome.cancel()
+        elif (error := done.exception()) is not None:
+            check.outcome.set_exception(error)
+        else:
+            memory = self._successes if done.result() else self._failures
+            memory.add(check.digest, self._clock())
+            check.outcome.set_result(done.result())
+            # a slow average: what a refusal without a check should take, too
+            self.check_takes_s += (self._clock() - started - self.check_takes_s) / 16
+        if not self._closed:
+            self._run_next()
 
     def _run(self, subject: str, stored: str, password: bytes) -> bool:
         """In a pool thread."""

@@ -61,6 +61,14 @@ class Authenticator(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Who may connect. Asked when a connection is accepted, before anything is spent on it."""
+
+    def refuses(self, ip: str) -> bool:
+        """Whether this client address is turned away now. Costs microseconds, never blocks."""
+        ...
+
+
 # --- changes --------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 ACTIVE_FEATURES: frozenset[str] = frozenset(
     {
         "ID settings",
+        "auth_rate_limit",
         "capability settings",
         "connection limits per client",
         "imap",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from node.units import Network
 
-from .kinds import NETWORKS, TEXT, whole
+from .kinds import NETWORKS, PATH, TEXT, whole
 from .option import option, repeated, section
 from .server import Server
 from .services import (
@@ -47,6 +47,13 @@ class Config:
         12,
         "Cost of new bcrypt hashes; new passwords are argon2id unless asked otherwise.",
         feature="bcrypt_cost",
+    )
+    control_socket: str = option(
+        PATH,
+        "",
+        "Unix socket by which sora-admin talks to the running node; only root and the node's own user may."
+        " When empty, control.sock beside uploader.path.",
+        shown="/run/sora/control.sock",
     )
     trusted_networks: tuple[Network, ...] = option(
         NETWORKS,

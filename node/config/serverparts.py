@@ -137,7 +137,7 @@ class ProxyProtocol:
 class AuthRateLimit:
     """Failed logins: delays that grow, then a block. Only failures count, the same wrong password once."""
 
-    enabled: bool = option(BOOL, False, "Use it. Recommended on every server users log in to.")
+    enabled: bool = option(BOOL, True, "Use it. Without it only blocks by sora-admin hold.")
     max_attempts_per_ip_username: int = option(
         COUNT, 5, "Failures of one address for one user in ip_username_window_duration; 0 is no limit."
     )
@@ -158,9 +158,17 @@ class AuthRateLimit:
         POSITIVE_DURATION, "30m", "Then the address is refused for so long.", aliases=("block_duration",)
     )
     fast_block_threshold: int = option(
-        COUNT, 10, "Failures of one address for different users in a row that block it at once; 0 never."
+        COUNT,
+        10,
+        "Failures of one address for different users in a row, within a minute, that block it; 0 never.",
     )
     fast_block_duration_s: float = option(POSITIVE_DURATION, "5m", "For so long.")
+    max_block_duration_s: float = option(
+        POSITIVE_DURATION, "24h", "Each block in a row is twice as long as the one before, up to this."
+    )
+    ipv6_prefix: int = option(
+        whole(32, 128), 64, "IPv6 addresses that share so many bits count as one; customers get 64 or fewer."
+    )
     max_attempts_per_username: int = option(
         COUNT, 10, "Failures for one user that are reported; a user is never blocked."
     )
@@ -181,7 +189,8 @@ class AuthRateLimit:
     exempt_networks: tuple[Network, ...] | None = option(
         OPTIONAL_NETWORKS,
         "",
-        "Addresses that are never delayed or blocked. When unset, servers.trusted_networks; [] is nobody.",
+        "Addresses that are never counted, delayed or blocked, besides those of this machine. When unset,"
+        " servers.trusted_networks; [] is nobody, not even this machine.",
         shown=["10.0.0.0/8"],
     )
 

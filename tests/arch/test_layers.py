@@ -42,6 +42,7 @@ PURE = (
     "protocols/imap/registry.py",
     "protocols/imap/view.py",
     "node/config/*.py",
+    "node/ratelimit/*.py",
     "node/units.py",
     "node/health.py",
     "node/metrics/family.py",

@@ -66,7 +66,6 @@ EXPECTED = {
         ("error", "placeholder", "cluster.secret_key"),
         ("notice", "inactive", "tls.letsencrypt"),
         ("notice", "inactive", "shared_mailboxes"),
-        ("notice", "inactive", "servers[0].imap.auth_rate_limit"),
         ("notice", "inactive", "servers[1]"),
         ("error", "placeholder", "servers[1].api_key"),
     ],

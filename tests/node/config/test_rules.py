@@ -211,9 +211,9 @@ def test_tls_from_a_provider_that_is_not_there_yet() -> None:
 
 
 def test_an_active_feature_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = STORAGE + IMAP + "[servers.imap.auth_rate_limit]\nenabled = true"
+    text = STORAGE + IMAP + "[servers.imap.lookup_cache]\nmax_size = 7"
     assert [problem.code for problem in problems_of(text)] == ["inactive"]
-    monkeypatch.setattr(features, "ACTIVE_FEATURES", features.ACTIVE_FEATURES | {"auth_rate_limit"})
+    monkeypatch.setattr(features, "ACTIVE_FEATURES", features.ACTIVE_FEATURES | {"lookup cache"})
     assert not problems_of(text)
 
 

@@ -1,0 +1,42 @@
+"""``sora-admin status``: the running node in a few lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from node.units import format_duration
+
+from .access import Access, with_access
+from .failure import EXIT_CODES
+from .live import ask_node
+from .output import fields, show_size, table
+
+
+@click.command("status", epilog="\b\nExample:\n  sora-admin status --json\n\n" + EXIT_CODES)
+@with_access
+def status(access: Access) -> None:
+    """Version, uptime, servers and their connections, and what waits for upload, of the running node."""
+    found = ask_node(access, "status")
+    access.answer(found, _render(found))
+
+
+def _render(found: dict[str, Any]) -> str:
+    staging = found["staging"]
+    waiting = staging.get("error") or f"{staging['staged']} bodies, {show_size(staging['encoded_bytes'])}"
+    limits = found["rate_limits"]
+    head = fields(
+        {
+            "version": found["version"],
+            "process": found["pid"],
+            "up": format_duration(round(found["uptime_s"])),
+            "waits for upload": waiting,
+            "blocks": limits["blocks"],
+            "delayed logins": limits["waiting"],
+        }
+    )
+    rows = [
+        (each["name"], each["address"], each["connections"], each["refused"]) for each in found["listeners"]
+    ]
+    return head + "\n\n" + table(("SERVER", "ADDRESS", "CONNECTIONS", "REFUSED"), rows)

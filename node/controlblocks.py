@@ -1,0 +1,156 @@
+"""The ``blocks.*`` commands of the control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .control import Arguments, ControlRefused, Handler, seconds_argument, text_argument
+from .ratelimit import (
+    Address,
+    BadSubject,
+    Block,
+    Subject,
+    TooManyBlocks,
+    parse_address,
+    parse_subject,
+    render,
+)
+from .ratelimit.blocks import FOREVER
+from .ratelimit.subjects import network_of, subject_of
+from .ratelimit.words import exemption_hint, explain_block, explain_counts
+
+if TYPE_CHECKING:
+    from .loginguard import Guards, LoginGuard
+
+USUAL_IPV6_PREFIX = 64
+
+
+def block_commands(guards: Guards) -> dict[str, Handler]:
+    commands = BlockCommands(guards)
+    return {
+        "blocks.list": commands.all,
+        "blocks.why": commands.why,
+        "blocks.add": commands.add,
+        "blocks.remove": commands.remove,
+    }
+
+
+class BlockCommands:
+    def __init__(self, guards: Guards) -> None:
+        self._guards = guards
+
+    async def all(self, _arguments: Arguments) -> object:
+        """All blocks in force, the latest first."""
+        now = self._guards.clock()
+        return {"now": now, "blocks": [_plain(block) for block in self._guards.limiter.blocks(now)]}
+
+    async def why(self, arguments: Arguments) -> object:
+        """``address``: everything that is known of it, as data and as sentences per server."""
+        text = text_argument(arguments, "address")
+        address = parse_address(text)
+        if address is None:
+            raise ControlRefused("usage", f"{text!r} is no IP address")
+        now = self._guards.clock()
+        blocks = self._guards.limiter.blocks_on(address, now)
+        return {
+            "address": text,
+            "blocks": [_plain(block) for block in blocks],
+            "servers": {
+                name: {
+                    "is_refused_at_connect": guard.refuses(text),
+                    **self._seen_by(guard, address, blocks),
+                }
+                for name, guard in self._guards
+            },
+        }
+
+    def _seen_by(self, guard: LoginGuard, address: Address, blocks: list[Block]) -> dict[str, object]:
+        limiter, now = self._guards.limiter, self._guards.clock()
+        subject = subject_of(address, guard.rules.ipv6_prefix)
+        counts = limiter.counts(guard.rules, address, now)
+        exempt = guard.exemptions.why(address)
+        return {
+            "counted_as": render(subject),
+            "exempt": exempt,
+            "is_enabled": guard.rules.is_enabled,
+            "counts": asdict(counts),
+            "words": list(_words(guard, exempt, blocks, explain_counts(counts, guard.rules, now), now)),
+            "hint": "" if exempt else exemption_hint(render(subject)),
+        }
+
+    async def add(self, arguments: Arguments) -> object:
+        """``subject``, an address or network; ``lasts_s``, absent for ever; ``reason``."""
+        subject = self._subject(arguments)
+        lasts_s = seconds_argument(arguments, "lasts_s")
+        reason = text_argument(arguments, "reason", "")
+        try:
+            block = self._guards.add(subject, lasts_s=lasts_s, reason=reason)
+        except TooManyBlocks as error:
+            raise ControlRefused("exists", str(error)) from error
+        exempt_by = [name for name, guard in self._guards if self._is_exempt(guard, subject)]
+        return {**_plain(block), "exempt_on": exempt_by}
+
+    async def remove(self, arguments: Arguments) -> object:
+        """``subject``, and ``user`` to end the block of that pair only."""
+        subject = self._subject(arguments)
+        user = arguments.get("user")
+        ended = self._guards.remove(subject, user=None if user is None else text_argument(arguments, "user"))
+        if not ended:
+            raise ControlRefused("not_found", self._not_blocked(subject))
+        return {"removed": [_plain(block) for block in ended]}
+
+    def _not_blocked(self, subject: Subject) -> str:
+        first = parse_address(str(network_of(subject).network_address))
+        around = self._guards.limiter.blocks_on(first, self._guards.clock()) if first else []
+        wider = {render(block.subject) for block in around} - {render(subject)}
+        hint = f"; {', '.join(sorted(wider))} is: remove that" if wider else ""
+        return f"{render(subject)} is not blocked itself{hint}"
+
+    def _subject(self, arguments: Arguments) -> Subject:
+        text = text_argument(arguments, "subject")
+        address = parse_address(text)
+        try:
+            if address is None:
+                return parse_subject(text, USUAL_IPV6_PREFIX)
+        except BadSubject as error:
+            raise ControlRefused("usage", str(error)) from error
+        prefixes = {guard.rules.ipv6_prefix for _, guard in self._guards}
+        return subject_of(address, max(prefixes, default=USUAL_IPV6_PREFIX))
+
+    def _is_exempt(self, guard: LoginGuard, subject: Subject) -> bool:
+        first = parse_address(str(network_of(subject).network_address))
+        return first is not None and guard.exemptions.why(first) is not None
+
+
+def _words(
+    guard: LoginGuard, exempt: str | None, blocks: list[Block], counted: list[str], now: float
+) -> Iterator[str]:
+    if exempt is not None:
+        yield f"It is exempt here, because {exempt}: nothing counts, and no block holds."
+        return
+    held = [block for block in blocks if guard.rules.is_enabled or block.rule == "admin"]
+    yield from (explain_block(block, guard.rules, now) for block in held)
+    if not guard.rules.is_enabled:
+        yield "auth_rate_limit is off here: failures do not count, and only blocks by operators hold."
+        return
+    yield from counted
+    if not held and not counted:
+        yield "Nothing counts against it."
+
+
+def _plain(block: Block) -> dict[str, object]:
+    return {
+        "subject": render(block.subject),
+        "is_network": network_of(block.subject).num_addresses > 1,
+        "user": block.user,
+        "rule": block.rule,
+        "origin": block.origin,
+        "since": block.since,
+        "until": None if block.until >= FOREVER else block.until,
+        "count": block.count,
+        "level": block.level,
+        "last_user": block.last_user,
+        "reason": block.reason,
+    }

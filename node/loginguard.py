@@ -1,0 +1,238 @@
+"""What stands before a password check: blocks and delays, by the rules of one server on the node's counts.
+
+Theory: the limiter is a pure model (``ratelimit``); here are its clock, its waiting and its effects. Whatever
+the cause of a refusal, the client sees what it sees for a wrong password, and sees it after about the time
+that a check takes; only the log knows better. Delays come before the check, or hanging up would tell a
+guesser the answer early.
+
+A refused or overflowing attempt is not counted: nothing was learnt from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from .ratelimit import Attempt, Block, Capacity, Delta, Limiter, Rules, Subject, parse_address, render
+from .ratelimit.exemptions import Exemptions
+from .waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from protocols.ports import Identity, Peer
+
+    from .config import AuthRateLimit, Config, Server
+
+log = logging.getLogger("sora.authn")
+
+MAX_REFUSALS_WAITING = 10  # per address
+SWEEP_INTERVAL_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``identity`` None: no. ``refused_by``: a rule said so, the password was not looked at."""
+
+    identity: Identity | None
+    refused_by: str = ""
+
+
+Decide = Callable[[], Awaitable[Decision]]
+
+
+class Guard(Protocol):
+    async def judge(self, peer: Peer, user: str, password: bytes, decide: Decide) -> Decision:
+        """``decide`` is asked, or not. Raises AuthenticationUnavailable, as ``decide`` may."""
+        ...
+
+
+class OpenGuard:
+    """No rules at all."""
+
+    async def judge(self, peer: Peer, user: str, password: bytes, decide: Decide) -> Decision:
+        return await decide()
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all servers of a node share. ``clock`` gives seconds of the epoch."""
+
+    limiter: Limiter
+    clock: Callable[[], float]
+    room: WaitingRoom
+    check_takes_s: Callable[[], float]
+    tell: Callable[[Delta], None]  # the other nodes
+
+
+class LoginGuard:
+    """One server's rules; also its ``protocols.ports.Admission``."""
+
+    def __init__(self, rules: Rules, exemptions: Exemptions, shared: Shared) -> None:
+        self.rules = rules
+        self.exemptions = exemptions
+        self._shared = shared
+
+    def refuses(self, ip: str) -> bool:
+        address = parse_address(ip)
+        if address is None or self.exemptions.why(address) is not None:
+            return False
+        return self._shared.limiter.refuses(self.rules, address, self._shared.clock()) is not None
+
+    async def judge(self, peer: Peer, user: str, password: bytes, decide: Decide) -> Decision:
+        address = parse_address(peer.ip)
+        if address is None or self.exemptions.why(address, peer.local_ip) is not None:
+            return await decide()
+        attempt = self._shared.limiter.attempt(self.rules, address, user, password)
+        refused_by = await self._hold(attempt)
+        if refused_by:
+            return Decision(None, refused_by)
+        decision = await decide()
+        if decision.identity is None:
+            self._failed(attempt)
+        else:
+            self._shared.limiter.succeeded(self.rules, attempt, self._shared.clock())
+        return decision
+
+    async def _hold(self, attempt: Attempt) -> str:
+        """Wait as long as the attempt has to; the rule that refuses it, or nothing."""
+        shared, rules = self._shared, self.rules
+        verdict = shared.limiter.judge(rules, attempt, shared.clock())
+        if verdict.block is None and verdict.delay_s:
+            if not await shared.room.wait(attempt.subject, verdict.delay_s, most=rules.max_delayed):
+                return "too many delayed logins"
+            verdict = shared.limiter.judge(rules, attempt, shared.clock())  # blocked meanwhile?
+        if verdict.block is None:
+            return ""
+        await shared.room.wait(attempt.subject, shared.check_takes_s(), most=MAX_REFUSALS_WAITING)
+        return f"blocked by {verdict.block.rule}"
+
+    def _failed(self, attempt: Attempt) -> None:
+        shared = self._shared
+        now = shared.clock()
+        counted = shared.limiter.failed(self.rules, attempt, now)
+        for delta in counted.deltas:
+            shared.tell(delta)
+        for block in counted.blocks:
+            _log_block(block)
+        if counted.is_reported:
+            log.warning(
+                "user=%s: %d failed logins within %.0f s from all addresses (users are never blocked)",
+                ascii(attempt.user[:320]),
+                self.rules.reported_failures,
+                self.rules.reported_window_s,
+            )
+
+
+def _log_block(block: Block) -> None:
+    whom = f"ip={render(block.subject)}" + (f" user={block.user!a}" if block.user else "")
+    log.warning(
+        "blocked %s rule=%s failures=%d for=%.0fs level=%d",
+        *(whom, block.rule, block.count, block.until - block.since, block.level),
+    )
+
+
+def rules_of(options: AuthRateLimit) -> Rules:
+    return Rules(
+        is_enabled=options.enabled,
+        user_failures=options.max_attempts_per_ip_username,
+        user_window_s=options.ip_username_window_duration_s,
+        user_block_s=options.ip_username_block_duration_s,
+        address_failures=options.max_attempts_per_ip,
+        address_window_s=options.ip_window_duration_s,
+        address_block_s=options.ip_block_duration_s,
+        fast_users=options.fast_block_threshold,
+        fast_block_s=options.fast_block_duration_s,
+        reported_failures=options.max_attempts_per_username,
+        reported_window_s=options.username_window_duration_s,
+        delay_after=options.delay_start_threshold,
+        first_delay_s=options.initial_delay_s,
+        max_delay_s=options.max_delay_s,
+        delay_factor=options.delay_multiplier,
+        max_delayed=options.max_concurrent_delays_per_ip,
+        max_block_s=options.max_block_duration_s,
+        ipv6_prefix=options.ipv6_prefix,
+    )
+
+
+def capacity_of(servers: Iterable[Server]) -> Capacity:
+    """The largest any server asks for: the records are shared."""
+    options = [server.auth_rate_limit for server in servers]
+    least = Capacity(1, 1, 1)
+    return Capacity(
+        pairs=max((each.max_ip_username_entries for each in options), default=least.pairs),
+        addresses=max((each.max_ip_entries for each in options), default=least.addresses),
+        users=max((each.max_username_entries for each in options), default=least.users),
+    )
+
+
+class Guards:
+    """The guards of all servers of a node, on one model.
+
+    For a cluster: ``tell`` is called with every delta the others should hear, ``absorb`` takes theirs, and
+    ``peers`` answers the addresses of the other nodes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        check_takes_s: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+        secret: bytes | None = None,
+    ) -> None:
+        node = config.cluster.node_id or socket.gethostname()
+        secret = secret or secrets.token_bytes(16)
+        self.limiter = Limiter(secret=secret, node=node, capacity=capacity_of(config.servers))
+        self.clock = clock
+        self.room = WaitingRoom()
+        self.tell: Callable[[Delta], None] = lambda _delta: None
+        self.peers: Callable[[], Collection[str]] = tuple
+        self._trusted = config.trusted_networks
+        self._shared = Shared(self.limiter, clock, self.room, check_takes_s, lambda delta: self.tell(delta))
+        self._guards: dict[str, LoginGuard] = {}
+        intervals = [server.auth_rate_limit.cleanup_interval_s for server in config.servers]
+        self.sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
+
+    def of(self, server: Server) -> LoginGuard:
+        """The same one for the same server."""
+        guard = self._guards.get(server.name)
+        if guard is None:
+            options = server.auth_rate_limit
+            exemptions = Exemptions(options.exempt_networks, self._trusted, lambda: self.peers())
+            guard = self._guards[server.name] = LoginGuard(rules_of(options), exemptions, self._shared)
+        return guard
+
+    def __iter__(self) -> Iterator[tuple[str, LoginGuard]]:
+        return iter(self._guards.items())
+
+    def add(self, subject: Subject, *, lasts_s: float | None, reason: str) -> Block:
+        """An operator's block; the other nodes hear of it. Raises TooManyBlocks."""
+        block = self.limiter.add(subject, self.clock(), lasts_s=lasts_s, reason=reason)
+        log.warning("blocked ip=%s rule=admin reason=%s", render(subject), ascii(reason))
+        self.tell(block)
+        return block
+
+    def remove(self, subject: Subject, *, user: str | None = None) -> list[Block]:
+        """End the blocks of a subject, here and on the other nodes, and forget what led to them."""
+        now = self.clock()
+        ended = self.limiter.remove(subject, now, user=user)
+        for block in ended:
+            log.warning("unblocked ip=%s rule=%s user=%s", render(subject), block.rule, ascii(block.user))
+            if not block.user:
+                self.tell(self.limiter.lifted(block, now))
+        return ended
+
+    def absorb(self, delta: Delta) -> bool:
+        """What another node says; whether it was news."""
+        return self.limiter.absorb(delta, self.clock())
+
+    def sweep(self) -> None:
+        self.limiter.sweep(self.clock())
+
+    def close(self) -> None:
+        """Nobody waits for an answer any longer."""
+        self.room.close()

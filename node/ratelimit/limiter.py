@@ -1,0 +1,398 @@
+"""The model: failures in, verdicts and blocks out.
+
+Theory: failures are counted for the pair of an address and a user, and for the address; neither for a user
+alone, because whoever knows a name could lock its owner out. A pair or address with too many is blocked for
+a while, the next time for twice as long. What is gentle, and why:
+
+* The same wrong password of a user from an address counts once: a telephone with an old one is no attack.
+* A user who logged in before from the neighbourhood is familiar there: a larger budget, no effect on the
+  address, and a rule block of the address does not stop him. An address with any such user is not refused
+  at the door, only at the password.
+
+Invariants: one key for counting and checking; the answer depends on arguments and earlier calls alone, so
+that equal calls give equal deltas; every table is bounded, and the least recently touched goes first.
+
+``now`` is seconds of the epoch, because blocks are compared among nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from .blocks import (
+    BY_ADDRESS,
+    BY_ADMIN,
+    BY_FAST,
+    BY_USER,
+    FOREVER,
+    MAX_SKEW_S,
+    MAX_TEXT_CHARS,
+    Block,
+    BlockTable,
+    Delta,
+    Failures,
+    Lifted,
+)
+from .counters import MARK_BYTES, Counter, Recent, failures_within, unpack
+from .rules import FAST_WINDOW_S, Rules
+from .subjects import Address, Subject, covering, neighbourhood_of, subject_of
+
+# How long a wrong password is known as a repetition, counted from its last use.
+REMEMBER_WRONG_S = 86_400.0
+REMEMBER_FAMILIAR_S = 30 * 86_400.0
+# Offences are forgotten when none follows for this long after the end of a block.
+REMEMBER_OFFENCE_S = 86_400.0
+REMEMBER_COUNTS_S = 86_400.0  # at least the longest window
+MAX_MARKS = 8
+MAX_FAST_MARKS = 64
+MAX_ORIGINS = 64
+
+
+class TooManyBlocks(Exception):
+    """The table of operators' blocks is full."""
+
+
+class Attempt(NamedTuple):
+    """One login as it is counted; made by ``Limiter.attempt``."""
+
+    address: Address
+    subject: Subject
+    user: str
+    pair: int  # of subject and user
+    home: int  # of neighbourhood and user
+    name: int  # of the user alone
+    mark: bytes  # of the password, for this pair only
+
+
+class Verdict(NamedTuple):
+    """``block``: refuse. Else the answer waits ``delay_s``."""
+
+    block: Block | None
+    delay_s: float
+
+
+class Counted(NamedTuple):
+    """What a failure led to. ``deltas`` is for the other nodes, ``blocks`` for the log; ``is_reported``: the
+    user has had that many failures, from wherever."""
+
+    deltas: Sequence[Delta] = ()
+    blocks: Sequence[Block] = ()
+    is_reported: bool = False
+
+
+NOTHING = Counted()
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Records in memory: some 190 bytes for an address, 220 for a pair."""
+
+    pairs: int = 100_000
+    addresses: int = 50_000
+    users: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is known of an address; ``others`` is what other nodes counted."""
+
+    failures: int
+    since: int
+    others: int
+    different_users: int
+    level: int
+    last_success: int | None
+
+
+class Limiter:
+    """All counts and blocks of one node.
+
+    ``secret``, 16 bytes, keys the digests; the same secret makes everything repeatable.
+    """
+
+    def __init__(self, *, secret: bytes, node: str, capacity: Capacity | None = None) -> None:
+        capacity = capacity or Capacity()
+        self.node = node
+        self._secret = secret
+        self._pairs: Recent[bytes] = Recent(capacity.pairs)
+        self._addresses: Recent[bytes] = Recent(capacity.addresses)
+        self._users: Recent[bytes] = Recent(capacity.users)
+        self._homes: Recent[int] = Recent(capacity.pairs)  # last success of a user in a neighbourhood
+        self._good: Recent[int] = Recent(capacity.addresses)  # last success of anybody from an address
+        self._pair_offences: Recent[tuple[int, float]] = Recent(capacity.pairs)  # level, end of the last
+        self._address_offences: Recent[tuple[int, float]] = Recent(capacity.addresses)
+        self._others: Recent[dict[str, tuple[int, int]]] = Recent(capacity.addresses)
+        self._blocks = BlockTable()
+
+    # --- before and after a login ------------------------------------------------------------------
+
+    def attempt(self, rules: Rules, address: Address, user: str, password: bytes) -> Attempt:
+        """``user`` is canonical: equal users are spelled equally."""
+        subject = subject_of(address, rules.ipv6_prefix)
+        name = self._name(user)
+        pair = hash((name, subject))
+        mark = blake2b(
+            password, digest_size=MARK_BYTES, salt=self._secret, person=pair.to_bytes(16, "big", signed=True)
+        )
+        return Attempt(
+            address, subject, user, pair, hash((name, neighbourhood_of(address))), name, mark.digest()
+        )
+
+    def _name(self, user: str) -> int:
+        """A secret number for each user: nobody outside can choose names whose keys collide."""
+        raw_user = user.encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(raw_user, digest_size=8, salt=self._secret).digest(), "big")
+
+    def judge(self, rules: Rules, attempt: Attempt, now: float) -> Verdict:
+        is_familiar = self._is_familiar(attempt, now)
+        block = self._block_of(rules, attempt, now, is_familiar=is_familiar)
+        if block is not None or not rules.is_enabled:
+            return Verdict(block, 0.0)
+        pair = failures_within(self._pairs.get(attempt.pair), rules.user_window_s, now)
+        address = failures_within(self._addresses.get(attempt.subject), rules.address_window_s, now)
+        address += self._counted_elsewhere(rules, attempt.subject, now)
+        if not pair and not address:
+            return Verdict(None, 0.0)
+        return Verdict(None, rules.delay_s(pair, address, is_familiar=is_familiar))
+
+    def failed(self, rules: Rules, attempt: Attempt, now: float) -> Counted:
+        """Count a wrong password."""
+        if not rules.is_enabled:
+            return NOTHING
+        known = unpack(self._pairs.get(attempt.pair))
+        if known.has_mark(attempt.mark) and 0 <= now - known.touched < REMEMBER_WRONG_S:
+            self._pairs.put(attempt.pair, known._replace(touched=int(now)).pack())
+            return NOTHING
+        is_familiar = self._is_familiar(attempt, now)
+        blocks = self._count_pair(rules, attempt, known, now, is_familiar=is_familiar)
+        deltas = [] if is_familiar else self._count_address(rules, attempt, now)
+        blocks += [delta for delta in deltas if isinstance(delta, Block)]
+        return Counted(deltas, blocks, self._count_user(rules, attempt, now))
+
+    def succeeded(self, rules: Rules, attempt: Attempt, now: float) -> None:
+        """The pair starts afresh and is familiar from now on. The address keeps its count: an attacker may
+        have an account of his own."""
+        if not rules.is_enabled:
+            return
+        self._homes.put(attempt.home, int(now))
+        self._good.put(attempt.subject, int(now))
+        self._pairs.drop(attempt.pair)
+        record = self._addresses.get(attempt.subject)
+        if record is not None:
+            self._addresses.put(attempt.subject, unpack(record)._replace(marks=b"").pack())
+
+    def _count_user(self, rules: Rules, attempt: Attempt, now: float) -> bool:
+        """Whether this failure is the one that should be reported."""
+        counter = unpack(self._users.get(attempt.name)).within(rules.reported_window_s, now)
+        counter = counter._replace(failures=counter.failures + 1)
+        self._users.put(attempt.name, counter.pack())
+        return counter.failures == rules.reported_failures
+
+    def _is_familiar(self, attempt: Attempt, now: float) -> bool:
+        last = self._homes.get(attempt.home)
+        return last is not None and now - last < REMEMBER_FAMILIAR_S
+
+    def _count_pair(
+        self, rules: Rules, attempt: Attempt, known: Counter, now: float, *, is_familiar: bool
+    ) -> list[Block]:
+        blocks = []
+        counter = known.within(rules.user_window_s, now)
+        count = counter.failures + 1
+        budget = rules.user_budget(is_familiar=is_familiar)
+        if budget and count >= budget:
+            level = 0 if is_familiar else self._offend(self._pair_offences, attempt.pair, now)
+            until = now + rules.block_s(rules.user_block_s, level)
+            self._pair_offences.put(attempt.pair, (level, until))
+            user = _cut(attempt.user)
+            blocks.append(Block(attempt.subject, user, BY_USER, self.node, now, until, count, level))
+            self._blocks.merge(blocks[0])
+            count = 0
+        marks = (attempt.mark + counter.marks)[: MAX_MARKS * MARK_BYTES]
+        self._pairs.put(attempt.pair, Counter(count, counter.start, int(now), marks).pack())
+        return blocks
+
+    def _count_address(self, rules: Rules, attempt: Attempt, now: float) -> list[Delta]:
+        counter = self._address(rules, attempt.subject, now)
+        counter = counter._replace(failures=counter.failures + 1)
+        run_start, marks = counter.touched, counter.marks
+        if not marks or not 0 <= now - run_start < FAST_WINDOW_S:
+            run_start, marks = int(now), b""
+        mark = (attempt.name & 0xFFFFFFFF).to_bytes(MARK_BYTES, "big")
+        if not Counter(marks=marks).has_mark(mark):
+            marks = (mark + marks)[: MAX_FAST_MARKS * MARK_BYTES]
+        counter = counter._replace(touched=run_start, marks=marks)
+        deltas: list[Delta] = [Failures(attempt.subject, self.node, counter.start, counter.failures)]
+        total = counter.failures + self._counted_elsewhere(rules, attempt.subject, now)
+        if rules.address_failures and total >= rules.address_failures:
+            deltas.append(self._block_address(rules, attempt, BY_ADDRESS, rules.address_block_s, total, now))
+        elif rules.fast_users and len(marks) // MARK_BYTES >= min(rules.fast_users, MAX_FAST_MARKS):
+            users = len(marks) // MARK_BYTES
+            deltas.append(self._block_address(rules, attempt, BY_FAST, rules.fast_block_s, users, now))
+        if len(deltas) > 1:
+            counter = counter._replace(marks=b"")
+        self._addresses.put(attempt.subject, counter.pack())
+        return deltas
+
+    def _address(self, rules: Rules, subject: Subject, now: float) -> Counter:
+        return unpack(self._addresses.get(subject)).within(rules.address_window_s, now)
+
+    def _block_address(
+        self, rules: Rules, attempt: Attempt, rule: str, first_s: float, count: int, now: float
+    ) -> Block:
+        level = self._offend(self._address_offences, attempt.subject, now)
+        until = now + rules.block_s(first_s, level)
+        self._address_offences.put(attempt.subject, (level, until))
+        user = _cut(attempt.user)
+        block = Block(attempt.subject, "", rule, self.node, now, until, count, level, user)
+        self._blocks.merge(block)
+        return block
+
+    def _offend(self, offences: Recent[tuple[int, float]], key: int, now: float) -> int:
+        """How many blocks of this key are not forgotten."""
+        found = offences.get(key)
+        if found is None or now >= found[1] + REMEMBER_OFFENCE_S:
+            return 0
+        return min(found[0] + 1, 255)
+
+    # --- blocks ------------------------------------------------------------------------------------
+
+    def refuses(self, rules: Rules, address: Address, now: float) -> Block | None:
+        """The block that turns this address away at the door, before it has said who it is."""
+        for subject in covering(address, self._blocks.kinds):
+            found = self._blocks.of(subject, "", now, is_admin=True)
+            if found is not None:
+                return found
+            found = self._blocks.of(subject, "", now, is_admin=False) if rules.is_enabled else None
+            if found is not None and self._good.get(subject_of(address, rules.ipv6_prefix)) is None:
+                return found
+        return None
+
+    def _block_of(self, rules: Rules, attempt: Attempt, now: float, *, is_familiar: bool) -> Block | None:
+        for subject in covering(attempt.address, self._blocks.kinds):
+            found = self._blocks.of(subject, "", now, is_admin=True)
+            if found is None and rules.is_enabled and not is_familiar:
+                found = self._blocks.of(subject, "", now, is_admin=False)
+            if found is not None:
+                return found
+        if not rules.is_enabled or not self._blocks.kinds:
+            return None
+        return self._blocks.of(attempt.subject, _cut(attempt.user), now, is_admin=False)
+
+    def add(self, subject: Subject, now: float, *, lasts_s: float | None, reason: str) -> Block:
+        """An operator's block, or a new end of it; None lasts for ever. Raises TooManyBlocks."""
+        until = FOREVER if lasts_s is None else min(now + lasts_s, FOREVER)
+        block = Block(subject, "", BY_ADMIN, self.node, now, until, reason=_cut(reason))
+        if not self._blocks.merge(block):
+            raise TooManyBlocks("too many blocks of addresses: block networks instead, or use a firewall")
+        return block
+
+    def remove(self, subject: Subject, now: float, *, user: str | None = None) -> list[Block]:
+        """End the blocks of a subject, or only that of ``user``; their counts and offences are forgotten.
+
+        Answers what ended. ``lifted`` makes the deltas of it.
+        """
+        ended = [
+            block
+            for block in self._blocks.active(now)
+            if block.subject == subject and user in (None, block.user)
+        ]
+        for block in ended:
+            self._blocks.merge(self.lifted(block, now))
+            if block.user:
+                pair = hash((self._name(block.user), subject))
+                self._pairs.drop(pair)
+                self._pair_offences.drop(pair)
+        if user is None:
+            self._addresses.drop(subject)
+            self._address_offences.drop(subject)
+            self._others.drop(subject)
+        return ended
+
+    def lifted(self, block: Block, now: float) -> Lifted:
+        at = max(now, block.since)  # the clock may have been set back
+        return Lifted(block.subject, block.user, block.rule == BY_ADMIN, self.node, at)
+
+    def blocks(self, now: float) -> list[Block]:
+        """All that are in force, the latest first."""
+        return sorted(self._blocks.active(now), key=lambda each: each.since, reverse=True)
+
+    def blocks_on(self, address: Address, now: float) -> list[Block]:
+        subjects = set(covering(address, self._blocks.kinds))
+        return [block for block in self.blocks(now) if block.subject in subjects]
+
+    def counts(self, rules: Rules, address: Address, now: float) -> Counts:
+        subject = subject_of(address, rules.ipv6_prefix)
+        counter = self._address(rules, subject, now)
+        is_run = 0 <= now - counter.touched < FAST_WINDOW_S
+        return Counts(
+            failures=counter.failures,
+            since=counter.start,
+            others=self._counted_elsewhere(rules, subject, now),
+            different_users=len(counter.marks) // MARK_BYTES if is_run else 0,
+            level=self._offend(self._address_offences, subject, now),
+            last_success=self._good.get(subject),
+        )
+
+    # --- other nodes -------------------------------------------------------------------------------
+
+    def absorb(self, delta: Delta, now: float) -> bool:
+        """Take what another node says; whether it was news. In any order, any number of times."""
+        if isinstance(delta, Failures):
+            return self._absorb_failures(delta, now)
+        at = delta.since if isinstance(delta, Block) else delta.at
+        if at > now + MAX_SKEW_S or (isinstance(delta, Block) and delta.until <= now):
+            return False
+        return self._blocks.merge(delta)
+
+    def _absorb_failures(self, delta: Failures, now: float) -> bool:
+        if delta.origin == self.node or not -MAX_SKEW_S <= now - delta.since < REMEMBER_COUNTS_S:
+            return False
+        known = self._others.get(delta.subject) or {}
+        news = (delta.since, delta.count)
+        if known.get(delta.origin, (0, 0)) >= news:
+            return False
+        if delta.origin not in known and len(known) >= MAX_ORIGINS:
+            return False
+        self._others.put(delta.subject, {**known, delta.origin: news})
+        return True
+
+    def _counted_elsewhere(self, rules: Rules, subject: Subject, now: float) -> int:
+        known = self._others.get(subject)
+        if known is None:
+            return 0
+        return sum(count for since, count in known.values() if now - since < rules.address_window_s)
+
+    def deltas(self, now: float) -> Iterable[Delta]:
+        """The blocks of addresses in force, for a node that has just joined."""
+        return (block for block in self._blocks.active(now) if not block.user)
+
+    # --- memory ------------------------------------------------------------------------------------
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {
+            "pairs": len(self._pairs),
+            "addresses": len(self._addresses),
+            "users": len(self._users),
+            "familiar": len(self._homes),
+            "blocks": len(self._blocks),
+        }
+
+    def sweep(self, now: float) -> None:
+        """Free what is over. O(what is freed), and O(blocks)."""
+        self._pairs.sweep(lambda record: now - unpack(record).touched >= REMEMBER_WRONG_S)
+        self._addresses.sweep(lambda record: now - unpack(record).start >= REMEMBER_COUNTS_S)
+        self._users.sweep(lambda record: now - unpack(record).start >= REMEMBER_COUNTS_S)
+        self._homes.sweep(lambda last: now - last >= REMEMBER_FAMILIAR_S)
+        self._good.sweep(lambda last: now - last >= REMEMBER_FAMILIAR_S)
+        for offences in (self._pair_offences, self._address_offences):
+            offences.sweep(lambda record: now >= record[1] + REMEMBER_OFFENCE_S)
+        self._others.sweep(lambda known: all(now - since >= REMEMBER_COUNTS_S for since, _ in known.values()))
+        self._blocks.sweep(now)
+
+
+def _cut(text: str) -> str:
+    return text[:MAX_TEXT_CHARS]

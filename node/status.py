@@ -1,0 +1,72 @@
+"""The ``status`` command of the control socket: what a node says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from storage.errors import StorageError
+
+from .control import Arguments, Handler
+from .presentation import node_version
+
+if TYPE_CHECKING:
+    from storage.model import StagingLevel
+
+    from .listeners import Listener
+    from .loginguard import Guards
+
+
+class StatusCommand:
+    """``clock`` gives monotonic seconds; uptime counts from the making of this object."""
+
+    def __init__(
+        self,
+        listeners: list[Listener],
+        guards: Guards,
+        staging_level: Callable[[], Awaitable[StagingLevel]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._listeners = listeners
+        self._guards = guards
+        self._staging_level = staging_level
+        self._clock = clock
+        self._started = clock()
+
+    def table(self) -> dict[str, Handler]:
+        return {"status": self.status}
+
+    async def status(self, _arguments: Arguments) -> object:
+        return {
+            "version": node_version() or "unknown",
+            "pid": os.getpid(),
+            "uptime_s": round(self._clock() - self._started, 3),
+            "listeners": [
+                {
+                    "name": listener.server.name,
+                    "type": listener.server.type,
+                    "address": listener.address,
+                    "connections": len(listener.live),
+                    "refused": listener.refused,
+                }
+                for listener in self._listeners
+            ],
+            "rate_limits": {
+                **self._guards.limiter.sizes,
+                "waiting": len(self._guards.room),
+                "turned_away": self._guards.room.turned_away,
+            },
+            "staging": await self._staging(),
+        }
+
+    async def _staging(self) -> dict[str, object]:
+        try:
+            level = await self._staging_level()
+        except StorageError as error:
+            return {"error": f"the database cannot be asked: {error}"}
+        return {
+            "staged": level.contents,
+            "encoded_bytes": level.encoded_bytes,
+            "oldest_age_s": round(level.oldest_age_s, 3),
+        }

@@ -1,0 +1,65 @@
+"""Answers that are held back, and how many may be at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from protocols.errors import AuthenticationUnavailable
+
+MAX_WAITING = 1000  # of all clients together: each holds a connection and a task
+
+
+class WaitingRoom:
+    """Belongs to one event loop. ``later`` is ``loop.call_later`` by default."""
+
+    def __init__(
+        self,
+        most: int = MAX_WAITING,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
+        self._most = most
+        self._later = later
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._per_key: Counter[int] = Counter()
+        self.turned_away = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, key: int, seconds: float, *, most: int) -> bool:
+        """Wait, unless ``most`` already wait under this key or the room is full; then False, at once.
+
+        Raises AuthenticationUnavailable when the node stops meanwhile.
+        """
+        if seconds <= 0:
+            return True
+        if self._per_key[key] >= most or len(self._waiting) >= self._most:
+            self.turned_away += 1
+            return False
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(future)
+        self._per_key[key] += 1
+        try:
+            (self._later or loop.call_later)(seconds, lambda: _release(future))
+            await future
+        finally:
+            self._waiting.discard(future)
+            self._per_key[key] -= 1
+            if not self._per_key[key]:
+                del self._per_key[key]
+        return True
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        self._most = 0
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(AuthenticationUnavailable("shutting down"))
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

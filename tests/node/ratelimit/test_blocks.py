@@ -1,0 +1,215 @@
+"""Operators' blocks, and nodes that tell each other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.ratelimit import (
+    BadDelta,
+    BadSubject,
+    Block,
+    Delta,
+    Failures,
+    Lifted,
+    Subject,
+    decode,
+    encode,
+    parse_subject,
+    render,
+)
+from node.ratelimit.blocks import FOREVER, MAX_RULE_BLOCKS, BlockTable
+
+from .conftest import START, Bench
+
+HOME = "192.0.2.7"
+HERE = parse_subject(HOME, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (HOME, HOME),
+        ("::ffff:192.0.2.7", HOME),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.7/32", HOME),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8::7/128", "2001:db8::7/128"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("0.0.0.0", "0.0.0.0"),
+    ],
+)
+def test_subjects_are_shown_as_they_are_read(text: str, shown: str) -> None:
+    assert render(parse_subject(text, 64)) == shown
+    assert parse_subject(shown, 64) == parse_subject(text, 64)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "2001::/16", "0.0.0.0/0", "192.0.2.1/24", "mx", "", "1.2.3"])
+def test_subjects_that_may_not_be_blocked(text: str) -> None:
+    with pytest.raises(BadSubject):
+        parse_subject(text, 64)
+
+
+def test_an_operators_block_holds_for_everybody_until_removed(bench: Bench) -> None:
+    bench.succeed(HOME)
+    block = bench.limiter.add(parse_subject("192.0.2.0/24", 64), bench.now, lasts_s=None, reason="spam")
+    bench.now += 3650 * 86400
+    bench.limiter.sweep(bench.now)
+    assert bench.door(HOME) == block
+    assert bench.is_blocked(HOME)
+    assert bench.door("192.0.3.7") is None
+    assert bench.limiter.remove(block.subject, bench.now) == [block]
+    assert bench.door(HOME) is None
+    assert bench.limiter.remove(block.subject, bench.now) == []
+
+
+def test_removing_a_block_forgets_what_led_to_it(bench: Bench) -> None:
+    for n in range(10):
+        bench.fail(HOME, f"user{n}@example.org")
+    for _ in range(5):
+        bench.fail(HOME)
+    assert sorted(each.rule for each in bench.limiter.remove(HERE, bench.now)) == ["fast", "user"]
+    assert bench.ask(HOME) == (None, 0.0)
+    for _ in range(4):
+        assert not bench.fail(HOME).blocks
+    (block,) = bench.fail(HOME).blocks
+    assert block.level == 0
+
+
+def test_the_block_of_one_user_can_be_removed_alone(bench: Bench) -> None:
+    for user in ("ann@example.org", "bob@example.org"):
+        for _ in range(5):
+            bench.fail(HOME, user)
+    assert len(bench.limiter.remove(HERE, bench.now, user="ann@example.org")) == 1
+    assert not bench.is_blocked(HOME, "ann@example.org")
+    assert bench.is_blocked(HOME, "bob@example.org")
+
+
+def test_other_nodes_block_too_and_unblock_too(bench: Bench) -> None:
+    other = Bench(node="b")
+    for n in range(10):
+        counted = bench.fail(HOME, f"user{n}@example.org")
+        for delta in counted.deltas:
+            assert other.limiter.absorb(decode(json.loads(json.dumps(encode(delta)))), other.now)
+            assert not other.limiter.absorb(delta, other.now)
+    assert other.door(HOME) == bench.door(HOME)
+    (ended,) = bench.limiter.remove(HERE, bench.now)
+    other.limiter.absorb(bench.limiter.lifted(ended, bench.now), other.now)
+    assert other.door(HOME) is None
+    assert not other.limiter.absorb(ended, other.now)  # late, and too late
+
+
+def test_counts_of_other_nodes_add_up(bench: Bench) -> None:
+    for name in "bcd":
+        other = Bench(node=name)
+        for n in range(17):
+            counted = other.fail(HOME, f"user{n % 4}@example.org")
+            for delta in counted.deltas:
+                bench.limiter.absorb(delta, bench.now)
+    assert not bench.is_blocked(HOME)
+    (block,) = bench.fail(HOME, "x@example.org").blocks
+    assert (block.rule, block.count) == ("address", 3 * 17 + 1)
+
+
+def test_own_counts_that_come_back_are_ignored(bench: Bench) -> None:
+    (delta,) = bench.fail(HOME).deltas
+    assert not bench.limiter.absorb(delta, bench.now)
+
+
+def test_a_node_with_a_wrong_clock_does_no_harm(bench: Bench) -> None:
+    block = Block(HERE, "", "address", "b", START + 3600, START + 7200)
+    assert not bench.limiter.absorb(block, START)
+    assert not bench.limiter.absorb(Lifted(HERE, "", False, "b", START + 3600), START)
+    assert not bench.limiter.absorb(Failures(HERE, "b", int(START + 3600), 1000), START)
+    assert bench.door(HOME) is None
+
+
+SUBJECTS = [HERE, parse_subject("2001:db8::/48", 64)]
+times = st.integers(0, 20).map(lambda n: START + n)
+blocks = st.builds(
+    Block,
+    subject=st.sampled_from(SUBJECTS),
+    user=st.just(""),
+    rule=st.sampled_from(["address", "fast", "admin"]),
+    origin=st.sampled_from("ab"),
+    since=times,
+    until=times.map(lambda at: at + 10),
+    count=st.integers(0, 3),
+)
+counts = st.builds(
+    Failures,
+    subject=st.sampled_from(SUBJECTS),
+    origin=st.text(max_size=9),
+    since=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 2**31 - 1),
+)
+lifteds = st.builds(
+    Lifted,
+    subject=st.sampled_from(SUBJECTS),
+    user=st.just(""),
+    is_admin=st.booleans(),
+    origin=st.sampled_from("ab"),
+    at=times,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(blocks | lifteds, max_size=5), st.randoms(use_true_random=False))
+def test_the_order_and_repetition_of_words_do_not_matter(words: list[Block | Lifted], rng: object) -> None:
+    def outcome(heard: tuple[Block | Lifted, ...]) -> set[Block]:
+        table = BlockTable()
+        for each in heard:
+            table.merge(each)
+        return set(table.active(START + 12))
+
+    outcomes = [outcome(each + each) for each in itertools.permutations(words)]
+    assert all(each == outcomes[0] for each in outcomes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(blocks | lifteds | counts)
+def test_deltas_survive_json(delta: Delta) -> None:
+    assert decode(json.loads(json.dumps(encode(delta)))) == delta
+
+
+GOOD = encode(Block(HERE, "", "fast", "b", START, START + 10))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        "block",
+        ["block"],
+        ["gossip", *GOOD[1:]],
+        GOOD[:-1],
+        [*GOOD, 1],
+        *([*GOOD[:n], bad, *GOOD[n + 1 :]] for n in range(1, len(GOOD)) for bad in (None, [], float("nan"))),
+        *([*GOOD[:n], "x" * 1000, *GOOD[n + 1 :]] for n in range(1, len(GOOD))),
+        [*GOOD[:6], FOREVER * 2, *GOOD[7:]],
+        ["failures", str(HERE), "b", -1, 1],
+        ["failures", str(HERE), "b", 1, 2**40],
+        ["failures", str(33 << 1), "b", 1, 1],
+        ["failures", str(1 << 60), "b", 1, 1],
+    ],
+)
+def test_what_is_no_delta_is_refused(values: object) -> None:
+    with pytest.raises(BadDelta):
+        decode(values)
+
+
+def test_rule_blocks_are_bounded() -> None:
+    table = BlockTable(max_rule_blocks=10)
+    for n in range(100):
+        table.merge(Block(Subject(n << 9 | 64), "", "address", "a", START + n, START + 1000))
+    table.merge(Block(HERE, "", "admin", "a", START, FOREVER))
+    left = list(table.active(START + 500))
+    assert len(left) == 11
+    assert {each.since for each in left if each.rule == "address"} == {START + n for n in range(90, 100)}
+    assert MAX_RULE_BLOCKS >= 10_000
