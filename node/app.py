@@ -69,7 +69,7 @@ from .database import settings_from
 from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
 from .hashupgrade import HashUpgrader
-from .limits import session_clock, session_limits
+from .limits import command_limits, node_memory, search_options, session_clock, session_limits
 from .listeners import Listener, ListenFailed
 from .loginguard import Guards
 from .metrics.counting import ProtocolInstruments
@@ -124,6 +124,7 @@ class Node:
         self.sessions = Sessions(config.trusted_networks)
         self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
         self.metrics_servers: list[MetricsServer] = []
+        self.memory = node_memory(config)
 
     # --- life ---
 
@@ -402,6 +403,7 @@ class Node:
             authenticator=self.authenticator,
             warm_up=self._warm_up(),
             sessions=self.sessions,
+            memory=self.memory,
         )
 
     def _warm_up(self) -> Callable[[Identity], None]:
@@ -431,8 +433,12 @@ class Node:
             ),
             command_timeout_s=server.command_timeout_s,
             auth_idle_timeout_s=server.auth_idle_timeout_s or server.command_timeout_s,
-            options={OPTION: imap_presentation(server)} if server.type == "imap" else {},
+            session_memory_bytes=server.limits.session_memory_limit_bytes,
+            command_limits_s=command_limits(server),
             instruments=self.instruments[server.type],
+            options=(
+                {OPTION: imap_presentation(server), **search_options(server)} if server.type == "imap" else {}
+            ),
         )
         listener = Listener(server, self._factory(server.type, services, policy), live, certificate)
         return listener

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from protocols.clock import ClockSettings
+from protocols.imap.searchpace import OPTION as SEARCH_PACE
+from protocols.imap.searchpace import SearchPace, SearchRate
+from protocols.memory import NodeMemory
 
 from .sessions import SessionLimits
 
 if TYPE_CHECKING:
+    from .config import Config
     from .config.server import Server
 
 
@@ -18,6 +23,52 @@ def session_limits(server: Server) -> SessionLimits:
         per_user=server.max_connections_per_user,
         per_user_and_address=server.max_connections_per_user_per_ip,
     )
+
+
+def command_limits(server: Server) -> dict[str, float]:
+    """Seconds by the command's name."""
+    timeouts = server.timeouts
+    if server.type == "imap":
+        imap = timeouts.imap_command_timeouts
+        return {
+            "SEARCH": imap.search_s,
+            "SORT": imap.sort_s,
+            "THREAD": imap.thread_s,
+            "ESEARCH": imap.multi_search_s,
+            "FETCH": imap.fetch_s,
+            "COPY": imap.copy_s,
+            "MOVE": imap.move_s,
+            "STORE": imap.store_s,
+        }
+    if server.type == "pop3":
+        pop3 = timeouts.pop3_command_timeouts
+        return {
+            "STAT": pop3.stat_s,
+            "LIST": pop3.list_s,
+            "UIDL": pop3.uidl_s,
+            "DELE": pop3.dele_s,
+            "RETR": pop3.retr_s,
+            "TOP": pop3.top_s,
+            "QUIT": pop3.quit_s,
+        }
+    lmtp = timeouts.lmtp_command_timeouts
+    return {"RCPT": lmtp.rcpt_s, "DATA": lmtp.data_s}
+
+
+def search_options(server: Server) -> dict[str, SearchPace]:
+    """For ``ServerPolicy.options`` of an IMAP server."""
+    limits = server.limits
+    if not limits.search_rate_limit_per_min:
+        return {}
+    rate = SearchRate(limits.search_rate_limit_per_min, limits.search_rate_limit_window_s)
+    return {SEARCH_PACE: SearchPace(rate)}
+
+
+def node_memory(config: Config) -> NodeMemory:
+    """What the configuration says, or a quarter of the machine's memory."""
+    if config.memory_limit_bytes:
+        return NodeMemory(config.memory_limit_bytes)
+    return NodeMemory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
 
 
 def session_clock(server: Server) -> ClockSettings:

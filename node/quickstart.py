@@ -56,6 +56,9 @@ name = "{name}"
 addr = "{host}:{port}"
 """
 
+# Whoever tries the node out is alone on it.
+SEARCH_FREELY = "limits.search_rate_limit_per_min = 0\n"
+
 FILE_STORE = """\
 [s3]
 driver = "file"
@@ -135,6 +138,7 @@ def _render(wish: Wish, socket_directory: Path) -> str:
     for name, port in ports.items():
         text += SERVER.format(type=name.removesuffix("s"), name=name, host=wish.host, port=port)
         text += "tls = true\n" if name.endswith("s") else ""
+        text += SEARCH_FREELY if name.startswith("imap") else ""
     return text
 
 

@@ -62,6 +62,7 @@ class LineConnection(asyncio.Protocol):
         "_is_writing_paused",
         "_live",
         "_machine",
+        "_peer_wait_s",
         "_session",
         "_stalled_at",
         "_stalled_bytes",
@@ -69,6 +70,7 @@ class LineConnection(asyncio.Protocol):
         "_tls_context",
         "_touched_at",
         "_transport",
+        "_wait_began",
         "_wants_wake",
         "_work_s",
         "_working_since",
@@ -114,6 +116,7 @@ class LineConnection(asyncio.Protocol):
         self._touched_at = self._stalled_at = 0.0
         self._stalled_bytes = 0
         self._work_s = self._working_since = 0.0
+        self._peer_wait_s = self._wait_began = 0.0
         self.bytes_in = self.bytes_out = 0  # without what TLS adds
 
     # --- what the transport calls ------------------------------------------------------------------
@@ -213,12 +216,12 @@ class LineConnection(asyncio.Protocol):
         self.flush()
         while self._is_writing_paused and not self._is_lost:
             self._drained = self._loop.create_future()
-            began = perf_counter()
+            self._wait_began = perf_counter()
             try:
                 await self._drained
             finally:
                 self._drained = None
-                self._waited_since(began)
+                self._wait_ended()
         if self._is_lost or self._transport.is_closing():
             raise PeerGone
 
@@ -235,7 +238,7 @@ class LineConnection(asyncio.Protocol):
         self._live.counts.early_bytes_dropped += self._machine.discard_input()
         await self.drain()  # a transport that is swapped while paused would never resume us
         self._is_reading_paused = False
-        began = perf_counter()
+        self._wait_began = perf_counter()
         try:
             transport = await self._loop.start_tls(
                 self._transport,
@@ -248,7 +251,7 @@ class LineConnection(asyncio.Protocol):
             self.abort()
             raise PeerGone from error
         finally:
-            self._waited_since(began)
+            self._wait_ended()
         if transport is None or self._is_lost:
             self.abort()
             raise PeerGone
@@ -271,9 +274,16 @@ class LineConnection(asyncio.Protocol):
             self._working_since = 0.0  # what the handler does from here on belongs to no command
         return work_s
 
-    def _waited_since(self, began: float) -> None:
+    @property
+    def peer_wait_s(self) -> float:
+        """Seconds that handlers have waited for the peer, until now."""
+        return self._peer_wait_s + (perf_counter() - self._wait_began if self._wait_began else 0.0)
+
+    def _wait_ended(self) -> None:
+        waited_s, self._wait_began = perf_counter() - self._wait_began, 0.0
+        self._peer_wait_s += waited_s
         if self._working_since:
-            self._working_since += perf_counter() - began
+            self._working_since += waited_s
 
     def close(self) -> None:
         """Flush and close; input that is still buffered is forgotten."""

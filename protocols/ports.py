@@ -9,12 +9,14 @@ from __future__ import annotations
 import enum
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.model import AccountId, MailboxId, ModSeq
+
+from .memory import NodeMemory
 
 # --- identity -------------------------------------------------------------------------------------
 
@@ -226,6 +228,7 @@ class Services:
     authenticator: Authenticator
     warm_up: Callable[[Identity], None] = lambda _identity: None  # local_cache.enable_warmup
     sessions: SessionRegistry = field(default_factory=Unregistered)
+    memory: NodeMemory = field(default_factory=NodeMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,9 @@ class ServerPolicy:
     implicit_tls: bool = False
     insecure_auth: bool = False  # plain-text authentication without TLS (loopback peers may always)
     max_message_bytes: int = 50 * 1024 * 1024
+    session_memory_bytes: int = 100 * 1024 * 1024  # in large buffers; 0: no limit but the node's
+    # Seconds this side may spend on one command, by its name in upper case; others have no limit.
+    command_limits_s: Mapping[str, float] = field(default_factory=dict)
     command_timeout_s: float = 300.0
     auth_idle_timeout_s: float = 120.0
     options: dict[str, Any] = field(default_factory=dict)  # protocol-specific, documented there
@@ -290,6 +296,11 @@ class Connection(Protocol):
     session_id: str  # in every log line and in replies that report a server bug
     has_tls: bool
     closing: bool
+
+    @property
+    def peer_wait_s(self) -> float:
+        """Seconds that handlers have waited for the peer to take bytes or to shake hands, until now."""
+        ...
 
     def flush(self) -> None:
         """Hand the machine's queued output to the transport now."""

@@ -10,6 +10,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "ID settings",
         "auth_rate_limit",
         "capability settings",
+        "command timeouts",
         "connection limits per client",
         "imap",
         "lmtp",
@@ -17,6 +18,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "pop3",
         "session limits",
         "trusted_networks",
+        "user limits",
     }
 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from node.units import Network
 
-from .kinds import NETWORKS, PATH, TEXT, whole
+from .kinds import NETWORKS, PATH, SIZE, TEXT, whole
 from .option import option, repeated, section
 from .server import Server
 from .services import (
@@ -41,6 +41,12 @@ class Config:
         whole(0, 1024),
         0,
         "Processes that serve clients; 0 is one per CPU. Each has its own share of connections.",
+    )
+    memory_limit_bytes: int = option(
+        SIZE,
+        0,
+        "Memory that all sessions of a process together may hold in large buffers; 0 is a quarter of the"
+        " machine's. What does not fit is refused for now.",
     )
     bcrypt_cost: int = option(
         whole(10, 14),

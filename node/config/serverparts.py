@@ -98,19 +98,32 @@ class Limits:
     """What one user or session may ask for."""
 
     search_rate_limit_per_min: int = option(
-        COUNT, 60, "Searches per account in search_rate_limit_window; 0 is no limit.", types="imap"
+        COUNT,
+        60,
+        "Searches per account in search_rate_limit_window that read headers or bodies; 0 is no limit.",
+        types="imap",
     )
     search_rate_limit_window_s: float = option(POSITIVE_DURATION, "1m", "Window of it.", types="imap")
     redirect_rate_limit: int = option(
-        COUNT, 100, "Messages redirected per account in redirect_rate_limit_window.", types="lmtp http_api"
+        COUNT,
+        100,
+        "Messages redirected per account in redirect_rate_limit_window.",
+        types="lmtp http_api",
+        feature="sieve",
     )
     redirect_rate_limit_window_s: float = option(
-        POSITIVE_DURATION, "1h", "Window of it.", types="lmtp http_api"
+        POSITIVE_DURATION, "1h", "Window of it.", types="lmtp http_api", feature="sieve"
     )
     max_redirect_hops: int = option(
-        COUNT, 2, "Redirects one message may go through; 0 is no limit.", types="lmtp http_api"
+        COUNT,
+        2,
+        "Redirects one message may go through; 0 is no limit.",
+        types="lmtp http_api",
+        feature="sieve",
     )
-    session_memory_limit_bytes: int = option(SIZE, "100mb", "Memory of one session.", types="imap pop3")
+    session_memory_limit_bytes: int = option(
+        SIZE, "100mb", "Memory one session may hold in large buffers; 0 is no limit.", types="imap pop3"
+    )
     max_auth_errors: int = option(
         POSITIVE,
         2,

@@ -23,6 +23,7 @@ from .render import literal
 from .responses import NIL
 
 if TYPE_CHECKING:
+    from protocols.memory import SessionMemory
     from storage.api import Body, BodySource
     from storage.model import MessageRow
 
@@ -51,8 +52,10 @@ class Streamed:
 class MessageReader:
     """Cuts one message. Opens its body and decodes its structure at most once, and only when needed."""
 
-    def __init__(self, bodies: BodySource, row: MessageRow) -> None:
+    def __init__(self, bodies: BodySource, row: MessageRow, memory: SessionMemory) -> None:
         self._bodies = bodies
+        self._memory = memory
+        self._charged = 0
         self.row = row
         self._body: Body | None = None
         self._root: Part | None = None
@@ -61,6 +64,15 @@ class MessageReader:
     def begin(self) -> None:
         """A new response: nothing is held for it yet."""
         self._held = 0
+
+    def give_back(self) -> None:
+        """The response is written, and what it was made of forgotten."""
+        self._memory.refund(self._charged)
+        self._charged = 0
+
+    def _charge(self, size_bytes: int) -> None:
+        self._memory.charge(size_bytes)
+        self._charged += size_bytes
 
     def is_before_end(self, item: BodyItem | BinaryItem | BinarySizeItem) -> bool:
         """Whether a partial item ends before the message does, so that more may be asked for."""
@@ -71,7 +83,7 @@ class MessageReader:
     async def value(self, item: BodyItem | BinaryItem | BinarySizeItem) -> bytes | Streamed:
         """The value of an item: an encoded string or number, or a literal to be streamed.
 
-        Raises Unavailable, NotFound, Corrupt, UnknownEncoding.
+        Raises Unavailable, NotFound, Corrupt, UnknownEncoding, OverMemory.
         """
         if isinstance(item, BodyItem):
             return await self._section(item)
@@ -97,6 +109,7 @@ class MessageReader:
         """Exactly these octets of the message."""
         if start >= stop:
             return b""
+        self._charge(stop - start)
         data = await (await self._open()).read(start, stop)
         if len(data) != stop - start:
             raise Corrupt(f"body of content {self.row.ref.id} is shorter than its size says")
@@ -143,7 +156,7 @@ class MessageReader:
             if stop - start > HELD_BYTES:
                 return Streamed(await self._open(), start, stop, b"~")  # there may be NUL octets in it
             return binary(await self._read(start, stop))
-        return binary(cut(decode_transfer(await self._read(start, stop), encoding), item.partial))
+        return binary(cut(await self._decoded(start, stop, encoding), item.partial))
 
     async def _decoded_size(self, item: BinarySizeItem, part: Part | None) -> bytes:
         """A number in every case, as there is no NIL in its grammar."""
@@ -152,7 +165,12 @@ class MessageReader:
         start, stop, encoding = self._binary_span(item.path, part)
         if encoding in _IDENTITY:
             return b"%d" % (stop - start)
-        return b"%d" % len(decode_transfer(await self._read(start, stop), encoding))
+        return b"%d" % len(await self._decoded(start, stop, encoding))
+
+    async def _decoded(self, start: int, stop: int, encoding: bytes) -> bytes:
+        raw = await self._read(start, stop)
+        self._charge(len(raw))
+        return decode_transfer(raw, encoding)
 
     def _binary_span(self, path: tuple[int, ...], part: Part) -> tuple[int, int, bytes]:
         """Without a part number: the message as it is (RFC 3516 §4.2), as a whole has no encoding."""

@@ -14,13 +14,16 @@ References: RFC 9051 §6.4.5 and §7.5.2; RFC 7162 §3.1.4; RFC 5530 §3 (EXPUNG
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from typing import TYPE_CHECKING, Final
 
+from protocols.memory import OverMemory
 from protocols.ports import MailboxChanged
+from protocols.rowsizes import ROW_BYTES, size_of_row, size_of_rows
 from storage.errors import Corrupt, NotFound, Unavailable
 from storage.model import FlagChange, Flags, FlagsStored, MailboxId, MessageRow, SystemFlag, Uid, Wanted
 
@@ -31,6 +34,8 @@ from .items import ViewItem
 from .pacing import BulkWriter
 
 if TYPE_CHECKING:
+    from protocols.memory import Held
+
     from .fetchplan import FetchPlan
     from .seqset import SavedResult, SeqSet, UidSet
     from .session import ImapSession
@@ -54,11 +59,13 @@ class Outcome:
     unavailable: int = 0
     corrupt: int = 0
     unknown_encoding: int = 0
+    over_memory: int = 0
     unread: list[Uid] = field(default_factory=list)  # set \\Seen by this command, then not answered
 
     @property
     def gone(self) -> int:
-        return self.asked - self.told - self.unavailable - self.corrupt - self.unknown_encoding
+        left_out = self.unavailable + self.corrupt + self.unknown_encoding + self.over_memory
+        return self.asked - self.told - left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def _parts(
     start = size = 0
     for position, (_seq, uid) in enumerate(portion):
         row = rows[uid]
-        weight = (len(row.prefix) + len(row.header) + len(row.envelope) + len(row.structure)) * items
+        weight = size_of_row(row) * items
         if position > start and (size + weight > PART_BYTES or position - start == LINES):
             yield portion[start:position]
             start, size = position, 0
@@ -102,6 +109,7 @@ class FetchRun:
         self._plan = plan
         self._writer = BulkWriter(session.connection)
         self._marked: frozenset[int] = frozenset()  # of this portion, set \Seen by this command
+        self._untold: set[Uid] = set()  # of these, not answered yet
         self.outcome = Outcome()
 
     async def run(self, numbers: SeqSet | UidSet | SavedResult, changed_since: int | None = None) -> None:
@@ -124,7 +132,8 @@ class FetchRun:
     async def _portion(self, portion: Sequence[tuple[int, Uid]]) -> None:
         self.outcome.asked += len(portion)
         if self._plan.wanted is not None:
-            await self._from_rows(portion, self._plan.wanted)
+            with self._session.memory.hold(len(portion) * ROW_BYTES) as held:
+                await self._from_rows(portion, self._plan.wanted, held)
             return
         self._add_responses(present(self._view, portion), {}, self._plan)
         await self._writer.flush()
@@ -135,9 +144,16 @@ class FetchRun:
         changed = map(modseq.__lt__, messages.pick(self._view.shared.modseqs))
         return list(compress(zip(messages.seqs, map(Uid, messages.uids), strict=True), changed))
 
-    async def _from_rows(self, portion: Sequence[tuple[int, Uid]], wanted: Wanted) -> None:
+    async def _from_rows(self, portion: Sequence[tuple[int, Uid]], wanted: Wanted, held: Held) -> None:
         if self._plan.marks_seen and not self._view.read_only:
             await self._mark_seen(present(self._view, portion))
+        try:
+            await self._answer_from_rows(portion, wanted, held)
+        except asyncio.CancelledError:  # by the time limit, for instance
+            self.outcome.unread += self._untold
+            raise
+
+    async def _answer_from_rows(self, portion: Sequence[tuple[int, Uid]], wanted: Wanted, held: Held) -> None:
         rows = await self._rows(present(self._view, portion).uids, wanted)
         plan = self._plan
         cut_short = [uid for uid, row in rows.items() if not has_whole_header(row)]
@@ -145,6 +161,8 @@ class FetchRun:
             rows.update(await self._rows(cut_short, wanted | Wanted.STRUCTURE))
             plan = plan.deepened()
         portion = [pair for pair in portion if pair[1] in rows]
+        size_bytes = size_of_rows(rows.values())
+        held.becomes(size_bytes + min(size_bytes * len(plan.flat), PART_BYTES))  # what is rendered of them
         if plan.deep:
             await self._add_deep(portion, rows, plan)
             return
@@ -203,6 +221,7 @@ class FetchRun:
     def _told(self, messages: Messages, plan: FetchPlan) -> None:
         """What is on the way to the client need not be told to it again after the command."""
         self.outcome.told += len(messages)
+        self._untold.difference_update(messages.uids)
         if ViewItem.FLAGS in plan.flat and (not self._view.condstore or ViewItem.MODSEQ in plan.flat):
             self._view.told_now(messages.uids)
 
@@ -216,12 +235,16 @@ class FetchRun:
             if position % AHEAD == 0 and len(portion) > 1:
                 ahead = islice(portion, position + AHEAD if position else 0, position + 2 * AHEAD)
                 prefetch([rows[uid].ref for _seq, uid in ahead])
-            await self._add_message(pair, rows[pair[1]], plan)
-            if self._writer.is_full or position % LINES == LINES - 1:
-                await self._writer.flush()
+            reader = self._reader(rows[pair[1]], plan)
+            try:
+                await self._add_message(pair, reader, plan)
+                if self._writer.is_full or position % LINES == LINES - 1:
+                    await self._writer.flush()
+            finally:
+                reader.give_back()
 
-    async def _add_message(self, pair: tuple[int, Uid], row: MessageRow, plan: FetchPlan) -> None:
-        reader = self._reader(row, plan)
+    async def _add_message(self, pair: tuple[int, Uid], reader: MessageReader, plan: FetchPlan) -> None:
+        row = reader.row
         try:
             values = [(item.label, await reader.value(item)) for item in plan.deep]
             messages = present(self._view, [pair])
@@ -229,7 +252,7 @@ class FetchRun:
                 return
             lines = FetchLines(self._session, messages, [row])
             (beginning,) = lines.beginnings(plan.flat)
-        except (Unavailable, Corrupt, NotFound, UnknownEncoding) as error:
+        except (Unavailable, Corrupt, NotFound, UnknownEncoding, OverMemory) as error:
             self._leave_out(row.uid, error)
             return
         finally:
@@ -256,7 +279,7 @@ class FetchRun:
         if last is not None and last.serves(self._mailbox_id, row.uid, wanted):
             last.reader.begin()
             return last.reader
-        reader = MessageReader(self._session.services.bodies, row)
+        reader = MessageReader(self._session.services.bodies, row, self._session.memory)
         if any(item.is_partial for item in plan.deep):
             self._session.last_read = LastRead(self._mailbox_id, wanted, reader)
         return reader
@@ -271,7 +294,9 @@ class FetchRun:
         outcome = self.outcome
         if self._view.row(uid) is None:
             return  # expunged meanwhile: counted as gone
-        if isinstance(error, UnknownEncoding):
+        if isinstance(error, OverMemory):
+            outcome.over_memory += 1
+        elif isinstance(error, UnknownEncoding):
             outcome.unknown_encoding += 1
         elif isinstance(error, Unavailable):
             outcome.unavailable += 1
@@ -280,6 +305,7 @@ class FetchRun:
         log.warning("session=%s: left uid %d out: %s", self._session.connection.session_id, uid, error)
         if uid in self._marked:
             outcome.unread.append(uid)
+            self._untold.discard(uid)
 
     # --- \Seen ---
 
@@ -292,6 +318,7 @@ class FetchRun:
             stored = await self._store(unseen, FlagChange.ADD)
             self._view.told(stored.changed)
             self._marked = frozenset(state.uid for state in stored.changed)
+        self._untold = set(map(Uid, self._marked))
 
     async def _take_back_seen(self) -> None:
         """A message whose body could not be had has not been seen; the client is told as of any change."""

@@ -115,6 +115,8 @@ class Command:
     has_uid_form: bool = False
     # No EXPUNGE while its plain form runs, as its numbers would shift (RFC 9051 §7.5.1).
     withholds_expunge: bool = False
+    # May take long and writes whole lines through the session only: the client is told that it goes on.
+    reports_progress: bool = False
     start: Start | None = None  # takes a message literal: parsed arguments, and what the machine knows
 
 

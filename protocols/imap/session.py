@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -21,7 +22,9 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.errors import LimitReached, PeerError
+from protocols.memory import SessionMemory
 from protocols.ports import UNKNOWN_COMMAND, Goodbye
+from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, StorageError
 from storage.model import ModSeq, Uid
 
@@ -37,6 +40,7 @@ from .machine import (
     LiteralEnded,
 )
 from .presentation import presentation_of
+from .progress import ProgressReports
 from .registry import (
     AwaitLine,
     Bad,
@@ -69,6 +73,7 @@ MAX_BAD_UNAUTHENTICATED: Final = 10
 MAX_BAD: Final = 100
 # RFC 9051 §5.4: an autologout timer is at least 30 minutes, once the client has logged in.
 MIN_IDLE_S: Final = 1800.0
+LOOK_AGAIN_S: Final = 5.0  # when storage is slow the reply must not wait for it a second time
 GOODBYES: Final[Mapping[Goodbye, str]] = {
     Goodbye.SHUTDOWN: "The server is shutting down",
     Goodbye.EXPIRED: "The session has lasted too long; connect again",
@@ -99,8 +104,10 @@ class ImapSession:
         "is_idling",
         "is_leaving",
         "last_read",
+        "memory",
         "policy",
         "presentation",
+        "progress",
         "selected",
         "send",
         "services",
@@ -132,6 +139,8 @@ class ImapSession:
         self.is_idling = False
         self.is_leaving = False  # close the connection after the tagged reply
         self.last_read: LastRead | None = None  # spares partial fetches of one message their reads
+        self.memory = SessionMemory(services.memory, policy.session_memory_bytes)
+        self.progress: tuple[int, int] | None = None  # of the command that runs: done, of how many
         self._machine = machine
         self._instruments = policy.instruments
         self._bad = 0
@@ -306,6 +315,7 @@ class ImapSession:
         self._leave(GOODBYES[why])
 
     def on_close(self) -> None:
+        self.memory.close()
         if self._transfer is not None:
             self._transfer.close()
         self.unselect()
@@ -361,9 +371,12 @@ class ImapSession:
 
     async def _wait(self, running: Awaitable[Outcome]) -> None:
         try:
-            outcome = await running
+            outcome = await self._limited(running)
         except PeerError as error:
             outcome = Bad(error.reply)
+        except OverTime as error:
+            outcome = No(error.reply, b"LIMIT")
+            await self._look_again()
         except LimitReached as error:
             outcome = No(error.reply, b"LIMIT")
         except CommitUnknown as error:
@@ -373,12 +386,31 @@ class ImapSession:
             outcome = self._storage_failed(error)
         self._finish(outcome)
 
+    def _limited(self, running: Awaitable[Outcome]) -> Awaitable[Outcome]:
+        """With the time limit and the progress reports of the command, where it has them."""
+        command = self._command
+        if command is None:
+            return running
+        limit_s = self.policy.command_limits_s.get(command.name.decode("ascii"))
+        if limit_s is not None:
+            running = within(limit_s, self.connection, running)
+        return self._reported(running) if command.reports_progress else running
+
+    async def _reported(self, running: Awaitable[Outcome]) -> Outcome:
+        self.progress = None
+        reports = ProgressReports(self, lambda: self.progress)
+        try:
+            return await running
+        finally:
+            reports.close()
+
     async def _look_again(self) -> None:
         """A write may have happened: the client is told what became of the mailbox, beside the NO."""
         if self.selected is not None:
             shared = self.selected.shared
-            with contextlib.suppress(StorageError):  # then the safety net finds out
-                await self.views.refresh(shared.mailbox.id, ModSeq(shared.version + 1))
+            with contextlib.suppress(StorageError, TimeoutError):  # then the safety net finds out
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await self.views.refresh(shared.mailbox.id, ModSeq(shared.version + 1))
 
     def _storage_failed(self, error: StorageError) -> No:
         level = logging.WARNING if error.transient else logging.INFO

@@ -80,6 +80,7 @@ GOODBYES: Mapping[Goodbye, Reply] = {
     Goodbye.KICKED: Reply(421, "4.3.2", "Closed by the administrator; try again later"),
 }
 
+TOOK_TOO_LONG = Reply(451, "4.3.0", "This takes too long; try again later")
 NOT_NOW = Reply(451, "4.3.0", "Temporary failure; try again later")
 
 ERRORS: dict[type[errors.StorageError], Reply] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from protocols.delivery import Destination, Envelope, MailLoop, Outcome, deliver
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
+from protocols.timelimit import OverTime, within
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
 from storage.errors import StorageError
@@ -29,6 +30,8 @@ from .machine import (
 )
 from .recipients import RecipientDirectory
 from .replies import Reply, error_reply
+
+T = TypeVar("T")
 
 # RFC 5321 §4.5.3.1.8 asks for at least 100; one transaction of this many stays a short one.
 MAX_RECIPIENTS = 1000
@@ -192,7 +195,10 @@ class LmtpSession:
 
     async def _look_up(self, address: str) -> None:
         try:
-            found = await self._directory.look_up(address)
+            found = await self._within("RCPT", self._directory.look_up(address))
+        except OverTime:
+            self._machine.send(replies.TOOK_TOO_LONG)
+            return
         except StorageError as error:
             self._machine.send(error_reply(error))
             return
@@ -241,17 +247,27 @@ class LmtpSession:
             # a message may be empty
             spool = self._spool or self._services.intake.spool()
             self._spool = None
-            size_bytes = spool.size_bytes
-            outcomes = await deliver(
-                self._services, self._envelope(), spool, destinations, self._directory.look_up
-            )
-            answers = [_outcome_reply(outcome) for outcome in outcomes]
-            if any(outcome is None for outcome in outcomes):
-                self._policy.instruments.message_in(size_bytes)
+            answers = await self._deliver_spool(spool, destinations)
         for answer in answers:
             self._policy.instruments.delivered(f"{answer.code // 100}xx")
         self._drop_transaction()
         self._machine.send_each(answers)
+
+    async def _deliver_spool(self, spool: Spool, destinations: list[Destination]) -> list[Reply]:
+        size_bytes = spool.size_bytes
+        look_up = self._directory.look_up
+        delivering = deliver(self._services, self._envelope(), spool, destinations, look_up)
+        try:
+            outcomes = await self._within("DATA", delivering)
+        except OverTime:  # should it have been written, the next attempt finds it
+            return [replies.TOOK_TOO_LONG] * len(destinations)
+        if any(outcome is None for outcome in outcomes):
+            self._policy.instruments.message_in(size_bytes)
+        return [_outcome_reply(outcome) for outcome in outcomes]
+
+    def _within(self, command: str, running: Awaitable[T]) -> Awaitable[T]:
+        limit_s = self._policy.command_limits_s.get(command)
+        return running if limit_s is None else within(limit_s, self._connection, running)
 
     def _envelope(self) -> Envelope:
         assert self._mail is not None

@@ -157,6 +157,11 @@ class Pop3Machine:
         return len(self._buffer)
 
     @property
+    def owes_reply(self) -> bool:
+        """An event is at hand and its status line is not sent."""
+        return self._owed is not None
+
+    @property
     def is_mid_input(self) -> bool:
         return self._buffer.is_mid_line
 

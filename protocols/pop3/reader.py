@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from protocols.lines import DotStuffer
+from protocols.memory import SessionMemory
 from protocols.ports import Services
+from protocols.rowsizes import ROW_BYTES, size_of_rows
 from storage.errors import Corrupt, Unavailable
 from storage.model import MessageRow, Uid, Wanted
 
@@ -20,10 +22,12 @@ HEADERS_AHEAD = 50
 class MessageReader:
     """Knows the rows of the next messages; a client in order costs one read for ``ROWS_AHEAD`` messages."""
 
-    __slots__ = ("_has_headers", "_maildrop", "_rows", "_services")
+    __slots__ = ("_charged", "_has_headers", "_maildrop", "_memory", "_rows", "_services")
 
-    def __init__(self, services: Services, maildrop: Maildrop) -> None:
+    def __init__(self, services: Services, maildrop: Maildrop, memory: SessionMemory) -> None:
         self._services = services
+        self._memory = memory
+        self._charged = 0
         self._maildrop = maildrop
         self._rows: dict[Uid, MessageRow] = {}
         self._has_headers = False
@@ -35,6 +39,7 @@ class MessageReader:
         Raises:
             Unavailable: it cannot be had now, or has been removed meanwhile.
             Corrupt: what storage gave does not have the right size or hash.
+            OverMemory: the rows read ahead do not fit.
         """
         row = await self._row(number, with_header=body_lines is not None)
         stuffer = DotStuffer()
@@ -51,9 +56,13 @@ class MessageReader:
         uid = self._maildrop.uid(number)
         if uid not in self._rows or (with_header and not self._has_headers):
             uids = self._maildrop.next_uids(number, HEADERS_AHEAD if with_header else ROWS_AHEAD)
-            rows = await self._services.mail.fetch(
-                self._maildrop.mailbox_id, uids, Wanted.HEADER if with_header else Wanted.REFERENCE
-            )
+            self._forget_rows()
+            with self._memory.hold(len(uids) * ROW_BYTES if with_header else 0):
+                rows = await self._services.mail.fetch(
+                    self._maildrop.mailbox_id, uids, Wanted.HEADER if with_header else Wanted.REFERENCE
+                )
+            self._charged = size_of_rows(rows)
+            self._memory.note(self._charged)
             self._rows = {row.uid: row for row in rows}
             self._has_headers = with_header
             if not with_header and len(rows) > 1:
@@ -61,6 +70,11 @@ class MessageReader:
         if uid not in self._rows:
             raise Unavailable("the message was removed by another session")
         return self._rows[uid]
+
+    def _forget_rows(self) -> None:
+        self._rows = {}
+        self._memory.refund(self._charged)
+        self._charged = 0
 
     async def _whole(self, row: MessageRow) -> AsyncGenerator[bytes, None]:
         body = await self._services.bodies.open(row.ref, row.prefix)

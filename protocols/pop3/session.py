@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
-from protocols.errors import AuthenticationFailed, AuthenticationUnavailable, PeerError, TooManySessions
+from protocols.errors import (
+    AuthenticationFailed,
+    AuthenticationUnavailable,
+    LimitReached,
+    PeerError,
+    TooManySessions,
+)
+from protocols.memory import SessionMemory
 from protocols.ports import (
     Connection,
     Goodbye,
@@ -21,6 +28,7 @@ from protocols.ports import (
     SessionFactory,
 )
 from protocols.sasl import Challenge, Exchange, Plain, decode_initial, decode_response
+from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, StorageError
 from storage.model import INBOX, Uid
 
@@ -81,6 +89,7 @@ class Pop3Session:
         "_locks",
         "_machine",
         "_maildrop",
+        "_memory",
         "_policy",
         "_reader",
         "_release",
@@ -104,6 +113,7 @@ class Pop3Session:
         self._services = services
         self._policy = policy
         self._locks = locks
+        self._memory = SessionMemory(services.memory, policy.session_memory_bytes)
         self._username: str | None = None
         self._exchange: Exchange | None = None
         self._release: Callable[[], None] | None = None
@@ -122,8 +132,23 @@ class Pop3Session:
         return None
 
     async def _wait(self, event: object, waiting: Awaitable[None]) -> None:
-        await waiting
+        limit_s = self._policy.command_limits_s.get(type(event).__name__.upper())
+        if limit_s is None:
+            await waiting
+        else:
+            await self._wait_within(limit_s, event, waiting)
         self._measure(event)
+
+    async def _wait_within(self, limit_s: float, event: object, waiting: Awaitable[None]) -> None:
+        try:
+            await within(limit_s, self._connection, waiting)
+        except OverTime as error:
+            if isinstance(event, Quit):
+                self._leave(replies.NOT_REMOVED)
+            elif self._machine.owes_reply:
+                self._machine.send(Err(error.reply, "SYS/TEMP"))
+            else:  # in the middle of a message: without the final dot nobody takes it for whole
+                self._connection.close()
 
     def _measure(self, event: object) -> None:
         """A challenge does not end its command."""
@@ -148,6 +173,7 @@ class Pop3Session:
 
     def on_close(self) -> None:
         self._unlock()
+        self._memory.close()
 
     def _unlock(self) -> None:
         if self._release is not None:
@@ -247,7 +273,7 @@ class Pop3Session:
             self._machine.send(Err(error.reply, "IN-USE"))
             return
         self._maildrop = Maildrop(view)
-        self._reader = MessageReader(self._services, self._maildrop)
+        self._reader = MessageReader(self._services, self._maildrop, self._memory)
         self._services.warm_up(identity)
         self._machine.logged_in()
         self._connection.set_deadline(max(MIN_IDLE_S, self._policy.command_timeout_s))
@@ -316,6 +342,9 @@ class Pop3Session:
                 first = await anext(pieces)
             except StorageError as error:
                 self._machine.send(error_reply(error))
+                return
+            except LimitReached as error:
+                self._machine.send(Err(error.reply, "SYS/TEMP"))
                 return
             self._machine.send(Ok(text))
             await self._write(first)

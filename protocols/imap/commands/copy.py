@@ -93,7 +93,9 @@ async def _publish_target(session: ImapSession, target: Mailbox, copied: Copied)
         await session.views.refresh(target.id, copied.target_modseq)
 
 
-COPY = Command(b"COPY", SELECTED, parse_copy, run_copy, "RFC 9051 §6.4.7", has_uid_form=True)
+COPY = Command(
+    b"COPY", SELECTED, parse_copy, run_copy, "RFC 9051 §6.4.7", has_uid_form=True, reports_progress=True
+)
 MOVE = Command(
     b"MOVE",
     SELECTED,
@@ -102,4 +104,5 @@ MOVE = Command(
     "RFC 9051 §6.4.8, RFC 6851 §3",
     capabilities=(b"MOVE",),
     has_uid_form=True,
+    reports_progress=True,
 )

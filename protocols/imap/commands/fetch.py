@@ -63,6 +63,8 @@ def _tagged(outcome: Outcome, *, uid: bool) -> Tagged:
     """A body that cannot be had is a failure that says so; a message that is gone is none."""
     if outcome.corrupt:
         return No("Some messages are damaged in the store", b"CORRUPTION")
+    if outcome.over_memory:
+        return No("Some messages need too much memory in this form, fetch them without decoding", b"LIMIT")
     if outcome.unavailable:
         return No("Some messages cannot be read now, try again later", b"UNAVAILABLE")
     if outcome.unknown_encoding:

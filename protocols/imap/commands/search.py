@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from protocols.rowsizes import ROW_BYTES, size_of_rows
 from storage.errors import Corrupt, NotFound, StorageError
 from storage.model import ModSeq, Uid, Wanted
 
@@ -21,8 +22,9 @@ from ..pacing import breathe
 from ..registry import SELECTED, Command, No, Ok, ParseContext, Tagged
 from ..searching import Plan, find_all, find_end
 from ..searchkeys import Program, Return, parse_program
+from ..searchpace import pace_of
 from ..seqset import format_uids
-from ..textfacts import TextFacts
+from ..textfacts import MAX_SEARCHED_BYTES, TextFacts
 
 if TYPE_CHECKING:
     from ..grammar import Cursor
@@ -33,6 +35,7 @@ log = logging.getLogger("sora.imap")
 AHEAD: Final = 16  # bodies asked for in advance
 BREATH_MESSAGES: Final = 50  # headers looked at between two looks at the loop
 CHARSETS: Final = b"BADCHARSET (US-ASCII UTF-8)"
+TEXT_COPIES: Final = 3  # of a searched body: as it came, decoded, folded
 _ENDS: Final = Return.MIN | Return.MAX
 
 
@@ -76,6 +79,11 @@ async def _search(session: ImapSession, args: Search) -> None:
         session.enable_condstore()
     columns = ViewColumns(view)
     plan = Plan(program.key, columns, time.time())
+    undecided = len(plan.undecided())
+    if undecided:
+        if (pace := pace_of(session.policy)) is not None:
+            pace.begin(session.user.account_id, time.monotonic())
+        session.progress = (0, undecided)
     options = program.options
     if options is None and session.rev2:
         options = Return.ALL  # RFC 9051 §6.4.4: as if RETURN (ALL) had been given
@@ -151,28 +159,37 @@ class _Reader:
     """``searching.TextReader`` over the stores."""
 
     def __init__(self, session: ImapSession, columns: ViewColumns) -> None:
+        self._session = session
         self._services = session.services
         self._session_id = session.connection.session_id
         self._mailbox_id = session.view.mailbox.id
         self._uids = columns.messages.uids
+        self._examined = 0
 
     async def rows(self, positions: Sequence[int], *, bodies: bool) -> AsyncIterator[tuple[int, TextFacts]]:
         wanted = Wanted.HEADER | Wanted.STRUCTURE if bodies else Wanted.HEADER
         by_uid = {Uid(self._uids[position]): position for position in positions}
-        rows = await self._services.mail.fetch(self._mailbox_id, sorted(by_uid), wanted)
-        if len(positions) > 1 and positions[0] > positions[-1]:
-            rows.reverse()
-        for turn, row in enumerate(rows):
-            if turn % BREATH_MESSAGES == 0:
-                await breathe()
-            if bodies and turn % AHEAD == 0:
-                self._services.bodies.prefetch([ahead.ref for ahead in rows[turn : turn + 2 * AHEAD]])
-            yield by_uid[row.uid], TextFacts(row)
+        with self._session.memory.hold(len(by_uid) * ROW_BYTES) as held:
+            rows = await self._services.mail.fetch(self._mailbox_id, sorted(by_uid), wanted)
+            held.becomes(size_of_rows(rows))
+            if len(positions) > 1 and positions[0] > positions[-1]:
+                rows.reverse()
+            for turn, row in enumerate(rows):
+                if turn % BREATH_MESSAGES == 0:
+                    await breathe()
+                if bodies and turn % AHEAD == 0:
+                    self._services.bodies.prefetch([ahead.ref for ahead in rows[turn : turn + 2 * AHEAD]])
+                yield by_uid[row.uid], TextFacts(row)
+                self._examined += 1
+                if (progress := self._session.progress) is not None:
+                    self._session.progress = (min(self._examined, progress[1]), progress[1])
 
     async def read_body(self, facts: TextFacts) -> None:
+        size = min(facts.row.ref.size_bytes, MAX_SEARCHED_BYTES)
         try:
-            body = await self._services.bodies.open(facts.row.ref, facts.row.prefix)
-            await facts.read_body(body)
+            with self._session.memory.hold(size * TEXT_COPIES):
+                body = await self._services.bodies.open(facts.row.ref, facts.row.prefix)
+                await facts.read_body(body)
         except (NotFound, Corrupt) as error:
             # One lost body must not make a mailbox unsearchable for ever; fetching it tells the user.
             log.warning("session=%s: body not searched: %s", self._session_id, error)
@@ -186,7 +203,8 @@ SEARCH = Command(
     parse=parse_search,
     run=run_search,
     rfc="RFC 9051 §6.4.4",
-    capabilities=(b"ESEARCH", b"SEARCHRES", b"WITHIN"),
+    capabilities=(b"ESEARCH", b"SEARCHRES", b"WITHIN", b"INPROGRESS"),
+    reports_progress=True,
     has_uid_form=True,
     withholds_expunge=True,
 )

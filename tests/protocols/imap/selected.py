@@ -17,6 +17,8 @@ from protocols.imap.commands.search import SEARCH
 from protocols.imap.grammar import Cursor
 from protocols.imap.registry import ParseContext, Tagged
 from protocols.imap.view import SessionView, SharedView
+from protocols.memory import NodeMemory, SessionMemory
+from protocols.ports import ServerPolicy
 from storage.errors import StorageError
 from storage.mime.message import describe
 from storage.model import (
@@ -192,6 +194,9 @@ class Selected:
     utf8: bool = False
     tag: bytes = b"A1"
     last_read: Any = None
+    memory: SessionMemory = field(default_factory=lambda: SessionMemory(NodeMemory()))
+    policy: Any = field(default_factory=lambda: ServerPolicy("imap", "mail.example.org"))
+    progress: Any = None
     enabled: set[bytes] = field(default_factory=set)
 
     def send(self, data: bytes) -> None:

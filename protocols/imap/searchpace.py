@@ -1,0 +1,65 @@
+"""How many searches that read messages one account may make: a pure model, the time is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.errors import LimitReached
+from protocols.ports import ServerPolicy
+from storage.model import AccountId
+
+OPTION: Final = "search pace"  # in ``ServerPolicy.options``
+_SWEEP_ACCOUNTS: Final = 1024  # so many more than at the last sweep: forget who has not searched lately
+
+
+class TooManySearches(LimitReached):
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"Too many searches, try again in {math.ceil(wait_s)} seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRate:
+    """``searches`` in any ``window_s`` seconds."""
+
+    searches: int
+    window_s: float
+
+
+class SearchPace:
+    """One server's. Holds at most ``searches`` times for each account that searched in the last window."""
+
+    def __init__(self, rate: SearchRate) -> None:
+        self._rate = rate
+        self._begun: dict[AccountId, deque[float]] = {}
+        self._sweep_at = _SWEEP_ACCOUNTS
+
+    def begin(self, account: AccountId, now: float) -> None:
+        """Counts a search. Raises TooManySearches; those that are refused do not count."""
+        if len(self._begun) >= self._sweep_at:
+            self._sweep(now)
+        begun = self._begun.setdefault(account, deque())
+        self._forget(begun, now)
+        if len(begun) >= self._rate.searches:
+            raise TooManySearches(begun[0] + self._rate.window_s - now)
+        begun.append(now)
+
+    def _forget(self, begun: deque[float], now: float) -> None:
+        while begun and now - begun[0] >= self._rate.window_s:
+            begun.popleft()
+
+    def _sweep(self, now: float) -> None:
+        for account, begun in list(self._begun.items()):
+            self._forget(begun, now)
+            if not begun:
+                del self._begun[account]
+        self._sweep_at = len(self._begun) + _SWEEP_ACCOUNTS
+
+
+def pace_of(policy: ServerPolicy) -> SearchPace | None:
+    found = policy.options.get(OPTION)
+    if found is not None and not isinstance(found, SearchPace):
+        raise TypeError(f"option {OPTION!r} is a {type(found).__name__}")
+    return found
