@@ -200,6 +200,16 @@ def listing(
     )
 
 
+def special_use(use: SpecialUse | None) -> tuple[bytes, ...]:
+    """As attributes of a LIST response (RFC 6154 §2)."""
+    return () if use is None else (SPECIAL_USE_NAMES[use],)
+
+
+def oldname(name: str, *, utf8: bool) -> bytes:
+    """Extended data of a LIST response: another name of it, given or former (RFC 9051 §6.3.9.7)."""
+    return b'("OLDNAME" (%b))' % mailbox(name, utf8=utf8)
+
+
 def status(name: str, items: Iterable[tuple[bytes, int]], *, utf8: bool) -> bytes:
     values = b" ".join([b"%b %d" % item for item in items])
     return b"* STATUS %b (%b)\r\n" % (mailbox(name, utf8=utf8), values)

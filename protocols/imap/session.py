@@ -26,7 +26,7 @@ from protocols.memory import SessionMemory
 from protocols.ports import UNKNOWN_COMMAND, Goodbye
 from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, StorageError
-from storage.model import ModSeq, Uid
+from storage.model import Mailbox, ModSeq, Uid
 
 from . import capability, responses
 from .grammar import Cursor
@@ -530,6 +530,15 @@ class ImapSession:
         permanent = [] if view.read_only else [*names, b"\\*"]
         words = "Read-only" if view.read_only else "Flags that are kept"
         self.send(responses.ok(words, responses.code_permanentflags(permanent)))
+
+    def write_listing(self, mailbox: Mailbox, named: str) -> None:
+        """The LIST response of SELECT, CREATE and RENAME in IMAP4rev2; ``named`` is what it was called.
+
+        Special uses are told, children not, as that would need another read (RFC 9051 §7.3.1).
+        """
+        extended = b"" if named == mailbox.name else responses.oldname(named, utf8=self.utf8)
+        attributes = responses.special_use(mailbox.special_use)
+        self.send(responses.listing(b"LIST", attributes, mailbox.name, utf8=self.utf8, extended=extended))
 
     def write_updates(self, updates: Updates, *, with_uid: bool) -> None:
         """Write what ``SessionView.sync`` returned, in its order."""

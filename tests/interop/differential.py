@@ -318,6 +318,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         "missing arguments",
         "RFC 9051 §9, RFC 2971 §3.1",
     ),
+    Difference(
+        "refusal",
+        r"^(FETCH 1:5 FLAGS|SEARCH 5|SEARCH 5:6)$",
+        "numbers beyond the last message: a range is cut at the end, anything else is BAD",
+        "RFC 9051 §9 seq-number: should be BAD",
+    ),
+    Difference("refusal", r"^CREATE a&b$", "a name that is not modified UTF-7", "RFC 3501 §5.1.3"),
+    Difference("refusal", r"^SUBSCRIBE nowhere$", "names need not exist", "RFC 9051 §6.3.7: MAY validate"),
     Difference("refusal", r"^XLIST", "no such command is announced", "RFC 6154 has superseded it"),
     # LIST
     Difference(

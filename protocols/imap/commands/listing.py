@@ -133,9 +133,7 @@ class _Tree:
             found.append(b"\\HasChildren")
         elif mailbox is not None or b"CHILDREN" in returns:
             found.append(b"\\HasNoChildren")
-        if mailbox is not None and mailbox.special_use is not None:
-            found.append(responses.SPECIAL_USE_NAMES[mailbox.special_use])
-        return found
+        return [*found, *responses.special_use(mailbox.special_use if mailbox is not None else None)]
 
     def candidates(self, selections: frozenset[bytes]) -> set[str]:
         """Names that are selected, whatever the pattern."""

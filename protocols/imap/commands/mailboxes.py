@@ -71,6 +71,8 @@ async def run_create(session: ImapSession, args: CreateArgs) -> Outcome:
             return No("Another mailbox has this special use", b"USEATTR")
         return No("The mailbox exists already", b"ALREADYEXISTS")
     _publish_structure(session, created.id)
+    if session.rev2 and created.name != name:  # stored in another spelling
+        session.write_listing(created, name)
     return Ok("Created")
 
 
@@ -121,6 +123,8 @@ async def run_rename(session: ImapSession, args: RenameArgs) -> Outcome:
         for name in (INBOX, args.new):
             mailbox = await mail.get_mailbox(account_id, name)
             session.services.feed.publish(MailboxChanged(account_id, mailbox.id, mailbox.highestmodseq))
+    elif session.rev2:
+        session.write_listing(await mail.get_mailbox(account_id, args.new), args.old)
     return Ok("Renamed")
 
 

@@ -56,14 +56,16 @@ async def _open(session: ImapSession, args: SelectArgs, *, read_only: bool) -> O
     condstore = b"CONDSTORE" in session.enabled
     view = await session.views.open(mailbox, read_only=read_only, condstore=condstore)
     session.select(view)
-    _describe(session, view, mailbox.name)
+    _describe(session, view)
+    if session.rev2:
+        session.write_listing(mailbox, args.name)
     if not read_only:
         _claim_recent(session, view, mailbox)
     code, words = (b"READ-ONLY", "Examined") if read_only else (b"READ-WRITE", "Selected")
     return Ok(words, code)
 
 
-def _describe(session: ImapSession, view: SessionView, name: str) -> None:
+def _describe(session: ImapSession, view: SessionView) -> None:
     send, mailbox = session.send, view.mailbox
     session.write_flags()
     send(responses.exists(view.count))
@@ -75,8 +77,6 @@ def _describe(session: ImapSession, view: SessionView, name: str) -> None:
     send(responses.ok("UIDs are valid", responses.code_uidvalidity(mailbox.uidvalidity)))
     send(responses.ok("Predicted next UID", responses.code_uidnext(mailbox.uidnext)))
     send(responses.ok("Highest", responses.code_highestmodseq(view.shared.version)))
-    if session.rev2:
-        send(responses.listing(b"LIST", (), name, utf8=session.utf8))
 
 
 def _claim_recent(session: ImapSession, view: SessionView, mailbox: Mailbox) -> None:
