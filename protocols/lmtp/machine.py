@@ -311,7 +311,8 @@ class LmtpMachine:
         if isinstance(line, Oversized):
             raise _Refused(replies.LINE_TOO_LONG)
         try:
-            verb, _, argument = line.decode("utf-8").partition(" ")
+            # RFC 5321 §4.1.1 asks servers to bear with blanks before the line end
+            verb, _, argument = line.decode("utf-8").rstrip(" \t").partition(" ")
         except UnicodeDecodeError:
             raise _Refused(replies.BAD_SYNTAX) from None
         parser = self._VERBS.get(verb.upper())

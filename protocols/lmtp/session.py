@@ -183,7 +183,7 @@ class LmtpSession:
             self._machine.send(replies.TOO_MANY_RECIPIENTS)
             return None
         try:
-            address = canonical(event.path.address)
+            address = canonical(self._qualified(event.path.address))
         except BadAddress:
             self._machine.send(replies.NO_SUCH_USER)
             return None
@@ -192,6 +192,10 @@ class LmtpSession:
             return self._look_up(address)
         self._accept(known)
         return None
+
+    def _qualified(self, address: str) -> str:
+        """``<postmaster>`` may come without a domain, nobody else (RFC 5321 §4.1.1.3); it is ours then."""
+        return f"{address}@{self._policy.hostname}" if address.lower() == "postmaster" else address
 
     async def _look_up(self, address: str) -> None:
         try:

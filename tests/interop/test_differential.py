@@ -598,6 +598,49 @@ def follow(view: list[int], reply: Reply) -> None:
             assert int(words[1]) == len(view)
 
 
+def highest(server: ImapRaw) -> int:
+    [row] = server.ok(b"STATUS INBOX (HIGHESTMODSEQ)").data(b"STATUS")
+    return int(row[2][1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_condstore(connect: Connect, seed: int) -> None:
+    """Mod-sequences are each server's own; what changed since a moment is the same."""
+    rng, count = random.Random(seed), 12
+    pair, other = connect(), connect()
+    for number in range(count):
+        pair.append(b"INBOX", b"Subject: %d\r\n\r\nx\r\n" % number)
+    pair.ok(b"SELECT INBOX (CONDSTORE)")
+    other.ok(b"SELECT INBOX")
+    moments = [(highest(pair.ours), highest(pair.theirs))]
+    for step in range(25):
+        since = rng.choice(moments)
+        writer = rng.choice([pair, other])
+        uids = b",".join(b"%d" % uid for uid in sorted(rng.sample(range(1, count + 1), 3)))
+        change = b"%bFLAGS%b (%b)" % (
+            rng.choice([b"+", b"-"]),
+            rng.choice([b"", b".SILENT"]),
+            rng.choice(FLAGS),
+        )
+        conditional = rng.random() < 0.5
+        found = []
+        for server, moment in zip((writer.ours, writer.theirs), since, strict=True):
+            guard = b"(UNCHANGEDSINCE %d) " % moment if conditional else b""
+            reply = server.ok(b"UID STORE %b %b%b" % (uids, guard, change))
+            words = reply.code.split()
+            found.append(expanded(words[1]) if words[:1] == [b"MODIFIED"] else [])
+        assert found[0] == found[1], (seed, step, uids, change)
+        pair.ok(b"NOOP")
+        moments.append((highest(pair.ours), highest(pair.theirs)))
+        changed = []
+        for server, moment in zip((pair.ours, pair.theirs), since, strict=True):
+            rows = server.ok(b"UID FETCH 1:* (FLAGS) (CHANGEDSINCE %d)" % moment).fetched().values()
+            changed.append({int(row[b"UID"]): flags_of(row[b"FLAGS"]) for row in rows if b"MODSEQ" in row})
+            sought = server.ok(b"UID SEARCH MODSEQ %d" % (moment + 1))
+            assert set(numbers(sought)) == set(changed[-1]), (seed, step)
+        assert changed[0] == changed[1], (seed, step)
+
+
 # --- LIST, LSUB -----------------------------------------------------------------------------------
 
 

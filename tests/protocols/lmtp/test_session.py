@@ -123,6 +123,24 @@ async def test_recipient_limit_keeps_those_accepted(host: MailHost, factory: Ses
     assert host.mail.calls == ["append"]
 
 
+async def test_replies_come_in_the_order_of_the_recipients(host: MailHost, factory: SessionFactory) -> None:
+    wire = Wire(factory)
+    users = [b"nobody%d" % n if n % 3 else b"ann+%d" % n for n in range(150)]
+    replies = last_lines(await wire.send(HEAD + rcpt(*users) + b"DATA\r\n"), 151)
+    assert [line[:3] for line in replies] == [*(b"550" if n % 3 else b"250" for n in range(150)), b"354"]
+    assert (await wire.send(MESSAGE + b".\r\nNOOP\r\n")).count(b"250 2.0.0 Delivered\r\n") == 50
+    assert len(await host.inbox()) == 50
+
+
+async def test_postmaster_needs_no_domain(host: MailHost, factory: SessionFactory) -> None:
+    """RFC 5321 §4.1.1.3."""
+    await host.add_account("postmaster@mail.example.test")
+    wire = Wire(factory)
+    output = await wire.send(HEAD + b"RCPT TO:<Postmaster>\r\nDATA\r\n" + MESSAGE + b".\r\n")
+    assert last_lines(output, 1) == [b"250 2.0.0 Delivered"]
+    assert len(await host.inbox("postmaster@mail.example.test")) == 1
+
+
 @pytest.mark.parametrize(
     ("fault", "reply"),
     [
