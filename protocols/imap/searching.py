@@ -261,7 +261,7 @@ def _decider(
 ) -> tuple[int, Decide]:
     match key:
         case HeaderHas(name, text):
-            needle = TextFacts.fold(text)
+            needle = TextFacts.fold_field(text)
             return _COST_HEADER, lambda _position, facts: facts.field_has(name, needle)
         case SentDate(when, day):
             wanted = midnight(day)
@@ -272,8 +272,8 @@ def _decider(
             needle = TextFacts.fold(text)
             return _COST_BODY, lambda _position, facts: facts.body_has(needle)
         case TextHas(text):
-            needle = TextFacts.fold(text)
-            return _COST_BODY, lambda _position, facts: facts.header_has(needle) or facts.body_has(needle)
+            needle, of_header = TextFacts.fold(text), TextFacts.fold_field(text)
+            return _COST_BODY, lambda _position, facts: facts.header_has(of_header) or facts.body_has(needle)
 
 
 def _is_sent(when: When, wanted: int, start: int) -> bool:

@@ -7,6 +7,7 @@ RFC 9051 §6.4.4 lets a server choose; attachments are not searched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from storage.api import Body
     from storage.model import MessageRow
 
+_BLANKS: Final = re.compile(r"[ \t]+")
 # Read in one piece; of larger messages only the text parts are read.
 WHOLE_BYTES: Final = 1024 * 1024
 # Of one message. Beyond it there is no text that a person wrote.
@@ -36,6 +38,11 @@ class TextFacts:
 
     fold = staticmethod(fold)
 
+    @staticmethod
+    def fold_field(text: str) -> str:
+        """Of header text: a run of blanks counts as one, as nobody knows where a field was folded."""
+        return _BLANKS.sub(" ", fold(text))
+
     def __init__(self, row: MessageRow) -> None:
         self.row = row
         self._header = row.prefix + row.header
@@ -44,16 +51,16 @@ class TextFacts:
         self._body: list[str] | None = None
 
     def field_has(self, name: str, needle: str) -> bool:
-        """``needle`` is folded."""
+        """``needle`` comes from ``fold_field``, as that of ``header_has``."""
         values = self._fields.get(name)
         if values is None:
             raw = all_values(self._header, name.encode()) if name else []
-            values = self._fields[name] = [fold(decode_words(value)) for value in raw]
+            values = self._fields[name] = [self.fold_field(decode_words(value)) for value in raw]
         return any(needle in value for value in values)
 
     def header_has(self, needle: str) -> bool:
         if self._header_text is None:
-            self._header_text = fold(header_text(self._header))
+            self._header_text = self.fold_field(header_text(self._header))
         return needle in self._header_text
 
     def sent_day(self, internaldate: int) -> int:

@@ -366,6 +366,8 @@ class Judge:
             if left is not None and re.search(row.where, where):
                 self.used.add(row)
                 left, right = row.normal(left), row.normal(right)
+        if isinstance(left, frozenset):
+            ours, theirs = left - right, right - left
         if left is not None and not _is_same(left, right):
             self.problems.append(f"{where}\n    ours   {ours!r:.1500}\n    theirs {theirs!r:.1500}")
 

@@ -142,10 +142,6 @@ class _Tree:
         names = set(self.subscribed)
         return names & self._special() if b"SPECIAL-USE" in selections else names
 
-    def parents_of_hidden(self, selected: set[str], shown: set[str]) -> set[str]:
-        """What RECURSIVEMATCH adds: parents of selected names that are not shown (RFC 5258 §3.5)."""
-        return _implied(selected - shown) - selected
-
     def _special(self) -> set[str]:
         return {name for name, mailbox in self.mailboxes.items() if mailbox.special_use is not None}
 
@@ -192,13 +188,14 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
 def _matching(tree: _Tree, args: ListArgs) -> set[str]:
     matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
 
-    def shown(names: set[str]) -> set[str]:
-        return {name for name in names if any(matches(name) for matches in matchers)}
+    def matches(name: str) -> bool:
+        return any(matcher(name) for matcher in matchers)
 
     selected = tree.candidates(args.selections)
-    found = shown(selected)
-    if b"RECURSIVEMATCH" in args.selections:
-        found |= shown(tree.parents_of_hidden(selected, found))
+    found = set(filter(matches, selected))
+    if b"RECURSIVEMATCH" in args.selections:  # the nearest parent tells of what is not shown (RFC 5258 §3.5)
+        nearest = (next(filter(matches, reversed([*_ancestors(name)])), None) for name in selected - found)
+        found |= {name for name in nearest if name is not None}
     return found
 
 

@@ -163,6 +163,14 @@ async def test_words_beyond_ascii_in_header_and_body(charset: bytes, codec: str)
     assert await mailbox().text(b"SEARCH " + charset + b"BODY " + literal) == b"* SEARCH 4\r\n"
 
 
+@pytest.mark.parametrize("key", ["SUBJECT", "HEADER Subject", "TEXT"])
+async def test_nobody_knows_where_a_field_was_folded(key: str) -> None:
+    folded = Stored(7, message(subject="a field\r\n\tthat is   long"))
+    for words in ("field that is long", "Field  That"):
+        assert await select((folded,)).text(f'SEARCH {key} "{words}"'.encode()) == b"* SEARCH 1\r\n"
+    assert await select((folded,)).text(b'SEARCH BODY "some  text"') == b"* SEARCH\r\n"
+
+
 @pytest.mark.parametrize("name", [b"X-UNKNOWN", b"base64", b"rot13", b"idna", b"zlib", b'""'])
 async def test_unknown_charset_is_named_in_the_reply(name: bytes) -> None:
     outcome, data = await mailbox().run(b"SEARCH CHARSET " + name + b" TEXT x")
