@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from .app import Node
+from .memory import keep_large_buffers_apart
 
 if TYPE_CHECKING:
     from .config.model import Config
@@ -23,6 +24,7 @@ def run(config: Config, on_ready: OnReady) -> int:
 
     Ctrl-C a second time does not wait for running commands.
     """
+    keep_large_buffers_apart()
     try:
         import uvloop
     except ImportError:
