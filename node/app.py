@@ -263,7 +263,11 @@ class Node:
             use_disk=config.uploader.staging == "disk",
         )
         self.cache = self._open_cache()
-        self.bodies = BodyFinder(store, staging, self.uploads, codec, path / "tmp", cache=self.cache)
+        # objects in a directory of this machine are as near as the cache
+        is_near = config.s3.driver == "file"
+        self.bodies = BodyFinder(
+            store, staging, self.uploads, codec, path / "tmp", cache=self.cache, is_store_near=is_near
+        )
         self._exit.push_async_callback(self.bodies.close)
         self.intake = LocalIntake(staging, codec, describe, path / "tmp")
         self.uploader = Uploader(
@@ -279,8 +283,7 @@ class Node:
                 retry_interval_s=config.uploader.retry_interval_s,
                 max_attempts=config.uploader.max_attempts,
             ),
-            # objects in a directory of this machine are as near as the cache
-            cache=self.cache if config.s3.driver == "s3" else None,
+            cache=None if is_near else self.cache,
         )
         self.mail.on_staged = self.uploader.notify
 
@@ -408,7 +411,7 @@ class Node:
 
     def _warm_up(self) -> Callable[[Identity], None]:
         local = self.config.local_cache
-        if self.cache is None or not local.enable_warmup:
+        if self.cache is None or not local.enable_warmup or self.config.s3.driver == "file":
             return lambda _identity: None
         settings = WarmupSettings(
             local.warmup_message_count,

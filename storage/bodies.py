@@ -69,13 +69,18 @@ class BodyFinder:
         disk: Disk | None = None,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         budget: ByteBudget | None = None,
+        is_store_near: bool = False,
     ) -> None:
+        """``is_store_near``: objects are files of this machine. Small ones are read there, since a copy in
+        the cache would cost more than it ever saves; large ones are found in the cache ready for reading
+        in pieces."""
         self.counters = BodyCounters()
         self._store = store
         self._staging = staging
         self._uploads = uploads
         self._codec = codec
         self._cache = cache
+        self._small_cache = None if is_store_near else cache
         self._disk = disk or Disk()
         self._temp_dir = temp_dir
         self._recent = _Recent(memory_bytes)
@@ -112,8 +117,8 @@ class BodyFinder:
         if remembered is not None:
             self.counters.memory_hits += 1
             return remembered
-        if self._cache is not None and ref.size_bytes <= DIRECT_READ_BYTES:
-            cached = self._decoded_from_cache(self._cache, ref)
+        if self._small_cache is not None and ref.size_bytes <= DIRECT_READ_BYTES:
+            cached = self._decoded_from_cache(self._small_cache, ref)
             if cached is not None:
                 self._recent.put(ref.hash, cached)
                 return cached
@@ -133,8 +138,8 @@ class BodyFinder:
         return data
 
     async def _load_small(self, ref: ContentRef) -> bytes:
-        if self._cache is not None and ref.size_bytes > DIRECT_READ_BYTES:
-            cached = await asyncio.to_thread(self._decoded_from_cache, self._cache, ref)
+        if self._small_cache is not None and ref.size_bytes > DIRECT_READ_BYTES:
+            cached = await asyncio.to_thread(self._decoded_from_cache, self._small_cache, ref)
             if cached is not None:
                 self._recent.put(ref.hash, cached)
                 return cached
@@ -148,8 +153,8 @@ class BodyFinder:
             data = self._codec.decode_all(encoded, ref.hash)
         else:
             data = await asyncio.to_thread(self._codec.decode_all, encoded, ref.hash)
-        if self._cache is not None and ref.is_stored:
-            await asyncio.to_thread(self._cache.put, ref.hash, [encoded])
+        if self._small_cache is not None and ref.is_stored:
+            await asyncio.to_thread(self._small_cache.put, ref.hash, [encoded])
         return data
 
     # --- large bodies ---
@@ -271,7 +276,7 @@ class BodyFinder:
     # --- prefetching ---
 
     def _is_near(self, ref: ContentRef) -> bool:
-        return ref.hash in self._recent or (self._cache is not None and ref.hash in self._cache)
+        return ref.hash in self._recent or (self._small_cache is not None and ref.hash in self._small_cache)
 
     async def _run_prefetch(self) -> None:
         while self._wanted:

@@ -49,6 +49,18 @@ async def test_readable_from_staging_then_from_the_store(build: Build, size: int
         assert await reader.read(way.queue.ref(ref.id)) == data
 
 
+async def test_small_bodies_of_a_near_store_are_not_copied(build: Build) -> None:
+    way = build()
+    refs = [await way.deliver(message(number, size)) for number, size in enumerate((SMALL, MEDIUM, LARGE))]
+    await way.drain()
+    near = build(fresh=True, is_store_near=True)
+    near.bodies.prefetch([way.queue.ref(ref.id) for ref in refs])
+    for number, (ref, size) in enumerate(zip(refs, (SMALL, MEDIUM, LARGE), strict=True)):
+        assert await near.read(way.queue.ref(ref.id)) == message(number, size)
+    assert near.cache is not None
+    assert [ref.hash in near.cache for ref in refs] == [False, False, True]
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_parts_and_streams(build: Build, size: int) -> None:
     way = build()

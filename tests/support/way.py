@@ -60,6 +60,7 @@ class Way:
         use_disk: bool = False,
         max_staging_bytes: int = 1 << 40,
         has_cache: bool = True,
+        is_store_near: bool = False,
     ) -> None:
         self.lives.append(self)
         self.queue = queue
@@ -83,7 +84,14 @@ class Way:
         )
         self.intake = LocalIntake(self.staging, self.codec, describe, root / "spool", self.disk)
         self.bodies = BodyFinder(
-            self.store, self.staging, self.uploads, self.codec, root / "tmp", cache=self.cache, disk=self.disk
+            self.store,
+            self.staging,
+            self.uploads,
+            self.codec,
+            root / "tmp",
+            cache=self.cache,
+            disk=self.disk,
+            is_store_near=is_store_near,
         )
         self.uploader = Uploader(
             self.uploads,
