@@ -328,7 +328,7 @@ class Node:
         workers.start("uploader", self.uploader.run)
         workers.start("cleaner", self.cleaner.run)
         workers.start("views", self._watch_views)
-        workers.start("rate limits", every(self.guards.sweep_interval_s, self.guards.sweep))
+        workers.start("rate limits", self.guards.run)
         workers.start("certificates", every(REFRESH_S, self.certificates.refresh))
 
     async def _watch_views(self, stop: asyncio.Event) -> None:

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from .loginguard import Guards, LoginGuard
 
 USUAL_IPV6_PREFIX = 64
+MAX_LISTED = 10_000  # some megabytes of JSON
 
 
 def block_commands(guards: Guards) -> dict[str, Handler]:
     commands = BlockCommands(guards)
     return {
-        "blocks.list": commands.all,
+        "blocks.list": commands.latest,
         "blocks.why": commands.why,
         "blocks.add": commands.add,
         "blocks.remove": commands.remove,
@@ -41,10 +42,11 @@ class BlockCommands:
     def __init__(self, guards: Guards) -> None:
         self._guards = guards
 
-    async def all(self, _arguments: Arguments) -> object:
-        """All blocks in force, the latest first."""
+    async def latest(self, _arguments: Arguments) -> object:
+        """The latest blocks in force, and how many there are."""
         now = self._guards.clock()
-        return {"now": now, "blocks": [_plain(block) for block in self._guards.limiter.blocks(now)]}
+        blocks = self._guards.limiter.blocks(now)
+        return {"now": now, "total": len(blocks), "blocks": [_plain(each) for each in blocks[:MAX_LISTED]]}
 
     async def why(self, arguments: Arguments) -> object:
         """``address``: everything that is known of it, as data and as sentences per server."""

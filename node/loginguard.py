@@ -10,6 +10,7 @@ A refused or overflowing attempt is not counted: nothing was learnt from it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -31,6 +32,7 @@ log = logging.getLogger("sora.authn")
 
 MAX_REFUSALS_WAITING = 10  # per address
 SWEEP_INTERVAL_S = 300.0
+SWEEP_PAUSE_S = 0.1  # others want the loop, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ class Guards:
         self._shared = Shared(self.limiter, clock, self.room, check_takes_s, lambda delta: self.tell(delta))
         self._guards: dict[str, LoginGuard] = {}
         intervals = [server.auth_rate_limit.cleanup_interval_s for server in config.servers]
-        self.sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
+        self._sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
 
     def of(self, server: Server) -> LoginGuard:
         """The same one for the same server."""
@@ -230,8 +232,15 @@ class Guards:
         """What another node says; whether it was news."""
         return self.limiter.absorb(delta, self.clock())
 
-    def sweep(self) -> None:
-        self.limiter.sweep(self.clock())
+    async def run(self, stop: asyncio.Event) -> None:
+        """Frees memory until stopped."""
+        while not stop.is_set():
+            has_more = self.limiter.sweep(self.clock())
+            pause_s = SWEEP_PAUSE_S if has_more else self._sweep_interval_s
+            try:
+                await asyncio.wait_for(stop.wait(), pause_s)
+            except TimeoutError:
+                continue
 
     def close(self) -> None:
         """Nobody waits for an answer any longer."""

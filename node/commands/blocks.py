@@ -33,11 +33,14 @@ def blocks() -> None:
 @blocks.command("list", epilog="\b\nExample:\n  sora-admin blocks list --json")
 @with_access
 def list_command(access: Access) -> None:
-    """All blocks in force, the latest first."""
+    """Blocks in force, the latest first, up to 10,000."""
     found = ask_node(access, "blocks.list")
     rows = [_row(block, found["now"]) for block in found["blocks"]]
     headings = ("ADDRESS", "USER", "CAUSE", "FAILURES", "SINCE", "FOR", "NODE")
-    access.answer(found["blocks"], table(headings, rows) if rows else "nothing is blocked")
+    text = table(headings, rows) if rows else "nothing is blocked"
+    if found["total"] > len(rows):
+        text += f"\n... and {found['total'] - len(rows)} older ones"
+    access.answer(found["blocks"], text)
 
 
 @blocks.command(

@@ -41,12 +41,13 @@ class Recent(Generic[V]):
     def drop(self, key: int) -> V | None:
         return self._records.pop(key, None)
 
-    def sweep(self, is_over: Callable[[V], bool]) -> int:
-        """Drop from the old end what is over; how many."""
-        before = len(self._records)
-        while self._records and is_over(next(iter(self._records.values()))):
+    def sweep(self, is_over: Callable[[V], bool], most: int) -> int:
+        """Drop from the old end what is over, at most so many; how many."""
+        for dropped in range(most):
+            if not self._records or not is_over(next(iter(self._records.values()))):
+                return dropped
             self._records.popitem(last=False)
-        return before - len(self._records)
+        return most
 
 
 class Counter(NamedTuple):

@@ -46,6 +46,7 @@ REMEMBER_FAMILIAR_S = 30 * 86_400.0
 # Offences are forgotten when none follows for this long after the end of a block.
 REMEMBER_OFFENCE_S = 86_400.0
 REMEMBER_COUNTS_S = 86_400.0  # at least the longest window
+SWEPT_AT_ONCE = 5_000  # of each table
 MAX_MARKS = 8
 MAX_FAST_MARKS = 64
 MAX_ORIGINS = 64
@@ -381,17 +382,29 @@ class Limiter:
             "blocks": len(self._blocks),
         }
 
-    def sweep(self, now: float) -> None:
-        """Free what is over. O(what is freed), and O(blocks)."""
-        self._pairs.sweep(lambda record: now - unpack(record).touched >= REMEMBER_WRONG_S)
-        self._addresses.sweep(lambda record: now - unpack(record).start >= REMEMBER_COUNTS_S)
-        self._users.sweep(lambda record: now - unpack(record).start >= REMEMBER_COUNTS_S)
-        self._homes.sweep(lambda last: now - last >= REMEMBER_FAMILIAR_S)
-        self._good.sweep(lambda last: now - last >= REMEMBER_FAMILIAR_S)
-        for offences in (self._pair_offences, self._address_offences):
-            offences.sweep(lambda record: now >= record[1] + REMEMBER_OFFENCE_S)
-        self._others.sweep(lambda known: all(now - since >= REMEMBER_COUNTS_S for since, _ in known.values()))
+    def sweep(self, now: float) -> bool:
+        """Free what is over, but no more than takes some 20 ms; whether there may be more. O(blocks)."""
+        freed = [
+            self._pairs.sweep(lambda record: now - unpack(record).touched >= REMEMBER_WRONG_S, SWEPT_AT_ONCE),
+            *(
+                table.sweep(lambda record: now - unpack(record).start >= REMEMBER_COUNTS_S, SWEPT_AT_ONCE)
+                for table in (self._addresses, self._users)
+            ),
+            *(
+                table.sweep(lambda last: now - last >= REMEMBER_FAMILIAR_S, SWEPT_AT_ONCE)
+                for table in (self._homes, self._good)
+            ),
+            *(
+                table.sweep(lambda record: now >= record[1] + REMEMBER_OFFENCE_S, SWEPT_AT_ONCE)
+                for table in (self._pair_offences, self._address_offences)
+            ),
+            self._others.sweep(
+                lambda known: all(now - since >= REMEMBER_COUNTS_S for since, _ in known.values()),
+                SWEPT_AT_ONCE,
+            ),
+        ]
         self._blocks.sweep(now)
+        return max(freed) == SWEPT_AT_ONCE
 
 
 def _cut(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from node.ratelimit import Capacity, Rules
-from node.ratelimit.limiter import REMEMBER_FAMILIAR_S, REMEMBER_OFFENCE_S
+from node.ratelimit.limiter import REMEMBER_FAMILIAR_S, REMEMBER_OFFENCE_S, SWEPT_AT_ONCE
 from node.ratelimit.rules import FAMILIAR_FACTOR
 
 from .conftest import Bench
@@ -230,8 +230,19 @@ def test_sweeping_frees_everything_in_the_end(bench: Bench) -> None:
         bench.succeed(f"10.1.{n}.0", f"other{n}@example.org")
     assert min(bench.limiter.sizes.values()) > 0
     bench.now += 40 * 86400
-    bench.limiter.sweep(bench.now)
+    assert not bench.limiter.sweep(bench.now)
     assert set(bench.limiter.sizes.values()) == {0}
+
+
+def test_sweeping_many_takes_several_steps() -> None:
+    bench = Bench(Rules(user_failures=0, address_failures=0, fast_users=0))
+    for n in range(SWEPT_AT_ONCE + 10):
+        bench.fail(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
+    bench.now += 86_400
+    assert bench.limiter.sweep(bench.now)
+    assert bench.limiter.sizes["addresses"] == 10
+    assert not bench.limiter.sweep(bench.now)
+    assert bench.limiter.sizes["addresses"] == 0
 
 
 def test_a_clock_that_is_set_back_locks_nobody_in(bench: Bench) -> None:
