@@ -109,6 +109,8 @@ def _login_address(username: str) -> str | None:
 
 
 def _audit(level: int, protocol: str, peer: Peer, username: str, result: str) -> None:
-    """One line. The name is foreign text: quoted, escaped and cut, so that it cannot forge a line."""
-    shown = ascii(username[:MAX_LOGGED_NAME_CHARS])
-    _log.log(level, "login user=%s protocol=%s ip=%s result=%s", shown, protocol, peer.ip, result)
+    """One line. The name is foreign text: cut here, and escaped where lines are made (``logs.py``)."""
+    shown = username[:MAX_LOGGED_NAME_CHARS]
+    _log.log(
+        level, "login %s", result, extra={"fields": {"user": shown, "protocol": protocol, "ip": peer.ip}}
+    )

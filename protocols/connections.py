@@ -82,6 +82,11 @@ class LiveConnections:
         self._closers: set[asyncio.Future[None]] = set()
         self._emptied: list[asyncio.Future[None]] = []
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log lines about any of them say."""
+        return {"protocol": self._protocol, "server": self._server}
+
     def __len__(self) -> int:
         return len(self._members)
 
@@ -118,7 +123,7 @@ class LiveConnections:
         self._closers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.counts.bugs += 1
-            log.error("closing a session failed", exc_info=error)
+            log.error("closing a session failed", exc_info=error, extra={"fields": self.log_fields})
         self._tell_waiters()
 
     def _tell_waiters(self) -> None:

@@ -80,6 +80,7 @@ class LineConnection(asyncio.Protocol):
         "has_tls",
         "peer",
         "session_id",
+        "user",
         "wheel_slot",
     )
 
@@ -104,6 +105,7 @@ class LineConnection(asyncio.Protocol):
         if peer is not None:
             self.peer = peer
         self.wheel_slot = 0
+        self.user = ""
         self.has_tls = self.closing = False
         self._is_eof = self._is_lost = self._is_finished = False
         self._is_pumping = self._is_scheduled = False
@@ -134,7 +136,7 @@ class LineConnection(asyncio.Protocol):
             self._machine, self._session = self._factory(self)
         except Exception:
             # no session yet that could say anything
-            log.exception("session=%s: no session could be made", self.session_id)
+            log.exception("no session could be made", extra=self.log_extra)
             self._live.counts.bugs += 1
             self._is_finished = True
             self._live.discard(self)
@@ -196,6 +198,13 @@ class LineConnection(asyncio.Protocol):
             self._live.wheel.schedule(self, self._stalled_at + self._live.limits.finish_timeout_s)
 
     # --- what the session calls --------------------------------------------------------------------
+
+    @property
+    def log_extra(self) -> dict[str, object]:
+        fields = {"session": self.session_id, "ip": self.peer.ip, **self._live.log_fields}
+        if self.user:
+            fields["user"] = self.user
+        return {"fields": fields}
 
     def flush(self) -> None:
         """Hand the machine's queued output to the transport now."""
@@ -452,13 +461,13 @@ class LineConnection(asyncio.Protocol):
             self.abort()
             return
         self._live.counts.bugs += 1
-        log.error("session=%s: unexpected %s", self.session_id, type(error).__name__, exc_info=error)
+        log.error("unexpected %s", type(error).__name__, exc_info=error, extra=self.log_extra)
         if not self.closing:
             try:
                 self._session.on_bug(error)
                 self.close()
             except Exception:
-                log.exception("session=%s: the bug could not be reported", self.session_id)
+                log.exception("the bug could not be reported", extra=self.log_extra)
                 self.abort()
 
     def _steer_reading(self) -> None:
@@ -483,7 +492,7 @@ class LineConnection(asyncio.Protocol):
             closing = self._session.on_close()
         except Exception:
             self._live.counts.bugs += 1
-            log.exception("session=%s: closing it failed", self.session_id)
+            log.exception("closing a session failed", extra=self.log_extra)
         self._live.counts.bytes_in += self.bytes_in
         self._live.counts.bytes_out += self.bytes_out
         self._live.discard(self, closing)
@@ -553,7 +562,7 @@ class LineConnection(asyncio.Protocol):
         due = self._stalled_at + self._live.limits.finish_timeout_s
         if self._task is None or due > now:
             return due if self._task is not None else None
-        log.warning("session=%s: cancelling a handler that outlived its peer", self.session_id)
+        log.warning("cancelling a handler that outlived its peer", extra=self.log_extra)
         self._task.cancel()
         return None
 

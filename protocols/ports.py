@@ -294,12 +294,18 @@ class Connection(Protocol):
 
     peer: Peer
     session_id: str  # in every log line and in replies that report a server bug
+    user: str  # who has logged in, for log lines; empty before
     has_tls: bool
     closing: bool
 
     @property
     def peer_wait_s(self) -> float:
         """Seconds that handlers have waited for the peer to take bytes or to shake hands, until now."""
+        ...
+
+    @property
+    def log_extra(self) -> dict[str, object]:
+        """``extra=`` of log lines about this connection: session, ip, protocol, server, user."""
         ...
 
     def flush(self) -> None:

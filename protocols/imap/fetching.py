@@ -302,7 +302,7 @@ class FetchRun:
             outcome.unavailable += 1
         else:
             outcome.corrupt += 1
-        log.warning("session=%s: left uid %d out: %s", self._session.connection.session_id, uid, error)
+        log.warning("left uid %d out: %s", uid, error, extra=self._session.connection.log_extra)
         if uid in self._marked:
             outcome.unread.append(uid)
             self._untold.discard(uid)

@@ -226,7 +226,8 @@ class ImapSession:
         self._bad = 0
         self.expect_commands()
         self.services.warm_up(identity)
-        log.info("session=%s: login as %s", self.connection.session_id, identity.address)
+        self.connection.user = identity.address
+        log.info("logged in", extra=self.connection.log_extra)
 
     def begin_idle(self, keepalive_s: float) -> None:
         """The client waits for news; ``on_timeout`` is called every so often."""
@@ -414,7 +415,7 @@ class ImapSession:
 
     def _storage_failed(self, error: StorageError) -> No:
         level = logging.WARNING if error.transient else logging.INFO
-        log.log(level, "session=%s: %s: %s", self.connection.session_id, type(error).__name__, error)
+        log.log(level, "%s: %s", type(error).__name__, error, extra=self.connection.log_extra)
         return reply_for(error)
 
     def _finish(self, outcome: Outcome) -> None:

@@ -276,6 +276,8 @@ class Pop3Session:
         self._reader = MessageReader(self._services, self._maildrop, self._memory)
         self._services.warm_up(identity)
         self._machine.logged_in()
+        self._connection.user = identity.address
+        log.info("logged in", extra=self._connection.log_extra)
         self._connection.set_deadline(max(MIN_IDLE_S, self._policy.command_timeout_s))
         self._machine.send(Ok(self._summary()))
 
@@ -355,7 +357,7 @@ class Pop3Session:
             async for piece in pieces:
                 await self._write(piece)
         except StorageError as error:
-            log.warning("session=%s: a message broke off: %s", self._connection.session_id, error)
+            log.warning("a message broke off: %s", error, extra=self._connection.log_extra)
             self._connection.close()
 
     def _dele(self, event: Dele) -> None:

@@ -195,7 +195,7 @@ async def test_bug_is_reported_logged_and_ends_only_this_connection(
         reply = await wire.send(command + b"never\n")
     identity = wire.connection.session_id
     assert reply == b"hello\nbug " + identity.encode() + b"\n"
-    assert f"session={identity}" in caplog.text
+    assert [each.__dict__["fields"]["session"] for each in caplog.records] == [identity]
     assert "secret detail" in caplog.text
     await wire.hang_up()
     assert sessions.made[0].log == [command.decode().strip(), "close"]

@@ -39,12 +39,12 @@ def parse_id(cursor: Cursor, _context: ParseContext) -> dict[bytes, bytes]:
 def run_id(session: ImapSession, fields: dict[bytes, bytes]) -> Ok:
     told = {_word(key, 30): _word(value, 200) for key, value in fields.items()}
     if told:
-        log.info("session=%s: client %r", session.connection.session_id, told)
+        log.info("client %r", told, extra=session.connection.log_extra)
         name, version = told.get("name", ""), told.get("version", "")
         session.services.sessions.client_named(session.connection.session_id, name, version)
         session.hidden, reasons = session.presentation.hidden_from(name, version)
         for reason in reasons:
-            log.info("session=%s: filtered: %s", session.connection.session_id, reason)
+            log.info("filtered: %s", reason, extra=session.connection.log_extra)
     words = b" ".join(responses.quote(word) for pair in session.presentation.identity for word in pair)
     session.send(b"* ID (%b)\r\n" % words)
     return Ok("Pleased to meet you")

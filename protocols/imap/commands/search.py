@@ -161,7 +161,7 @@ class _Reader:
     def __init__(self, session: ImapSession, columns: ViewColumns) -> None:
         self._session = session
         self._services = session.services
-        self._session_id = session.connection.session_id
+        self._connection = session.connection
         self._mailbox_id = session.view.mailbox.id
         self._uids = columns.messages.uids
         self._examined = 0
@@ -192,7 +192,7 @@ class _Reader:
                 await facts.read_body(body)
         except (NotFound, Corrupt) as error:
             # One lost body must not make a mailbox unsearchable for ever; fetching it tells the user.
-            log.warning("session=%s: body not searched: %s", self._session_id, error)
+            log.warning("body not searched: %s", error, extra=self._connection.log_extra)
             facts.set_no_body()
         await breathe()
 

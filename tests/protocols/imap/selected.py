@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from protocols.errors import PeerError
 from protocols.imap.commands.fetch import FETCH
@@ -153,6 +153,7 @@ class FakeBodies:
 
 class FakeConnection:
     session_id = "test"
+    log_extra: ClassVar[dict[str, object]] = {"fields": {"session": "test"}}
 
     def __init__(self) -> None:
         self.queued: list[bytes] = []
