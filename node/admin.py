@@ -11,6 +11,7 @@ from .commands.accounts import accounts
 from .commands.blocks import blocks
 from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
+from .commands.health import health
 from .commands.messages import messages
 from .commands.migrations import migrations
 from .commands.status import status
@@ -30,7 +31,7 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, blocks, credentials, messages, migrations, status, uploader):
+for group in (accounts, blocks, credentials, health, messages, migrations, status, uploader):
     main.add_command(group)
 
 if __name__ == "__main__":

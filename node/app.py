@@ -388,7 +388,8 @@ class Node:
 
     async def _start_control(self) -> None:
         status = StatusCommand(self.listeners, self.guards, self.uploads.staging_level, time.monotonic)
-        control = ControlServer(control_path(self.config), {**status.table(), **block_commands(self.guards)})
+        commands = {**status.table(), **block_commands(self.guards), **self.monitoring.commands()}
+        control = ControlServer(control_path(self.config), commands)
         try:
             await control.open()
         except ControlUnusable as error:

@@ -62,7 +62,7 @@ class DirectAuthenticator:
             _audit(logging.WARNING, protocol, peer, username, f"unavailable ({error})")
             raise
         if decision.identity is None:
-            self.attempts[protocol, "failed"] += 1
+            self.attempts[protocol, "blocked" if decision.refused_by else "failed"] += 1
             cause = f"failed ({decision.refused_by})" if decision.refused_by else "failed"
             _audit(logging.INFO, protocol, peer, username, cause)
             raise AuthenticationFailed("wrong user name or password")

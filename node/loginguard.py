@@ -122,19 +122,23 @@ class LoginGuard:
             _log_block(block)
         if counted.is_reported:
             log.warning(
-                "user=%s: %d failed logins within %.0f s from all addresses (users are never blocked)",
-                ascii(attempt.user[:320]),
+                "%d failed logins within %.0f s from all addresses (users are never blocked)",
                 self.rules.reported_failures,
                 self.rules.reported_window_s,
+                extra={"fields": {"user": attempt.user[:320]}},
             )
 
 
 def _log_block(block: Block) -> None:
-    whom = f"ip={render(block.subject)}" + (f" user={block.user!a}" if block.user else "")
     log.warning(
-        "blocked %s rule=%s failures=%d for=%.0fs level=%d",
-        *(whom, block.rule, block.count, block.until - block.since, block.level),
+        "blocked by rule %s after %d failures, for %.0f s, level %d",
+        *(block.rule, block.count, block.until - block.since, block.level),
+        extra=_about(block.subject, block.user),
     )
+
+
+def _about(subject: Subject, user: str = "") -> dict[str, object]:
+    return {"fields": {"ip": render(subject)} | ({"user": user} if user else {})}
 
 
 def rules_of(options: AuthRateLimit) -> Rules:
@@ -214,7 +218,7 @@ class Guards:
     def add(self, subject: Subject, *, lasts_s: float | None, reason: str) -> Block:
         """An operator's block; the other nodes hear of it. Raises TooManyBlocks."""
         block = self.limiter.add(subject, self.clock(), lasts_s=lasts_s, reason=reason)
-        log.warning("blocked ip=%s rule=admin reason=%s", render(subject), ascii(reason))
+        log.warning("blocked by an operator: %s", reason or "no reason given", extra=_about(subject))
         self.tell(block)
         return block
 
@@ -223,7 +227,7 @@ class Guards:
         now = self.clock()
         ended = self.limiter.remove(subject, now, user=user)
         for block in ended:
-            log.warning("unblocked ip=%s rule=%s user=%s", render(subject), block.rule, ascii(block.user))
+            log.warning("unblocked, rule %s", block.rule, extra=_about(subject, block.user))
             if not block.user:
                 self.tell(self.limiter.lifted(block, now))
         return ended

@@ -15,6 +15,7 @@ from storage.model import StagingLevel
 
 from . import checks
 from .checks import Checker, Disk
+from .control import Arguments, Handler
 from .health import OK, Board, Finding
 from .metrics import sources
 from .metrics.family import merge
@@ -58,6 +59,14 @@ class Monitoring:
         """The state of all components, checked within the last few seconds."""
         await self.checker.refresh(checks.FRESH_S)
         return {"node": self._node.config.hostname, **self.board.report(time.monotonic(), datetime.now(UTC))}
+
+    def commands(self) -> dict[str, Handler]:
+        """For the control socket."""
+
+        async def health(_arguments: Arguments) -> object:
+            return await self.report()
+
+        return {"health": health}
 
     # --- components ---
 
@@ -115,6 +124,7 @@ class Monitoring:
         add(lambda: sources.read_sessions(node.sessions))
         add(lambda: sources.read_instruments(node.instruments))
         add(lambda: sources.read_authentication(node.authenticator, node.verifier))
+        add(lambda: sources.read_guards(node.guards))
         add(lambda: sources.read_bodies(node.bodies, node.views))
         if (cache := node.cache) is not None:
             add(lambda: sources.read_cache(cache))

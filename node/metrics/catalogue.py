@@ -59,13 +59,18 @@ AUTHENTICATION = (
     _counter(
         "sora_authentications_total",
         "protocol result",
-        "Logins that were decided: ok, failed, or unavailable (says nothing about the password).",
+        "Logins by outcome: ok, failed, blocked (not looked at, see auth_rate_limit), or unavailable (says"
+        " nothing about the password).",
     ),
     _counter(
         "sora_password_verifications_total",
         "result",
         "Password checks: match, mismatch, remembered (judged before), refused (queue full or closing).",
     ),
+    _gauge("sora_login_blocks", "", "Addresses and networks that are refused.", Across.MAX),
+    _gauge("sora_login_records", "kind", "What is remembered: pairs, addresses, users.", Across.MAX),
+    _gauge("sora_logins_delayed", "", "Logins whose answer waits because of earlier failures."),
+    _counter("sora_logins_turned_away_total", "", "Logins refused because too many wait already."),
     _gauge("sora_password_verifications_waiting", "", "Password checks that run or wait for a thread."),
 )
 COMMANDS = (

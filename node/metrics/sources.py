@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from node.feed import HostFeed
     from node.health import Component
     from node.listeners import Listener
+    from node.loginguard import Guards
     from node.sessions import Sessions
     from node.verify import PasswordVerifier
     from node.workers import Workers
@@ -73,6 +74,15 @@ def read_authentication(authenticator: DirectAuthenticator, verifier: PasswordVe
     for outcome, count in verifier.outcomes.items():
         yield "sora_password_verifications_total", (outcome,), count
     yield "sora_password_verifications_waiting", (), verifier.waiting
+
+
+def read_guards(guards: Guards) -> Readings:
+    sizes = guards.limiter.sizes
+    yield "sora_login_blocks", (), sizes["blocks"]
+    for kind in ("pairs", "addresses", "users"):
+        yield "sora_login_records", (kind,), sizes[kind]
+    yield "sora_logins_delayed", (), len(guards.room)
+    yield "sora_logins_turned_away_total", (), guards.room.turned_away
 
 
 def read_bodies(bodies: BodyFinder, views: ViewRegistry) -> Readings:

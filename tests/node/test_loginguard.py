@@ -13,6 +13,7 @@ from node.authn import DirectAuthenticator
 from node.config import AuthRateLimit, Config, Server
 from node.hashupgrade import HashUpgrader
 from node.loginguard import Guards, capacity_of, rules_of
+from node.logs import ConsoleFormatter
 from node.ratelimit import Delta, Rules, parse_subject
 from node.verify import PasswordVerifier
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
@@ -87,8 +88,12 @@ async def test_a_blocked_pair_is_refused_without_a_look(node: Node, caplog: pyte
     with pytest.raises(AuthenticationFailed, match=FAILED):
         await node.login(b"secret")
     assert (node.store.reads, len(node.checks.stored)) == (reads, checks)
-    assert "blocked ip=192.0.2.7 user='ann@example.org' rule=user failures=5 for=900s" in caplog.text
-    assert "result=failed (blocked by user)" in caplog.text
+    lines = [ConsoleFormatter().format(each) for each in caplog.records]
+    about = "ip=192.0.2.7 user=ann@example.org"
+    assert any(
+        f"blocked by rule user after 5 failures, for 900 s, level 0  {about}" in each for each in lines
+    )
+    assert any("login failed (blocked by user)" in each for each in lines)
     assert (await node.login(b"secret", user=BOB)).address == BOB
     assert (await node.login(b"secret", ip=ELSEWHERE)).address == ANN
     node.clock.now += 900

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from node.app import Node
 from node.checks import Checker
 from node.config import Config, load
+from node.control import ask, control_path
 from node.metrics.catalogue import FAMILIES
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
 from protocols.ports import Identity, Peer
@@ -236,6 +237,12 @@ async def test_degraded_while_the_object_store_is_away(tmp_path: Path, pg_settin
         assert value(seen, "sora_component_state", component="database") == 0
     finally:
         await node.stop()
+
+
+async def test_the_control_socket_tells_the_same(node: Node) -> None:
+    told = await asyncio.to_thread(ask, control_path(node.config), "health")
+    _, report, _ = await ready(node)
+    assert told["components"] == report["components"]
 
 
 async def test_asking_often_costs_no_more(node: Node) -> None:
