@@ -550,13 +550,14 @@ class ImapSession:
             if updates.recent is not None and not self.rev2:
                 self.send(responses.recent(updates.recent))
         view = self.view
+        with_uid = with_uid or view.condstore or self.rev2  # RFC 9051 §7.5.2
         for seq, state in updates.changed:
             self.send(
                 responses.fetch_flags(
                     seq,
                     state.flags,
                     recent=view.is_recent(state.uid) and not self.rev2,
-                    uid=state.uid if with_uid or view.condstore else None,
+                    uid=state.uid if with_uid else None,
                     modseq=state.modseq if view.condstore else None,
                 )
             )

@@ -1,7 +1,7 @@
 """What a search knows of one message's text: its header at once, its body when it has been read.
 
 Texts are compared folded: encoded words and transfer encodings undone, without case
-(``storage.mime.text.fold``). Of the body, text parts and the headers of embedded messages count, as
+(``storage.mime.text.fold``). Of the body, text parts, reports and the headers of embedded messages count, as
 RFC 9051 §6.4.4 lets a server choose; attachments are not searched.
 """
 
@@ -113,11 +113,11 @@ class _Ranges:
 
 
 def _parts(root: Part) -> Iterator[Part]:
-    """Text parts and embedded messages, in order."""
+    """Text parts, reports and embedded messages, in order."""
     stack = [root]
     while stack:
         part = stack.pop()
-        if part.is_message or part.is_text:
+        if part.is_message or part.is_readable:
             yield part
         stack.extend(reversed(part.children))
 

@@ -87,6 +87,11 @@ class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def is_text(self) -> bool:
         return self.type == b"TEXT"
 
+    @property
+    def is_readable(self) -> bool:
+        """Text, or a message type that embeds nothing, such as a delivery report (RFC 3464)."""
+        return self.is_text or (self.type == b"MESSAGE" and not self.is_message)
+
 
 _decoder = msgspec.msgpack.Decoder(Part)
 _encoder = msgspec.msgpack.Encoder()

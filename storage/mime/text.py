@@ -139,7 +139,7 @@ def part_text(part: Part, data: bytes | mmap.mmap, limit: int = MAX_PART_BYTES) 
 
 
 def search_text(root: Part, data: bytes | mmap.mmap, limit: int) -> Iterator[str]:
-    """Readable text of all text parts and of the headers of embedded messages, in order, for SEARCH.
+    """Readable text of all text parts, reports and headers of embedded messages, in order, for SEARCH.
 
     At most ``limit`` octets are read. HTML loses its tags. The header of the root message is not included.
     """
@@ -151,7 +151,7 @@ def search_text(root: Part, data: bytes | mmap.mmap, limit: int) -> Iterator[str
             raw = data[inner.header_start : min(inner.body_start, inner.header_start + limit)]
             limit -= len(raw)
             yield header_text(raw)
-        elif part.is_text:
+        elif part.is_readable:
             text = part_text(part, data, min(limit, MAX_PART_BYTES))
             limit -= part.size_bytes
             yield strip_tags(text) if part.subtype == b"HTML" else text

@@ -171,6 +171,16 @@ async def test_nobody_knows_where_a_field_was_folded(key: str) -> None:
     assert await select((folded,)).text(b'SEARCH BODY "some  text"') == b"* SEARCH\r\n"
 
 
+async def test_delivery_reports_are_text() -> None:
+    report = (
+        b"Content-Type: multipart/report; boundary=r\r\n\r\n--r\r\n\r\nSorry.\r\n"
+        b"--r\r\nContent-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822; lost@example.test\r\n"
+        b"--r\r\nContent-Type: application/octet-stream\r\n\r\nhidden\r\n--r--\r\n"
+    )
+    for words, found in ((b"lost@example", b" 1"), (b"sorry", b" 1"), (b"hidden", b"")):
+        assert await select((Stored(7, report),)).text(b"SEARCH BODY " + words) == b"* SEARCH%b\r\n" % found
+
+
 @pytest.mark.parametrize("name", [b"X-UNKNOWN", b"base64", b"rot13", b"idna", b"zlib", b'""'])
 async def test_unknown_charset_is_named_in_the_reply(name: bytes) -> None:
     outcome, data = await mailbox().run(b"SEARCH CHARSET " + name + b" TEXT x")

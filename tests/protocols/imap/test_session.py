@@ -472,3 +472,16 @@ async def test_any_lines_are_answered_without_a_server_bug(lines: list[bytes], *
     answer = await wire.send(b"".join(line + b"\r\n" for line in lines))
     assert b"SERVERBUG" not in answer
     assert wire.live.counts.bugs == 0
+
+
+async def test_news_of_flags_have_the_uid_in_imap4rev2() -> None:
+    """RFC 9051 §7.5.2: all FETCH responses that nobody asked for."""
+    lab = ImapLab()
+    for _ in range(2):
+        lab.mail.deliver("INBOX")
+    old, new = await lab.log_in("INBOX"), await lab.log_in()
+    await new.send(b"1 ENABLE IMAP4rev2\r\n2 SELECT INBOX\r\n")
+    await old.send(b"1 UID STORE 2 +FLAGS (\\Flagged)\r\n")
+    assert await new.send(b"3 NOOP\r\n") == b"* 2 FETCH (UID 2 FLAGS (\\Flagged))\r\n3 OK Done\r\n"
+    assert await new.send(b"4 STORE 1 +FLAGS.SILENT (\\Seen)\r\n") == b"4 OK Stored\r\n"
+    assert await old.send(b"2 NOOP\r\n") == b"* 1 FETCH (FLAGS (\\Seen \\Recent))\r\n2 OK Done\r\n"
