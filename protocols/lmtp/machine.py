@@ -5,8 +5,8 @@ by itself it refuses; the rest are events, and *state follows the session's repl
 opens the transaction, one to RCPT adds a recipient, 354 switches to data.
 
 Invariants: every command gets exactly one reply, in order; after a message there is one for each accepted
-recipient. ``next_event`` while a reply is owed raises MachineMisuse. Foreign bytes raise nothing. So clients may
-send any group of commands at once (RFC 2920).
+recipient, so that clients may send groups of commands at once (RFC 2920). ``next_event`` while a reply is
+owed raises MachineMisuse. Foreign bytes raise nothing.
 
 Message content is handed on byte for byte, bare CR and LF included. Only CRLF . CRLF ends DATA.
 """
