@@ -9,6 +9,7 @@ import click
 
 from .commands.accounts import accounts
 from .commands.blocks import blocks
+from .commands.connections import connections
 from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
 from .commands.health import health
@@ -31,7 +32,7 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, blocks, credentials, health, messages, migrations, status, uploader):
+for group in (accounts, blocks, connections, credentials, health, messages, migrations, status, uploader):
     main.add_command(group)
 
 if __name__ == "__main__":

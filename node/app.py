@@ -65,6 +65,7 @@ from .authn import DirectAuthenticator
 from .certificates import REFRESH_S, Certificates
 from .control import ControlServer, ControlUnusable, control_path
 from .controlblocks import block_commands
+from .controlconnections import connection_commands
 from .database import settings_from
 from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
@@ -388,7 +389,12 @@ class Node:
 
     async def _start_control(self) -> None:
         status = StatusCommand(self.listeners, self.guards, self.uploads.staging_level, time.monotonic)
-        commands = {**status.table(), **block_commands(self.guards), **self.monitoring.commands()}
+        commands = {
+            **status.table(),
+            **block_commands(self.guards),
+            **connection_commands(self.sessions, time.time),
+            **self.monitoring.commands(),
+        }
         control = ControlServer(control_path(self.config), commands)
         try:
             await control.open()

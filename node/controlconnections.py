@@ -1,0 +1,118 @@
+"""The ``connections.*`` commands of the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from protocols.ports import Goodbye
+
+from .control import Arguments, ControlRefused, Handler, text_argument
+from .units import Network
+
+if TYPE_CHECKING:
+    from .sessions import Entry, Sessions
+
+log = logging.getLogger("sora.sessions")
+
+# A command that runs may end; what takes longer is cut off.
+GOODBYE_WITHIN_S: Final = 0.9
+TURN: Final = 100  # sessions sent away before the others get a turn
+
+Matches = Callable[["Entry"], bool]
+
+
+def connection_commands(sessions: Sessions, wall_clock: Callable[[], float]) -> dict[str, Handler]:
+    commands = ConnectionCommands(sessions, wall_clock)
+    return {"connections.list": commands.all, "connections.kick": commands.kick}
+
+
+class ConnectionCommands:
+    def __init__(self, sessions: Sessions, wall_clock: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._wall_clock = wall_clock
+
+    async def all(self, arguments: Arguments) -> object:
+        """Those that match every filter given (see ``_FILTERS``), the oldest first."""
+        now = self._wall_clock()
+        return {"now": now, "connections": [_plain(entry) for entry in self._matching(arguments)]}
+
+    async def kick(self, arguments: Arguments) -> object:
+        """The same, sent away; without a filter ``all`` must be true."""
+        if not any(name in arguments for name in _FILTERS) and arguments.get("all") is not True:
+            raise ControlRefused("usage", "say which connections to end, or all")
+        matching = self._matching(arguments)
+        if not matching:
+            raise ControlRefused("not_found", "no connection matches")
+        told = [_plain(entry) for entry in matching]
+        for number, entry in enumerate(matching, start=1):
+            log.info("session=%s: ended by an administrator", entry.connection.session_id)
+            entry.connection.say_goodbye(Goodbye.KICKED, within_s=GOODBYE_WITHIN_S)
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        return {"kicked": told}
+
+    def _matching(self, arguments: Arguments) -> list[Entry]:
+        tests = list(_tests(arguments))
+        found = [entry for entry in self._sessions if all(test(entry) for test in tests)]
+        return sorted(found, key=lambda entry: entry.since)
+
+
+def _tests(arguments: Arguments) -> Iterator[Matches]:
+    for name, make in _FILTERS.items():
+        if name in arguments:
+            yield make(text_argument(arguments, name))
+
+
+def _by_user(text: str) -> Matches:
+    wanted = text.lower()
+    return lambda entry: (
+        entry.user is not None and wanted in (entry.user.address.lower(), entry.user.primary_address.lower())
+    )
+
+
+def _by_address(text: str) -> Matches:
+    try:
+        network: Network = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ControlRefused("usage", f"{text!r} is no IP address and no network") from error
+
+    def matches(entry: Entry) -> bool:
+        try:
+            address = ipaddress.ip_address(entry.connection.peer.ip.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return (mapped or address) in network
+
+    return matches
+
+
+_FILTERS: Final[dict[str, Callable[[str], Matches]]] = {
+    "user": _by_user,
+    "address": _by_address,
+    "protocol": lambda text: lambda entry: entry.protocol == text.lower(),
+    "server": lambda text: lambda entry: entry.server == text,
+    "session": lambda text: lambda entry: entry.connection.session_id == text,
+}
+
+
+def _plain(entry: Entry) -> dict[str, object]:
+    connection = entry.connection
+    return {
+        "session": connection.session_id,
+        "protocol": entry.protocol,
+        "server": entry.server,
+        "user": entry.user.address if entry.user else "",
+        "address": connection.peer.ip,
+        "port": connection.peer.port,
+        "tls": connection.has_tls,
+        "state": "active" if connection.is_active else "idle",
+        "client": f"{entry.client_name} {entry.client_version}".strip(),
+        "since": entry.since,
+        "bytes_in": connection.bytes_in,
+        "bytes_out": connection.bytes_out,
+    }
