@@ -49,7 +49,7 @@ class ConnectionCommands:
             raise ControlRefused("not_found", "no connection matches")
         told = [_plain(entry) for entry in matching]
         for number, entry in enumerate(matching, start=1):
-            log.info("session=%s: ended by an administrator", entry.connection.session_id)
+            log.info("ended by an administrator", extra={"fields": {"session": entry.connection.session_id}})
             entry.connection.say_goodbye(Goodbye.KICKED, within_s=GOODBYE_WITHIN_S)
             if number % TURN == 0:
                 await asyncio.sleep(0)
