@@ -32,6 +32,8 @@ from tests.support.livenode import (
 )
 from tests.support.nodeprocess import NodeProcess
 
+from .conftest import SECRET_HASH
+
 OTHER = "other@sora.localhost"  # nobody's mail has come yet: no address of it is in any memory
 TIMEOUTS = '\n[database]\nquery_timeout = "2s"\nwrite_timeout = "2s"\nlock_timeout = "1s"\n'
 # a statement's own time-out, the grace of the client for a silent server, and reading back the outcome
@@ -98,10 +100,12 @@ def node_beside_its_database() -> Iterator[tuple[NodeProcess, Postgres]]:
     try:
         asyncio.run(postgres.server.create_database("sora_mail_db"))
         with node:
-            node.admin("accounts", "create", OTHER, "--password-hash", "{PLAIN}unused", check=False)
-            yield node, postgres
+            node.admin("accounts", "create", OTHER, "--password-hash", SECRET_HASH)
+            try:
+                yield node, postgres
+            finally:
+                postgres.signal_all(signal.SIGCONT)
     finally:
-        postgres.signal_all(signal.SIGCONT)
         postgres.stop()
 
 
@@ -271,9 +275,11 @@ def node_beside_its_object_store(
     rclone.start()
     try:
         with node:
-            yield node, rclone
+            try:
+                yield node, rclone
+            finally:
+                rclone.signal(signal.SIGCONT)
     finally:
-        rclone.signal(signal.SIGCONT)
         rclone.stop()
 
 
