@@ -28,6 +28,8 @@ class DriverLimits:
     write_timeout_s: float = 300.0
     # The last reply of a connection that we close has this long to leave.
     close_timeout_s: float = 30.0
+    # The same when the whole node stops: peers that are asleep do not hold that up.
+    goodbye_timeout_s: float = 5.0
     # The peer vanished: a running handler may finish its storage calls for this long.
     finish_timeout_s: float = 60.0
     tls_handshake_timeout_s: float = 30.0
@@ -49,6 +51,11 @@ class DriverCounts:
 
 class LiveConnection(Registered, Protocol):
     """What the set needs of its members (``driver.LineConnection``)."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a handler runs or a turn is due."""
+        ...
 
     def abort(self) -> None: ...
 
@@ -142,14 +149,20 @@ class LiveConnections:
     ) -> int:
         """Say goodbye to all, spread over ``spread_s`` so that clients do not come back all at once.
 
-        Commands that run are finished. What is left after ``grace_s`` more is aborted; answers how many.
+        Commands that run are finished. Who only has to take our goodbye gets ``goodbye_timeout_s`` for it.
+        What is left after ``grace_s`` is aborted; answers how many.
         """
         members = list(self._members)
         for done, member in enumerate(members, start=1):
             member.say_goodbye(Goodbye.SHUTDOWN)
             if spread_s and done % 50 == 0:
                 await sleep(spread_s * 50 / len(members))
-        await self._wait_empty(grace_s)
+        goodbye_s = min(self.limits.goodbye_timeout_s, grace_s)
+        await self._wait_empty(goodbye_s)
+        for member in list(self._members):
+            if not member.is_busy:
+                member.abort()
+        await self._wait_empty(grace_s - goodbye_s)
         left = list(self._members)
         for member in left:
             member.abort()

@@ -28,6 +28,7 @@ import asyncpg
 
 START_TIMEOUT_S = 30.0  # crash recovery included
 STOP_TIMEOUT_S = 30.0
+ABORT_TIMEOUT_S = 5.0  # of a stop without writing, and of kill -9
 POLL_S = 0.01
 PORT = 5432  # names the socket file only; TCP is off unless asked for
 MAX_SOCKET_PATH = 100
@@ -235,11 +236,13 @@ class LocalServer:
             return
         for sent, patience_s in (
             (signal.SIGINT, STOP_TIMEOUT_S),
-            (signal.SIGQUIT, 5.0),
-            (signal.SIGKILL, 5.0),
+            (signal.SIGQUIT, ABORT_TIMEOUT_S),
+            (signal.SIGKILL, ABORT_TIMEOUT_S),
         ):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, sent)
+            # the first process ends the others in order; when it cannot, they have to go with it
+            for pid in (self.pid, *(self._remnants() if sent is signal.SIGKILL else ())):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sent)
             if await self._gone(patience_s):
                 self.pid = None
                 self._child = None
@@ -378,11 +381,12 @@ class LocalServer:
         return pid
 
     def _remnants(self) -> list[int]:
-        """Processes that work in the data directory, as all of PostgreSQL's do."""
+        """PostgreSQL's processes that work in the data directory, as all of them do."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if Path(os.readlink(entry / "cwd")) == self.data:
+                is_ours = Path(os.readlink(entry / "cwd")) == self.data
+                if is_ours and (entry / "comm").read_text().startswith("postgres"):
                     found.append(int(entry.name))
         return found
 

@@ -250,6 +250,22 @@ async def test_shutdown_lets_commands_finish_and_then_says_goodbye(sessions: Ses
     assert wire.received() == b"waited\ndown\n"
 
 
+async def test_shutdown_does_not_wait_long_for_peers_that_are_asleep(sessions: Sessions) -> None:
+    asleep = Wire(sessions, limits=DriverLimits(goodbye_timeout_s=0.01))
+    asleep.transport.stall()
+    working = Wire(sessions, live=asleep.live)
+    working.feed(b"wait\n")
+    shutdown = asyncio.ensure_future(asleep.live.shutdown(grace_s=5))
+    async with asyncio.timeout(2):
+        while len(asleep.live) == 2:
+            await asyncio.sleep(0)
+    assert asleep.transport.is_aborted
+    assert not working.transport.is_aborted
+    sessions.made[1].gate.set()
+    assert await shutdown == 0
+    assert working.received() == b"hello\nwaited\ndown\n"
+
+
 async def test_shutdown_aborts_what_does_not_end(sessions: Sessions) -> None:
     wire = Wire(sessions, limits=DriverLimits(finish_timeout_s=0.01))
     wire.feed(b"wait\n")

@@ -65,6 +65,22 @@ async def test_it_is_restarted_after_kill_9_but_never_made_anew(server: LocalSer
     assert not server.data.exists()
 
 
+async def test_stop_ends_one_that_hangs_with_all_its_processes(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.postgres.server.STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("storage.postgres.server.ABORT_TIMEOUT_S", 0.5)
+    hanging = server._remnants()
+    assert len(hanging) > 2
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
+    await server.stop()
+    async with asyncio.timeout(5):
+        while server._remnants():
+            await asyncio.sleep(0.01)
+    await server.start()
+
+
 async def test_a_directory_of_another_version_is_refused(server: LocalServer) -> None:
     await server.stop()
     (server.data / "PG_VERSION").write_text("9\n")
