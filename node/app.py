@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ from .controlconnections import connection_commands
 from .database import settings_from
 from .embedded import EmbeddedServer, kept_running
 from .feed import HostFeed
+from .frontdoor import door_settings
 from .hashupgrade import HashUpgrader
 from .limits import command_limits, node_memory, search_options, session_clock, session_limits
 from .listeners import Listener, ListenFailed
@@ -365,7 +367,7 @@ class Node:
             authenticator = self.authenticator.behind(self.guards.of(server))
             listener = self._listener(server, replace(services, authenticator=authenticator), live)
             await listener.open()
-            self._exit.callback(listener.close)
+            self._exit.push_async_callback(listener.close)
             self.listeners.append(listener)
 
     async def _start_monitoring(self, store: FileBlobStore | S3BlobStore) -> None:
@@ -450,7 +452,15 @@ class Node:
                 {OPTION: imap_presentation(server), **search_options(server)} if server.type == "imap" else {}
             ),
         )
-        listener = Listener(server, self._factory(server.type, services, policy), live, certificate)
+        door = door_settings(server, self.config.trusted_networks)
+        listener = Listener(
+            server,
+            self._factory(server.type, services, policy),
+            live,
+            certificate,
+            door,
+            arrive=partial(self.sessions.arrive, server.name),
+        )
         return listener
 
     def _factory(self, protocol: str, services: Services, policy: ServerPolicy) -> SessionFactory:

@@ -111,6 +111,11 @@ def _login_address(username: str) -> str | None:
 def _audit(level: int, protocol: str, peer: Peer, username: str, result: str) -> None:
     """One line. The name is foreign text: cut here, and escaped where lines are made (``logs.py``)."""
     shown = username[:MAX_LOGGED_NAME_CHARS]
-    _log.log(
-        level, "login %s", result, extra={"fields": {"user": shown, "protocol": protocol, "ip": peer.ip}}
-    )
+    fields = {"user": shown, "protocol": protocol, "ip": peer.ip, **_known_beside(peer)}
+    _log.log(level, "login %s", result, extra={"fields": fields})
+
+
+def _known_beside(peer: Peer) -> dict[str, str]:
+    """What the front door found out, as far as there is anything."""
+    found = {"via": peer.via_ip, "ja4": peer.ja4, "proxy_session": peer.proxy_session}
+    return {key: value for key, value in found.items() if value}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from protocols.driver import LineConnection
 
+from .acceptor import Acceptor, bind
+from .frontdoor import DoorSettings, Entrant, FrontDoor
 from .refusal import Refusal
 
 if TYPE_CHECKING:
@@ -21,7 +25,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.listeners")
 
-HANDSHAKE_WITHIN_S = 30.0
+# Refusing costs a handshake where TLS comes first; a flood beyond this is closed without a word.
+REFUSALS_AT_ONCE: Final = 100
+
+
+# Asked with a client's address: what to call when it is gone; None: it has as many connections as it may.
+Arrive = Callable[[str], Callable[[], None] | None]
+
+
+def _nothing() -> None:
+    """Leave of what was not counted."""
 
 
 class ListenFailed(Exception):
@@ -29,7 +42,10 @@ class ListenFailed(Exception):
 
 
 class Listener:
-    """One server's socket; every connection gets a session of ``factory``."""
+    """One server's sockets; every connection gets a session of ``factory``.
+
+    A connection has a task from accept until its transport is up, and none afterwards.
+    """
 
     def __init__(
         self,
@@ -37,13 +53,21 @@ class Listener:
         factory: SessionFactory,
         live: LiveConnections,
         certificate: FileCertificate | None,
+        door: DoorSettings | None = None,
+        *,
+        arrive: Arrive = lambda _ip: _nothing,
     ) -> None:
         self.server = server
         self._factory = factory
         self.live = live
         self._certificate = certificate
-        self._asyncio_server: asyncio.Server | None = None
+        self.door = FrontDoor(server.name, door or DoorSettings(), self._implicit_context, self._admit)
+        self._arrive = arrive
+        self._acceptor: Acceptor | None = None
+        self._entering: set[asyncio.Task[None]] = set()
+        self._refusing = 0
         self.refused = 0  # connections beyond max_connections
+        self.refused_by_address = 0  # beyond max_connections_per_ip
 
     @property
     def is_implicit_tls(self) -> bool:
@@ -55,45 +79,98 @@ class Listener:
             return None
         return self._certificate.context
 
+    def _implicit_context(self) -> ssl.SSLContext | None:
+        if not self.is_implicit_tls or self._certificate is None:
+            return None
+        return self._certificate.context
+
     async def open(self) -> None:
         """Raises ListenFailed."""
         address = self.server.addr
-        context = None
-        if self.is_implicit_tls and self._certificate is not None:
-            context = self._certificate.outer_context()
         try:
-            self._asyncio_server = await asyncio.get_running_loop().create_server(
-                self._connection,
-                address.host or None,
-                address.port,
-                backlog=self.server.listen_backlog,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if context else None,
-            )
+            sockets = await bind(address, self.server.listen_backlog)
         except OSError as error:
             raise ListenFailed(
                 f"server {self.server.name}: cannot listen on {address}: {error.strerror or error}"
                 " (is another program on that port, or does the port need root?)"
             ) from error
-        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if context else "")
+        self._acceptor = Acceptor(sockets, self._arrived)
+        is_tls = self._implicit_context() is not None
+        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
 
     @property
     def address(self) -> str:
         """Host and port that were really bound."""
-        assert self._asyncio_server is not None
-        host, port, *_ = self._asyncio_server.sockets[0].getsockname()
+        assert self._acceptor is not None
+        host, port, *_ = self._acceptor.sockets[0].getsockname()
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def close(self) -> None:
-        """Stop accepting; open connections stay."""
-        if self._asyncio_server is not None:
-            self._asyncio_server.close()
+    async def close(self) -> None:
+        """Stop accepting, and end what has not become a session yet; sessions stay."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its socket
+        self.door.end_waiting()
+        if self._entering:
+            await asyncio.wait(self._entering)
 
-    def _connection(self) -> asyncio.Protocol:
+    def _arrived(self, sock: socket.socket, address: Any) -> None:
         most = self.server.max_connections
-        if most and len(self.live) >= most:
-            self.refused += 1
-            if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood must not fill the log
-                log.warning("%s: max_connections reached, %d refused so far", self.server.name, self.refused)
-            return Refusal(self.server.type)
-        return LineConnection(self._factory, self.live, tls_context=self.starttls_context)
+        if most and len(self.live) + len(self.live.entering) >= most:
+            self._refuse(sock, address)
+            return
+        connection = LineConnection(
+            self._factory, self.live, tls_context=self.starttls_context, before_tls=self.door.look
+        )
+        self.live.entering.add(connection)
+        self._start(self._enter(sock, address, connection))
+
+    async def _enter(self, sock: socket.socket, address: Any, connection: LineConnection) -> None:
+        try:
+            await self.door.enter(sock, address, connection)
+        finally:
+            if connection in self.live.entering:  # it never became a session, which would leave by itself
+                self.live.entering.discard(connection)
+                connection.leave()
+
+    def _admit(self, entrant: Entrant) -> Entrant:
+        if not isinstance(entrant, LineConnection):
+            return entrant
+        leave = self._arrive(entrant.peer.ip)
+        if leave is not None:
+            entrant.leave = leave
+            return entrant
+        self.refused_by_address += 1
+        self._log_refused("max_connections_per_ip", self.refused_by_address)
+        refusal = Refusal(self.server.type)
+        refusal.peer = entrant.peer
+        return refusal
+
+    def _log_refused(self, limit: str, count: int) -> None:
+        if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood must not fill the log
+            log.warning("%s: %s reached, %d refused so far", self.server.name, limit, count)
+
+    def _refuse(self, sock: socket.socket, address: Any) -> None:
+        self.refused += 1
+        self._log_refused("max_connections", self.refused)
+        if self._refusing >= REFUSALS_AT_ONCE:
+            sock.close()
+            return
+        self._refusing += 1
+        self._start(self._say_refusal(sock, address))
+
+    async def _say_refusal(self, sock: socket.socket, address: Any) -> None:
+        try:
+            await self.door.enter(sock, address, Refusal(self.server.type))
+        finally:
+            self._refusing -= 1
+
+    def _start(self, entering: Any) -> None:
+        task = asyncio.ensure_future(entering)
+        self._entering.add(task)
+        task.add_done_callback(self._entered)
+
+    def _entered(self, task: asyncio.Task[None]) -> None:
+        self._entering.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: unexpected %s", self.server.name, type(error).__name__, exc_info=error)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from protocols.imap.presentation import Presentation, capability_names, id_fields
+from protocols.imap.presentation import ClientFilter, Presentation, capability_names, id_fields
 
 if TYPE_CHECKING:
     from .config.server import Server
+    from .config.serverparts import ClientFilter as FilterOptions
 
 
 def node_version() -> str:
@@ -29,5 +31,16 @@ def imap_presentation(server: Server) -> Presentation:
     return Presentation(
         hidden=capability_names(server.disabled_caps),
         additional=tuple(word.encode("ascii") for word in server.additional_caps),
+        filters=tuple(_filter(options) for options in server.client_filters),
         identity=id_fields(identity),
+    )
+
+
+def _filter(options: FilterOptions) -> ClientFilter:
+    return ClientFilter(
+        re.compile(options.client_name) if options.client_name else None,
+        re.compile(options.client_version) if options.client_version else None,
+        capability_names(options.disable_caps),
+        options.reason,
+        tuple(re.compile(pattern) for pattern in options.ja4_fingerprints),
     )

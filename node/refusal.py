@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from protocols.ports import Peer
+
 GOODBYES = {
     "imap": b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
     "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
@@ -15,6 +17,8 @@ GOODBYES = {
 
 class Refusal(asyncio.Protocol):
     """Says goodbye and closes; holds nothing."""
+
+    peer: Peer
 
     def __init__(self, protocol: str) -> None:
         self._goodbye = GOODBYES[protocol]

@@ -85,6 +85,8 @@ class LiveConnections:
         self.limits = limits or DriverLimits()
         self.counts = DriverCounts()
         self._session_ids = session_ids or (f"{n:x}" for n in itertools.count(1))
+        # accepted, and not members yet: their PROXY header or TLS handshake is under way
+        self.entering: set[LiveConnection] = set()
         self._members: set[LiveConnection] = set()
         self._closers: set[asyncio.Future[None]] = set()
         self._emptied: list[asyncio.Future[None]] = []
@@ -112,6 +114,7 @@ class LiveConnections:
     def add(self, member: LiveConnection) -> None:
         """Registers a connection and names it."""
         member.session_id = next(self._session_ids)
+        self.entering.discard(member)
         self._members.add(member)
         self.counts.accepted += 1
         self._registry.opened(member, self._protocol, self._server)

@@ -38,15 +38,25 @@ EVENTS_PER_TURN = 128  # then other connections get their turn
 EVENTS_PER_FLUSH = 32  # bounds the output that inline handlers queue before the transport may object
 
 
+def _nothing() -> None:
+    """Nobody counts this connection."""
+
+
+BeforeTls = Callable[["LineConnection", asyncio.Transport], Awaitable[None]]
+
+
 class LineConnection(asyncio.Protocol):
     """One connection; the protocol object for ``loop.create_server``, and the session's ``Connection``.
 
     ``tls_context`` is asked at each STARTTLS. A listener that has read bytes before it knew what to do with
     the connection calls ``connection_made`` and ``data_received`` itself; ``peer`` overrides the transport's
-    idea of the addresses then.
+    idea of the addresses then. ``before_tls`` runs at each STARTTLS, when the transport has stopped reading
+    and the next bytes of the client are its handshake; it raises PeerGone to end the connection. ``leave``
+    is called when the connection is gone.
     """
 
     __slots__ = (
+        "_before_tls",
         "_clock",
         "_drained",
         "_factory",
@@ -78,6 +88,7 @@ class LineConnection(asyncio.Protocol):
         "bytes_out",
         "closing",
         "has_tls",
+        "leave",
         "peer",
         "session_id",
         "user",
@@ -98,10 +109,13 @@ class LineConnection(asyncio.Protocol):
         *,
         tls_context: Callable[[], ssl.SSLContext | None] = lambda: None,
         peer: Peer | None = None,
+        before_tls: BeforeTls | None = None,
     ) -> None:
         self._factory = factory
         self._live = live
         self._tls_context = tls_context
+        self._before_tls = before_tls
+        self.leave: Callable[[], None] = _nothing
         if peer is not None:
             self.peer = peer
         self.wheel_slot = 0
@@ -139,6 +153,7 @@ class LineConnection(asyncio.Protocol):
             log.exception("no session could be made", extra=self.log_extra)
             self._live.counts.bugs += 1
             self._is_finished = True
+            self.leave()
             self._live.discard(self)
             self.abort()
             return
@@ -249,6 +264,10 @@ class LineConnection(asyncio.Protocol):
         self._is_reading_paused = False
         self._wait_began = perf_counter()
         try:
+            if self._before_tls is not None:
+                await self._before_tls(self, self._transport)
+            if self._is_lost:
+                raise PeerGone
             transport = await self._loop.start_tls(
                 self._transport,
                 self,
@@ -486,6 +505,7 @@ class LineConnection(asyncio.Protocol):
         if self._is_finished:
             return
         self._is_finished = True
+        self.leave()
         self._live.wheel.cancel(self)
         closing: Awaitable[None] | None = None
         try:

@@ -23,16 +23,27 @@ from .memory import NodeMemory
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of one connection, as all limits, logs and registries see it."""
+    """The other end of one connection, as all limits, logs and registries see it.
+
+    Behind a load balancer that speaks the PROXY protocol, ``ip`` is the client's and ``via_ip`` the
+    balancer's.
+    """
 
     ip: str
     port: int
     local_ip: str = ""
     local_port: int = 0
+    via_ip: str = ""
+    ja4: str = ""  # fingerprint of the TLS client; "" when unknown or not TLS (yet)
+    sni: str = ""  # lower case
+    proxy_session: str = ""  # session id on our own proxy, for the log
 
     @property
     def is_loopback(self) -> bool:
-        """From this machine; the address of a Unix socket is empty."""
+        """From this machine; the address of a Unix socket is empty. What a balancer tells of is not: its
+        client's bytes crossed some network before they came here."""
+        if self.via_ip:
+            return False
         if not self.ip:
             return True
         try:

@@ -1,1 +1,1 @@
-"""Certificates: files, contexts, swapping."""
+"""Certificates: files, contexts, swapping. Handshakes: who the client is, before it is answered."""

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from node.listeners import HANDSHAKE_WITHIN_S, ListenFailed
+from node.frontdoor import HANDSHAKE_WITHIN_S
+from node.listeners import ListenFailed
 from node.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 ID, and clients that are better not told of something.
 
 A server's settings carry a ``Presentation`` as ``ServerPolicy.options["presentation"]``. What is hidden is
-not announced and cannot be enabled; a client that uses it all the same is served.
+not announced, cannot be enabled, and the commands that exist for it alone are refused.
 
 References: RFC 2971 §3.3 (ID fields).
 """
@@ -19,20 +19,37 @@ from protocols.ports import ServerPolicy
 OPTION: Final = "presentation"
 
 
+# Patterns are the operator's, what they search is the client's. The configuration takes only patterns that
+# are quick on texts of this length.
+MAX_SEARCHED: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What is known of a client: its fingerprint before the greeting, the rest when it says ID."""
+
+    name: str = ""
+    version: str = ""
+    ja4: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientFilter:
-    """One kind of client: both patterns must be found in what it says with ID; an absent one always is."""
+    """One kind of client: one of the fingerprints is found in its own, or both patterns in what it says with
+    ID; an absent one of the two always is."""
 
     name: re.Pattern[str] | None
     version: re.Pattern[str] | None
     hidden: frozenset[bytes]
     reason: str = ""
+    ja4: tuple[re.Pattern[str], ...] = ()
 
-    def matches(self, name: str, version: str) -> bool:
-        if self.name is None and self.version is None:
-            return False
-        found_name = self.name is None or self.name.search(name) is not None
-        return found_name and (self.version is None or self.version.search(version) is not None)
+    def matches(self, client: Client) -> bool:
+        if client.ja4 and any(each.search(client.ja4, 0, MAX_SEARCHED) for each in self.ja4):
+            return True
+        asked = [(self.name, client.name), (self.version, client.version)]
+        searches = [each.search(said, 0, MAX_SEARCHED) for each, said in asked if each is not None]
+        return bool(searches) and None not in searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +59,9 @@ class Presentation:
     filters: tuple[ClientFilter, ...] = ()
     identity: tuple[tuple[bytes, bytes], ...] = ((b"name", b"Sora"),)  # ID fields, in order
 
-    def hidden_from(self, name: str, version: str) -> tuple[frozenset[bytes], tuple[str, ...]]:
+    def hidden_from(self, client: Client) -> tuple[frozenset[bytes], tuple[str, ...]]:
         """Everything that such a client is not told of, and the reasons of the filters that matched."""
-        matching = [each for each in self.filters if each.matches(name, version)]
+        matching = [each for each in self.filters if each.matches(client)]
         return self.hidden.union(*(each.hidden for each in matching)), tuple(e.reason for e in matching)
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.errors import LimitReached, PeerError
@@ -39,7 +39,7 @@ from .machine import (
     LiteralData,
     LiteralEnded,
 )
-from .presentation import presentation_of
+from .presentation import Client, presentation_of
 from .progress import ProgressReports
 from .registry import (
     AwaitLine,
@@ -91,11 +91,13 @@ class ImapSession:
         "_bad",
         "_command",
         "_contexts",
+        "_filtered_for",
         "_instruments",
         "_is_uid",
         "_machine",
         "_tag",
         "_transfer",
+        "client",
         "connection",
         "enabled",
         "failed_logins",
@@ -130,7 +132,9 @@ class ImapSession:
         self.views = views
         self.table = table
         self.presentation = presentation_of(policy)
-        self.hidden = self.presentation.hidden  # capabilities this client is not told of
+        self.client = Client(ja4=connection.peer.ja4)
+        # capabilities this client is not told of
+        self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
         self.send = machine.send
         self.identity: Identity | None = None
         self.selected: SessionView | None = None
@@ -189,12 +193,7 @@ class ImapSession:
     @property
     def may_authenticate(self) -> bool:
         """Whether a password may be sent on this connection as it is."""
-        if self.connection.has_tls or self.policy.insecure_auth:
-            return True
-        try:
-            return ipaddress.ip_address(self.connection.peer.ip).is_loopback
-        except ValueError:  # a Unix socket has no address, and is local
-            return self.connection.peer.ip == ""
+        return self.policy.allows_passwords(self.connection)
 
     def capabilities(self) -> tuple[bytes, ...]:
         has_context = not self.connection.has_tls and self.policy.tls_context() is not None
@@ -219,6 +218,18 @@ class ImapSession:
         self.enable(CONDSTORE)
         if self.selected is not None:
             self.selected.condstore = True
+
+    def learn(self, **facts: str) -> None:
+        """More is known of the client (fields of ``presentation.Client``): filters are applied anew."""
+        self.client = replace(self.client, **facts)
+        before = self._filtered_for
+        self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
+        if self._filtered_for != before:
+            self._log_filters()
+
+    def _log_filters(self) -> None:
+        for reason in self._filtered_for:
+            log.info("filtered: %s", reason or "no reason given", extra=self.connection.log_extra)
 
     def log_in(self, identity: Identity) -> None:
         self.identity = identity
@@ -265,6 +276,7 @@ class ImapSession:
     # --- what the driver calls ---
 
     def on_connect(self) -> None:
+        self._log_filters()
         self.connection.set_deadline(self.policy.auth_idle_timeout_s)
         code = responses.code_capability(self.capabilities())
         self.send(responses.ok(f"{self.policy.hostname} ready", code))
@@ -355,6 +367,8 @@ class ImapSession:
     def _refusal(self, command: Command | None) -> Bad | None:
         if command is None:
             return Bad("Unknown command")
+        if self.hidden and capability.is_hidden(command, self.hidden):
+            return Bad("This command is not available to this client")
         if self.state in command.states:
             return None
         if self.identity is None:

@@ -30,6 +30,7 @@ PURE = (
     "storage/mime/*.py",
     "storage/objects/keys.py",
     "protocols/errors.py",
+    "protocols/haproxy.py",
     "protocols/lines.py",
     "protocols/sasl.py",
     "protocols/*/machine.py",
@@ -49,6 +50,8 @@ PURE = (
     "node/metrics/catalogue.py",
     "node/metrics/counting.py",
     "tls/bundle.py",
+    "tls/clienthello.py",
+    "tls/ja4.py",
 )
 IMPURE_IMPORTS = {
     "asyncio",

@@ -9,7 +9,7 @@ from typing import Any
 from protocols.connections import DriverLimits, LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.driver import LineConnection
-from protocols.ports import Machine, SessionFactory
+from protocols.ports import Machine, Peer, SessionFactory
 
 
 class MemoryTransport(asyncio.Transport):
@@ -124,10 +124,11 @@ class Wire:
         peer: tuple[str, int] = ("192.0.2.7", 40000),
         has_tls: bool = False,
         live: LiveConnections | None = None,
+        told: Peer | None = None,  # what a front door knows, instead of the transport's addresses
     ) -> None:
         loop = asyncio.get_running_loop()
         self.live = LiveConnections(DeadlineWheel(loop), limits=limits) if live is None else live
-        self.connection = LineConnection(factory, self.live)
+        self.connection = LineConnection(factory, self.live, peer=told)
         self.transport = MemoryTransport(peer, has_tls=has_tls)
         self._seen = 0
         self.transport.connect(self.connection)

@@ -42,9 +42,7 @@ def run_id(session: ImapSession, fields: dict[bytes, bytes]) -> Ok:
         log.info("client %r", told, extra=session.connection.log_extra)
         name, version = told.get("name", ""), told.get("version", "")
         session.services.sessions.client_named(session.connection.session_id, name, version)
-        session.hidden, reasons = session.presentation.hidden_from(name, version)
-        for reason in reasons:
-            log.info("filtered: %s", reason, extra=session.connection.log_extra)
+        session.learn(name=name, version=version)
     words = b" ".join(responses.quote(word) for pair in session.presentation.identity for word in pair)
     session.send(b"* ID (%b)\r\n" % words)
     return Ok("Pleased to meet you")

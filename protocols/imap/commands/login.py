@@ -49,6 +49,7 @@ async def run_starttls(session: ImapSession, _args: None) -> Outcome:
         return Bad("TLS is not available")
     session.reply(Ok("Begin TLS now"))
     await session.connection.start_tls()
+    session.learn(ja4=session.connection.peer.ja4)
     return None
 
 
@@ -101,7 +102,7 @@ def parse_authenticate(cursor: Cursor, _context: ParseContext) -> AuthenticateAr
 
 def run_authenticate(session: ImapSession, args: AuthenticateArgs) -> Outcome | Awaitable[Outcome]:
     make_exchange = sasl.MECHANISMS.get(args.mechanism)
-    if make_exchange is None:
+    if make_exchange is None or f"AUTH={args.mechanism}".encode() in session.hidden:
         return No("Unsupported mechanism", b"CANNOT")
     if not session.may_authenticate:
         return NEEDS_TLS

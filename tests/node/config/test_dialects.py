@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from node.config import Config
+from node.config import Config, features
 from node.units import Address
 
 from .loading import STORAGE, brief, load_text, node_with, problems_of
@@ -232,8 +232,16 @@ def test_the_same_twice_is_said(text: str, key: str) -> None:
     ],
 )
 def test_proxy_protocol_as_boolean_and_as_table(text: str) -> None:
-    found = problems_of(f'{STORAGE}[[servers]]\ntype = "imap"\naddr = ":1"\n{text}')
-    (problem,) = found  # that the feature is not there yet, and nothing else
+    (server,) = node_with(f'[[servers]]\ntype = "imap"\naddr = ":1"\n{text}').servers
+    wanted = server.proxy_protocol
+    assert (wanted.enabled, wanted.timeout_s) == (True, 7.0)
+    assert [str(network) for network in wanted.trusted_proxies or ()] == ["10.0.0.0/8"]
+
+
+def test_a_feature_that_is_dangerous_to_miss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ACTIVE_FEATURES", features.ACTIVE_FEATURES - {"proxy_protocol"})
+    text = 'addr = ":1"\nproxy_protocol = { enabled = true, trusted_proxies = ["10.0.0.0/8"] }'
+    (problem,) = problems_of(f'{STORAGE}[[servers]]\ntype = "imap"\n{text}')
     assert brief(problem) == ("error", "inactive", "servers[0].proxy_protocol")
     assert "address" in problem.message
 

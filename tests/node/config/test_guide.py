@@ -57,7 +57,6 @@ EXPECTED = {
         NO_DATABASE,
         *NO_S3,
         ("error", "missing", "servers[0].addr"),
-        ("notice", "inactive", "servers[0].client_filters[0]"),
     ],
     "11-standalone": S3_PLACEHOLDERS,
     "12-clustered": [
@@ -70,10 +69,9 @@ EXPECTED = {
         ("error", "placeholder", "servers[1].api_key"),
     ],
     "13-proxy": [("notice", "inactive", "servers[0]"), ("notice", "inactive", "servers[1]")],
-    # PROXY protocol without the feature, or without knowing whom to trust, must not start.
+    # PROXY protocol without knowing whom to trust must not start.
     "14-backend": [
         *NO_S3,
-        ("error", "inactive", "servers[0].proxy_protocol"),
         ("error", "missing", "servers[0].proxy_protocol.trusted_proxies"),
     ],
 }

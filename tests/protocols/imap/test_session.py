@@ -470,7 +470,7 @@ async def test_any_lines_are_answered_without_a_server_bug(lines: list[bytes], *
     lab = await lab_with(2)
     wire = await (lab.log_in("INBOX") if log_in else lab.connect())
     answer = await wire.send(b"".join(line + b"\r\n" for line in lines))
-    assert b"SERVERBUG" not in answer
+    assert b"Internal error" not in answer  # the code could be a tag
     assert wire.live.counts.bugs == 0
 
 

@@ -1,0 +1,105 @@
+"""Accepting connections from our own listening sockets, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from .units import Address
+
+log = logging.getLogger("sora.listeners")
+
+Arrived = Callable[[socket.socket, Any], None]  # the connection, non-blocking, and its peer's address
+
+BATCH: Final = 100  # then everybody else gets a turn
+# Out of descriptors or memory: the backlog keeps for this long what cannot be taken now.
+PAUSE_S: Final = 1.0
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+async def bind(address: Address, backlog: int) -> list[socket.socket]:
+    """Listening sockets: one for each family when the host is empty or a name. Raises OSError."""
+    infos = await asyncio.get_running_loop().getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    opened: list[socket.socket] = []
+    refusal: OSError | None = None
+    for family, _, _, _, name in dict.fromkeys(infos):
+        try:
+            opened.append(_bind_one(family, name, backlog))
+        except OSError as error:
+            refusal = error
+            if error.errno not in NO_SUCH_FAMILY:
+                break
+    else:
+        if opened:
+            return opened
+    for sock in opened:
+        sock.close()
+    raise refusal or OSError(errno.EADDRNOTAVAIL, "no such address")
+
+
+def _bind_one(family: int, name: Any, backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(name)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Acceptor:
+    """Hands every new connection of ``sockets`` to ``arrived``, which owns it from then on."""
+
+    def __init__(self, sockets: list[socket.socket], arrived: Arrived) -> None:
+        self.sockets = sockets
+        self._arrived = arrived
+        self._loop = asyncio.get_running_loop()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        for sock in sockets:
+            self._resume(sock)
+
+    def close(self) -> None:
+        """Stop accepting. Idempotent."""
+        for sock in self.sockets:
+            pause = self._pauses.pop(sock, None)
+            if pause is not None:
+                pause.cancel()
+            else:
+                self._loop.remove_reader(sock)
+            sock.close()
+        self.sockets = []
+
+    def _resume(self, listening: socket.socket) -> None:
+        self._pauses.pop(listening, None)
+        self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:  # it came and went
+                continue
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                log.error("cannot accept connections: %s; trying again in %g s", error, PAUSE_S)
+                self._loop.remove_reader(listening)
+                self._pauses[listening] = self._loop.call_later(PAUSE_S, self._resume, listening)
+                return
+            sock.setblocking(False)
+            self._arrived(sock, address)

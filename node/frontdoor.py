@@ -1,0 +1,248 @@
+"""What happens to a connection between accept and the first line of its session.
+
+PROXY header (from trusted networks, where the server expects one), a look at the TLS client's first message,
+then TLS. Nothing here is guessed: a server that expects PROXY headers takes no connection without one, as
+waiting for a header that may come would hold back the greeting of every client that sends none.
+
+Whatever goes wrong ends here: the connection is closed without a word, and counted by its cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from protocols import haproxy
+from protocols.driver import LineConnection
+from protocols.errors import PeerGone
+from protocols.ports import Peer
+from tls import clienthello
+from tls.ja4 import ja4
+
+from .peek import PeerLeft, peek
+from .refusal import Refusal
+from .units import Network
+
+if TYPE_CHECKING:
+    from .config.server import Server
+
+# The asyncio protocol that takes the connection over.
+Entrant = LineConnection | Refusal
+
+log = logging.getLogger("sora.frontdoor")
+
+HELLO_WITHIN_S: Final = 10.0
+HANDSHAKE_WITHIN_S: Final = 10.0
+TLS_SHUTDOWN_WITHIN_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """``trusted`` None: no PROXY headers are expected."""
+
+    trusted: tuple[Network, ...] | None = None
+    proxy_within_s: float = 5.0
+    hello_within_s: float = HELLO_WITHIN_S
+    looks_at_hellos: bool = True
+
+
+def door_settings(server: Server, trusted_networks: tuple[Network, ...]) -> DoorSettings:
+    """``trusted_networks`` are those of the whole node, for servers that name none of their own."""
+    proxy = server.proxy_protocol
+    if not proxy.enabled:
+        return DoorSettings()
+    trusted = trusted_networks if proxy.trusted_proxies is None else proxy.trusted_proxies
+    return DoorSettings(trusted, proxy.timeout_s)
+
+
+@dataclass(slots=True)
+class DoorCounts:
+    """Totals since start. ``rejected`` has a small, fixed set of causes."""
+
+    wakeups: int = 0  # of connections that wait for a header or a hello
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+class Rejected(Exception):
+    """The connection is closed; ``cause`` is one word for the counter."""
+
+    def __init__(self, cause: str, detail: str = "", level: int = logging.DEBUG) -> None:
+        super().__init__(f"{cause}: {detail}" if detail else cause)
+        self.cause = cause
+        self.level = level
+
+
+class FrontDoor:
+    """The way in of one server.
+
+    ``tls_context`` gives the context for TLS from the first byte, if any. ``admit`` is asked as soon as the
+    address of a client is known, and may answer with another entrant (a refusal).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: DoorSettings,
+        tls_context: Callable[[], ssl.SSLContext | None] = lambda: None,
+        admit: Callable[[Entrant], Entrant] = lambda entrant: entrant,
+    ) -> None:
+        self.counts = DoorCounts()
+        self._name = name
+        self._settings = settings
+        self._tls_context = tls_context
+        self._admit = admit
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    async def enter(self, sock: socket.socket, address: Any, entrant: Entrant) -> None:
+        """Lead the connection to ``entrant``, or close it. Returns when its transport is up."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        is_ours = True
+        try:
+            context = self._tls_context()
+            entrant.peer = await self._peer(sock, address)
+            entrant = self._admit(entrant)
+            if context is not None and self._settings.looks_at_hellos:
+                entrant.peer = await self._hello(sock, entrant.peer)
+            if context is None:
+                self._waiting.discard(task)
+            is_ours = False
+            await self._connect(sock, entrant, context)
+        except Rejected as error:
+            self._note(error, address[0], "connection closed: %s")
+        finally:
+            self._waiting.discard(task)
+            if is_ours:
+                sock.close()
+
+    def end_waiting(self) -> None:
+        """Close what waits for a header, a hello or a handshake.
+
+        A connection that is being handed to its session is let through: uvloop, cancelled in that moment,
+        would close the socket without telling the session.
+        """
+        for task in self._waiting:
+            task.cancel()
+
+    async def look(self, entrant: Entrant, transport: asyncio.Transport) -> None:
+        """STARTTLS: who the client is, from its hello. Raises PeerGone when it sends none."""
+        if not self._settings.looks_at_hellos:
+            return
+        # a loop lets nobody but the transport watch the transport's own descriptor
+        sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            entrant.peer = await self._hello(sock, entrant.peer)
+        except Rejected as error:
+            self._note(error, entrant.peer.ip, "STARTTLS failed: %s")
+            raise PeerGone from error
+        finally:
+            sock.close()
+
+    async def _peer(self, sock: socket.socket, address: Any) -> Peer:
+        try:
+            local = sock.getsockname()
+        except OSError as error:
+            raise Rejected("left") from error
+        peer = Peer(_plain(address[0]), address[1], _plain(local[0]), local[1])
+        if self._settings.trusted is None:
+            return peer
+        return await self._proxied(sock, peer, self._settings.trusted)
+
+    async def _connect(self, sock: socket.socket, entrant: Entrant, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        limits: dict[str, Any] = {}
+        if context is not None:
+            limits = {
+                "ssl": context,
+                "ssl_handshake_timeout": HANDSHAKE_WITHIN_S,
+                "ssl_shutdown_timeout": TLS_SHUTDOWN_WITHIN_S,
+            }
+        try:
+            await loop.connect_accepted_socket(lambda: entrant, sock, **limits)
+        except (OSError, ssl.SSLError) as error:
+            cause = "handshake" if context is not None else "left"
+            raise Rejected(cause, str(error) or type(error).__name__) from error
+
+    # --- PROXY ---
+
+    async def _proxied(self, sock: socket.socket, peer: Peer, trusted: tuple[Network, ...]) -> Peer:
+        if not _is_in(peer.ip, trusted):
+            raise Rejected("proxy_untrusted", "only load balancers may connect here")
+        try:
+            async with asyncio.timeout(self._settings.proxy_within_s):
+                header = await peek(sock, haproxy.parse, self._count_wakeup)
+        except TimeoutError as error:
+            why = "no PROXY header came; is the load balancer set up to send one?"
+            raise Rejected("proxy_missing", why, logging.WARNING) from error
+        except haproxy.ProxyHeaderError as error:
+            raise Rejected("proxy_malformed", str(error), logging.WARNING) from error
+        except PeerLeft as error:
+            raise Rejected("left", "before a PROXY header") from error
+        sock.recv(header.size)
+        return _told(peer, header)
+
+    # --- TLS ---
+
+    async def _hello(self, sock: socket.socket, peer: Peer) -> Peer:
+        try:
+            async with asyncio.timeout(self._settings.hello_within_s):
+                found: bytes | clienthello.Refused
+                found = await peek(sock, clienthello.scan, self._count_wakeup)
+        except TimeoutError as error:
+            raise Rejected("hello_timeout") from error
+        except PeerLeft as error:
+            raise Rejected("left", "before a TLS hello") from error
+        if isinstance(found, clienthello.Refused):
+            raise Rejected(found.value)
+        hello = clienthello.parse(found)
+        if hello is None:  # OpenSSL may think otherwise, and has an alert for it when it does not
+            return peer
+        if hello.is_sni_bad:
+            raise Rejected("sni")
+        # what our own proxy saw is the client; what we see then is the proxy
+        return replace(peer, ja4=peer.ja4 or ja4(hello), sni=peer.sni or hello.sni)
+
+    def _note(self, error: Rejected, ip: str, text: str) -> None:
+        self.counts.rejected[error.cause] += 1
+        log.log(error.level, text, error, extra={"fields": {"ip": ip, "server": self._name}})
+
+    def _count_wakeup(self) -> None:
+        self.counts.wakeups += 1
+
+
+def _told(peer: Peer, header: haproxy.Header) -> Peer:
+    """The peer as the balancer describes it."""
+    if header.source is None or header.destination is None:
+        return peer
+    return Peer(
+        _plain(header.source.ip),
+        header.source.port,
+        _plain(header.destination.ip),
+        header.destination.port,
+        via_ip=peer.ip,
+        ja4=header.ja4,
+        sni=header.authority,
+        proxy_session=header.session_id,
+    )
+
+
+def _plain(ip: str) -> str:
+    """IPv4 in the clothes of IPv6 counts, and is logged, as IPv4."""
+    if ip.startswith("::ffff:"):
+        mapped = ipaddress.IPv6Address(ip).ipv4_mapped
+        return str(mapped) if mapped is not None else ip
+    return ip
+
+
+def _is_in(ip: str, networks: tuple[Network, ...]) -> bool:
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return any(address in network for network in networks)
