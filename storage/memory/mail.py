@@ -93,15 +93,17 @@ class _Tree:
         if is_inside(new, old) and old != INBOX:
             raise InvalidName("a mailbox cannot be moved into itself")
         self.tables.live_account(account_id)
-        mailbox = self._named(account_id, old)
         present = self.tables.of_account(account_id)
+        moving = {name: box for name, box in present.items() if name == old or is_inside(name, old)}
+        if not moving:
+            raise NotFound(f"no mailbox {old!r}")
         if new in present:
             raise AlreadyExists(f"mailbox {new!r} exists")
         if old == INBOX:
+            mailbox = self._named(account_id, old)
             target = await self.create_mailbox(account_id, new)
             _move(self.tables, mailbox, list(mailbox.messages), self.tables.live(target.id))
             return
-        moving = {name: box for name, box in present.items() if name == old or is_inside(name, old)}
         renamed = {new + name[len(old) :]: box for name, box in moving.items()}
         if any(name in present and name not in moving for name in renamed):
             raise AlreadyExists(f"a mailbox below {new!r} exists")

@@ -57,8 +57,11 @@ UPDATE mailboxes SET deleted_at = now()
 WHERE account_id = $1 AND name = $2 AND deleted_at IS NULL
 RETURNING id, account_id"""
 
+# A deleted mailbox that has children is a name still, and may be renamed with them.
 _EXIST = """
-SELECT name FROM mailboxes WHERE account_id = $1 AND name = ANY ($2::text[]) AND deleted_at IS NULL"""
+SELECT coalesce(bool_or(name = $2 OR starts_with(name, $2 || '/')), false) AS has_old,
+       coalesce(bool_or(name = $3), false) AS has_new
+FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL"""
 
 _RENAME = """
 WITH moving AS MATERIALIZED (
@@ -144,10 +147,10 @@ class Mailboxes(Part):
                 raise AlreadyExists(f"a mailbox below {new!r} exists") from error
 
     async def _check_free(self, transaction: Transaction, account_id: AccountId, old: str, new: str) -> None:
-        names = {row["name"] for row in await transaction.fetch(_EXIST, account_id, [old, new])}
-        if old not in names:
+        [found] = await transaction.fetch(_EXIST, account_id, old, new)
+        if not found["has_old"]:
             raise NotFound(f"no mailbox {old!r}")
-        if new in names:
+        if found["has_new"]:
             raise AlreadyExists(f"mailbox {new!r} exists")
 
     async def _rename_inbox(self, account_id: AccountId, new: str) -> None:

@@ -135,6 +135,19 @@ async def test_rename_takes_children_along_and_keeps_identity(stores: Stores) ->
     assert (renamed.id, renamed.uidvalidity) == (old.id, old.uidvalidity)
 
 
+async def test_rename_of_a_deleted_parent_takes_its_children_along(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    for name in ("a/b", "a/c/d"):
+        await stores.mail.create_mailbox(account_id, name)
+    await stores.mail.delete_mailbox(account_id, "a")
+    await stores.mail.rename_mailbox(account_id, "a", "x")
+    found = set(await names(stores, account_id))
+    assert {"x/b", "x/c", "x/c/d"} <= found
+    assert not found & {"a", "x", "a/b", "a/c", "a/c/d"}
+    with pytest.raises(NotFound):
+        await stores.mail.rename_mailbox(account_id, "a", "y")
+
+
 async def test_rename_refusals(stores: Stores) -> None:
     account_id = await stores.new_account()
     await stores.mail.create_mailbox(account_id, "a/b")

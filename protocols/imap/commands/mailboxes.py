@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -124,7 +125,8 @@ async def run_rename(session: ImapSession, args: RenameArgs) -> Outcome:
             mailbox = await mail.get_mailbox(account_id, name)
             session.services.feed.publish(MailboxChanged(account_id, mailbox.id, mailbox.highestmodseq))
     elif session.rev2:
-        session.write_listing(await mail.get_mailbox(account_id, args.new), args.old)
+        with contextlib.suppress(NotFound):  # a name that only has children
+            session.write_listing(await mail.get_mailbox(account_id, args.new), args.old)
     return Ok("Renamed")
 
 
