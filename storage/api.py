@@ -95,8 +95,8 @@ class MailStore(Protocol):
         ...
 
     async def rename_mailbox(self, account_id: AccountId, old: str, new: str) -> None:
-        """Renames children too, also those of a mailbox that was deleted; INBOX stays and its messages move to
-        ``new`` (RFC 9051 §6.3.6).
+        """Renames children too, also those of a deleted mailbox; INBOX stays and its messages move to ``new``
+        (RFC 9051 §6.3.6).
 
         Raises NotFound, AlreadyExists, InvalidName (also: into its own subtree).
         """

@@ -161,14 +161,16 @@ class _Tree:
 
 
 async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
-    if args.patterns == ("",) and not args.selections:  # RFC 9051 §6.3.9: asks for the delimiter
+    if args.patterns == ("",) and not (args.selections or args.returns or args.status):
+        # RFC 9051 §6.3.9: asks for the delimiter, in the basic syntax only
         session.send(responses.listing(b"LIST", [b"\\Noselect"], "", utf8=session.utf8))
         return Ok("Done")
     if HIGHESTMODSEQ in args.status:
         session.enable_condstore()
     tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
     returns = args.returns | (args.selections & _RETURNS)
-    names = _matching(tree, args)
+    selected = tree.candidates(args.selections)
+    names = _matching(selected, args)
     for number, name in enumerate(sorted(names, key=lambda name: (name != INBOX, name)), 1):
         if number % _NAMES_BETWEEN_DRAINS == 0:
             await session.connection.drain()
@@ -181,17 +183,17 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
                 extended=tree.childinfo(name, args.selections),
             )
         )
-        _write_status(session, tree.mailboxes.get(name), args.status)
+        if name in selected:  # not where only children are (RFC 5819 §2)
+            _write_status(session, tree.mailboxes.get(name), args.status)
     return Ok("Done")
 
 
-def _matching(tree: _Tree, args: ListArgs) -> set[str]:
+def _matching(selected: set[str], args: ListArgs) -> set[str]:
     matchers = [compile_pattern(args.reference + pattern) for pattern in args.patterns]
 
     def matches(name: str) -> bool:
         return any(matcher(name) for matcher in matchers)
 
-    selected = tree.candidates(args.selections)
     found = set(filter(matches, selected))
     if b"RECURSIVEMATCH" in args.selections:  # the nearest parent tells of what is not shown (RFC 5258 §3.5)
         nearest = (next(filter(matches, reversed([*_ancestors(name)])), None) for name in selected - found)
