@@ -24,6 +24,7 @@ MAX_KEYWORD_BYTES: Final = 100  # keywords are stored with every message; longer
 MAX_KEYWORDS: Final = 64  # in one command; clients use a handful
 MAX_NUMBER: Final = 2**32 - 1
 MAX_NUMBER64: Final = 2**63 - 1
+NO_NAME: Final = "\0"  # a pattern that no mailbox name matches
 
 # atom-specials: ( ) { SP CTL % * " \ ]  and nothing above ASCII
 _ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
@@ -189,9 +190,13 @@ class Cursor:
         return name
 
     def list_mailbox(self) -> str:
-        """A mailbox pattern with its wildcards, decoded."""
+        """A mailbox pattern with its wildcards, decoded; NO_NAME where that is not possible."""
         match = self.take(_LIST_ATOM_UTF8 if self.utf8 else _LIST_ATOM)
-        return self._decode_name(match[0] if match is not None else self.string())
+        raw = match[0] if match is not None else self.string()
+        try:
+            return self._decode_name(raw)
+        except ParseError:  # RFC 9051 §6.3.9: a pattern that is not accepted is ignored in silence
+            return NO_NAME
 
     def _decode_name(self, raw: bytes) -> str:
         try:

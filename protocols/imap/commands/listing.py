@@ -195,9 +195,8 @@ def _matching(selected: set[str], args: ListArgs) -> set[str]:
         return any(matcher(name) for matcher in matchers)
 
     found = set(filter(matches, selected))
-    if b"RECURSIVEMATCH" in args.selections:  # the nearest parent tells of what is not shown (RFC 5258 §3.5)
-        nearest = (next(filter(matches, reversed([*_ancestors(name)])), None) for name in selected - found)
-        found |= {name for name in nearest if name is not None}
+    if b"RECURSIVEMATCH" in args.selections:  # parents of what is not shown itself (RFC 9051 §6.3.9.3)
+        found |= set(filter(matches, _implied(selected - found)))
     return found
 
 
