@@ -53,7 +53,8 @@ class StatusCommand:
                 for listener in self._listeners
             ],
             "rate_limits": {
-                **self._guards.limiter.sizes,
+                "blocks": self._guards.limiter.count_blocks(self._guards.clock()),
+                "records": self._guards.limiter.sizes,
                 "waiting": len(self._guards.room),
                 "turned_away": self._guards.room.turned_away,
             },

@@ -78,7 +78,7 @@ def read_authentication(authenticator: DirectAuthenticator, verifier: PasswordVe
 
 def read_guards(guards: Guards) -> Readings:
     sizes = guards.limiter.sizes
-    yield "sora_login_blocks", (), sizes["blocks"]
+    yield "sora_login_blocks", (), guards.limiter.count_blocks(guards.clock())
     for kind in ("pairs", "addresses", "users"):
         yield "sora_login_records", (kind,), sizes[kind]
     yield "sora_logins_delayed", (), len(guards.room)

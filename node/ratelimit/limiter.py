@@ -87,6 +87,14 @@ class Counted(NamedTuple):
 NOTHING = Counted()
 
 
+class Due(NamedTuple):
+    """A block, before it is known how often there was one."""
+
+    rule: str
+    first_s: float
+    count: int
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """Records in memory: some 190 bytes for an address, 220 for a pair."""
@@ -203,7 +211,7 @@ class Limiter:
         counter = known.within(rules.user_window_s, now)
         count = counter.failures + 1
         budget = rules.user_budget(is_familiar=is_familiar)
-        if budget and count >= budget:
+        if budget and count >= budget and not self._is_held(attempt.subject, attempt.user, now):
             level = 0 if is_familiar else self._offend(self._pair_offences, attempt.pair, now)
             until = now + rules.block_s(rules.user_block_s, level)
             self._pair_offences.put(attempt.pair, (level, until))
@@ -227,27 +235,26 @@ class Limiter:
         counter = counter._replace(touched=run_start, marks=marks)
         deltas: list[Delta] = [Failures(attempt.subject, self.node, counter.start, counter.failures)]
         total = counter.failures + self._counted_elsewhere(rules, attempt.subject, now)
-        if rules.address_failures and total >= rules.address_failures:
-            deltas.append(self._block_address(rules, attempt, BY_ADDRESS, rules.address_block_s, total, now))
-        elif rules.fast_users and len(marks) // MARK_BYTES >= min(rules.fast_users, MAX_FAST_MARKS):
-            users = len(marks) // MARK_BYTES
-            deltas.append(self._block_address(rules, attempt, BY_FAST, rules.fast_block_s, users, now))
-        if len(deltas) > 1:
+        due = _due(rules, total, len(marks) // MARK_BYTES)
+        if due is not None and not self._is_held(attempt.subject, "", now):
+            deltas.append(self._block_address(rules, attempt, due, now))
             counter = counter._replace(marks=b"")
         self._addresses.put(attempt.subject, counter.pack())
         return deltas
 
+    def _is_held(self, subject: Subject, user: str, now: float) -> bool:
+        """Blocked already: what was on its way then is counted, but is no new offence."""
+        return self._blocks.of(subject, _cut(user), now, is_admin=False) is not None
+
     def _address(self, rules: Rules, subject: Subject, now: float) -> Counter:
         return unpack(self._addresses.get(subject)).within(rules.address_window_s, now)
 
-    def _block_address(
-        self, rules: Rules, attempt: Attempt, rule: str, first_s: float, count: int, now: float
-    ) -> Block:
+    def _block_address(self, rules: Rules, attempt: Attempt, due: Due, now: float) -> Block:
         level = self._offend(self._address_offences, attempt.subject, now)
-        until = now + rules.block_s(first_s, level)
+        until = now + rules.block_s(due.first_s, level)
         self._address_offences.put(attempt.subject, (level, until))
         user = _cut(attempt.user)
-        block = Block(attempt.subject, "", rule, self.node, now, until, count, level, user)
+        block = Block(attempt.subject, "", due.rule, self.node, now, until, due.count, level, user)
         self._blocks.merge(block)
         return block
 
@@ -316,6 +323,10 @@ class Limiter:
         at = max(now, block.since)  # the clock may have been set back
         return Lifted(block.subject, block.user, block.rule == BY_ADMIN, self.node, at)
 
+    def count_blocks(self, now: float) -> int:
+        """O(blocks)."""
+        return sum(1 for _ in self._blocks.active(now))
+
     def blocks(self, now: float) -> list[Block]:
         """All that are in force, the latest first."""
         return sorted(self._blocks.active(now), key=lambda each: each.since, reverse=True)
@@ -379,7 +390,7 @@ class Limiter:
             "addresses": len(self._addresses),
             "users": len(self._users),
             "familiar": len(self._homes),
-            "blocks": len(self._blocks),
+            "block words": len(self._blocks),
         }
 
     def sweep(self, now: float) -> bool:
@@ -405,6 +416,15 @@ class Limiter:
         ]
         self._blocks.sweep(now)
         return max(freed) == SWEPT_AT_ONCE
+
+
+def _due(rules: Rules, failures: int, users: int) -> Due | None:
+    """What an address has deserved."""
+    if rules.address_failures and failures >= rules.address_failures:
+        return Due(BY_ADDRESS, rules.address_block_s, failures)
+    if rules.fast_users and users >= min(rules.fast_users, MAX_FAST_MARKS):
+        return Due(BY_FAST, rules.fast_block_s, users)
+    return None
 
 
 def _cut(text: str) -> str:

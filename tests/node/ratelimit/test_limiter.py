@@ -160,6 +160,19 @@ def test_blocks_in_a_row_grow_up_to_a_day_and_are_forgotten(bench: Bench) -> Non
     assert [each.until - each.since for each in blocks if each.rule == "user"] == [900]
 
 
+def test_what_was_on_its_way_when_the_block_fell_is_no_new_offence(bench: Bench) -> None:
+    """Checks that ran at the same time."""
+    for _ in range(40):
+        bench.fail(HOME)
+    (block,) = bench.limiter.blocks(bench.now)
+    assert (block.rule, block.level, block.count) == ("user", 0, 5)
+    bench.now += 1
+    for n in range(100):
+        bench.fail(HOME, f"user{n}@example.org")
+    assert [each.rule for each in bench.limiter.blocks(bench.now)] == ["fast", "user"]
+    assert bench.failures(HOME) == 140
+
+
 def test_delays_grow(bench: Bench) -> None:
     bench.rules = replace(bench.rules, user_failures=0)
     delays = []
