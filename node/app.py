@@ -460,6 +460,7 @@ class Node:
             certificate,
             door,
             arrive=partial(self.sessions.arrive, server.name),
+            admission=self.guards.of(server),
         )
         return listener
 

@@ -44,10 +44,10 @@ class DirectAuthenticator:
         self.attempts: Counter[tuple[str, str]] = Counter()  # (protocol, result)
         self._guard: Guard = OpenGuard()
 
-    def behind(self, guard: Guard) -> DirectAuthenticator:
+    def behind(self, guard: Guard | None) -> DirectAuthenticator:
         """The same, but what ``guard`` refuses is not looked at."""
         guarded = copy(self)
-        guarded._guard = guard
+        guarded._guard = guard or OpenGuard()
         return guarded
 
     async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from protocols.ports import Peer
+
 from .control import Arguments, ControlRefused, Handler, seconds_argument, text_argument
 from .ratelimit import (
     Address,
@@ -61,7 +63,7 @@ class BlockCommands:
             "blocks": [_plain(block) for block in blocks],
             "servers": {
                 name: {
-                    "is_refused_at_connect": guard.refuses(text),
+                    "is_refused_at_connect": guard.refuses(Peer(text, 0)),
                     **self._seen_by(guard, address, blocks),
                 }
                 for name, guard in self._guards

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from protocols.driver import LineConnection
 
 from .acceptor import Acceptor, bind
-from .frontdoor import DoorSettings, Entrant, FrontDoor
+from .frontdoor import DoorSettings, Entrant, FrontDoor, Rejected
 from .refusal import Refusal
 
 if TYPE_CHECKING:
     import ssl
 
     from protocols.connections import LiveConnections
-    from protocols.ports import SessionFactory
+    from protocols.ports import Admission, Peer, SessionFactory
     from tls.contexts import FileCertificate
 
     from .config.server import Server
@@ -56,6 +56,7 @@ class Listener:
         door: DoorSettings | None = None,
         *,
         arrive: Arrive = lambda _ip: _nothing,
+        admission: Admission | None = None,
     ) -> None:
         self.server = server
         self._factory = factory
@@ -63,11 +64,13 @@ class Listener:
         self._certificate = certificate
         self.door = FrontDoor(server.name, door or DoorSettings(), self._implicit_context, self._admit)
         self._arrive = arrive
+        self._admission = admission
         self._acceptor: Acceptor | None = None
         self._entering: set[asyncio.Task[None]] = set()
         self._refusing = 0
         self.refused = 0  # connections beyond max_connections
         self.refused_by_address = 0  # beyond max_connections_per_ip
+        self.refused_as_blocked = 0  # by auth_rate_limit or an operator
 
     @property
     def is_implicit_tls(self) -> bool:
@@ -136,14 +139,27 @@ class Listener:
     def _admit(self, entrant: Entrant) -> Entrant:
         if not isinstance(entrant, LineConnection):
             return entrant
+        if self._admission is not None and self._admission.refuses(entrant.peer):
+            self.refused_as_blocked += 1
+            return self._turned_away(entrant.peer)
         leave = self._arrive(entrant.peer.ip)
         if leave is not None:
             entrant.leave = leave
             return entrant
         self.refused_by_address += 1
         self._log_refused("max_connections_per_ip", self.refused_by_address)
+        return self._refusal(entrant.peer)
+
+    def _turned_away(self, peer: Peer) -> Refusal:
+        """A blocked client gets the words of a full server, it need not know more; where they would cost a
+        handshake, it gets none."""
+        if self._implicit_context() is not None:
+            raise Rejected("blocked")
+        return self._refusal(peer)
+
+    def _refusal(self, peer: Peer) -> Refusal:
         refusal = Refusal(self.server.type)
-        refusal.peer = entrant.peer
+        refusal.peer = peer
         return refusal
 
     def _log_refused(self, limit: str, count: int) -> None:

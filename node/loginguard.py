@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .config.servertypes import LOGIN
 from .ratelimit import Attempt, Block, Capacity, Delta, Limiter, Rules, Subject, parse_address, render
 from .ratelimit.exemptions import Exemptions
 from .waiting import WaitingRoom
@@ -32,6 +33,7 @@ log = logging.getLogger("sora.authn")
 
 MAX_REFUSALS_WAITING = 10  # per address
 SWEEP_INTERVAL_S = 300.0
+LOGIN_TYPES = frozenset(LOGIN.split())
 SWEEP_PAUSE_S = 0.1  # others want the loop, too
 
 
@@ -78,9 +80,9 @@ class LoginGuard:
         self.exemptions = exemptions
         self._shared = shared
 
-    def refuses(self, ip: str) -> bool:
-        address = parse_address(ip)
-        if address is None or self.exemptions.why(address) is not None:
+    def refuses(self, peer: Peer) -> bool:
+        address = parse_address(peer.ip)
+        if address is None or self.exemptions.why(address, peer.local_ip) is not None:
             return False
         return self._shared.limiter.refuses(self.rules, address, self._shared.clock()) is not None
 
@@ -203,8 +205,10 @@ class Guards:
         intervals = [server.auth_rate_limit.cleanup_interval_s for server in config.servers]
         self._sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
 
-    def of(self, server: Server) -> LoginGuard:
-        """The same one for the same server."""
+    def of(self, server: Server) -> LoginGuard | None:
+        """The same one for the same server; None where nobody logs in."""
+        if server.type not in LOGIN_TYPES:
+            return None
         guard = self._guards.get(server.name)
         if guard is None:
             options = server.auth_rate_limit

@@ -48,7 +48,7 @@ class StatusCommand:
                     "type": listener.server.type,
                     "address": listener.address,
                     "connections": len(listener.live),
-                    "refused": listener.refused,
+                    "refused": listener.refused + listener.refused_by_address + listener.refused_as_blocked,
                 }
                 for listener in self._listeners
             ],

@@ -75,10 +75,10 @@ class Authenticator(Protocol):
 
 
 class Admission(Protocol):
-    """Who may connect. Asked when a connection is accepted, before anything is spent on it."""
+    """Who may connect. Asked as soon as the client's address is known, before anything else is spent."""
 
-    def refuses(self, ip: str) -> bool:
-        """Whether this client address is turned away now. Costs microseconds, never blocks."""
+    def refuses(self, peer: Peer) -> bool:
+        """Whether this client is turned away now. Costs microseconds, never blocks."""
         ...
 
 

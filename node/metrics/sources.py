@@ -41,7 +41,13 @@ def read_connections(listeners: Iterable[Listener]) -> Readings:
         yield "sora_connections", labels, len(live)
         yield "sora_sessions", labels, 0  # so that it is there when nobody is
         yield "sora_connections_accepted_total", labels, live.counts.accepted
-        yield "sora_connections_refused_total", (*labels, "max_connections"), listener.refused
+        refused = {
+            "max_connections": listener.refused,
+            "max_connections_per_ip": listener.refused_by_address,
+            "blocked": listener.refused_as_blocked,
+        }
+        for reason, count in refused.items():
+            yield "sora_connections_refused_total", (*labels, reason), count
         for reason in ("stalled", "expired", "too_slow"):
             yield "sora_connections_cut_total", (*labels, reason), getattr(live.counts, reason)
         yield "sora_session_bugs_total", labels, live.counts.bugs

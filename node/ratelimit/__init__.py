@@ -1,12 +1,13 @@
 """Who has failed to log in too often: a pure model of failures and blocks, with the time as an argument.
 
 Tour: ``rules`` (the numbers), ``subjects`` (what is counted: addresses, networks, pairs), ``counters``
-(bounded memory), ``blocks`` (decisions, also those of other nodes), ``limiter`` (the whole), ``words``
-(what it tells people).
+(bounded memory), ``blocks`` (decisions, also those of other nodes), ``facts`` (what goes in and out),
+``limiter`` (the whole), ``exemptions`` (who is left alone), ``words`` (what people are told).
 """
 
 from .blocks import BadDelta, Block, Delta, Failures, Lifted, decode, encode
-from .limiter import Attempt, Capacity, Limiter, TooManyBlocks, Verdict
+from .facts import Attempt, Capacity, Counted, TooManyBlocks, Verdict
+from .limiter import Limiter
 from .rules import Rules
 from .subjects import Address, BadSubject, Subject, parse_address, parse_subject, render, subject_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "BadSubject",
     "Block",
     "Capacity",
+    "Counted",
     "Delta",
     "Failures",
     "Lifted",

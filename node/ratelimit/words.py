@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from node.units import format_duration
 
 from .blocks import BY_ADDRESS, BY_ADMIN, BY_FAST, BY_USER, FOREVER, Block
-from .limiter import Counts
+from .facts import Counts
 from .rules import FAST_WINDOW_S, Rules
 from .subjects import render
 

@@ -56,7 +56,9 @@ class Node:
         self.told: list[Delta] = []
         self.guards = Guards(Config(servers=(server,)), check_takes_s=lambda: 0.0, clock=self.clock)
         self.guards.tell = self.told.append
-        self.guard = self.guards.of(server)
+        guard = self.guards.of(server)
+        assert guard is not None
+        self.guard = guard
         upgrader = HashUpgrader(self.store, self.passwords)
         self.authenticator = DirectAuthenticator(self.store, self.passwords, upgrader).behind(self.guard)
 
@@ -129,7 +131,7 @@ async def test_an_outage_counts_for_nobody(node: Node) -> None:
 async def test_this_machine_is_never_blocked(node: Node, ip: str) -> None:
     await node.fail(30, ip=ip)
     assert (await node.login(b"secret", ip=ip)).address == ANN
-    assert not node.guard.refuses(ip)
+    assert not node.guard.refuses(Peer(ip, 1, "192.0.2.1"))
     assert node.guards.limiter.sizes["pairs"] == 0
 
 
@@ -137,15 +139,15 @@ async def test_the_other_nodes_hear_of_addresses_and_operators(node: Node) -> No
     for n in range(10):
         await node.fail(1, user=f"user{n}@example.org")
     assert [type(delta).__name__ for delta in node.told] == ["Failures"] * 10 + ["Block"]
-    assert node.guard.refuses(HOME)
+    assert node.guard.refuses(Peer(HOME, 1))
     node.told.clear()
     subject = parse_subject(HOME, 64)
     node.guards.remove(subject)
     node.guards.add(subject, lasts_s=60, reason="test")
     assert [type(delta).__name__ for delta in node.told] == ["Lifted", "Block"]
-    assert node.guard.refuses(HOME)
+    assert node.guard.refuses(Peer(HOME, 1))
     node.clock.now += 60
-    assert not node.guard.refuses(HOME)
+    assert not node.guard.refuses(Peer(HOME, 1))
 
 
 async def test_a_block_from_another_node_holds_here(node: Node) -> None:
@@ -154,16 +156,16 @@ async def test_a_block_from_another_node_holds_here(node: Node) -> None:
         await other.fail(1, user=f"user{n}@example.org")
     for delta in other.told:
         node.guards.absorb(delta)
-    assert node.guard.refuses(HOME)
+    assert node.guard.refuses(Peer(HOME, 1))
     await other.passwords.close()
 
 
 async def test_an_operators_block_holds_where_rules_are_off() -> None:
     node = Node(AuthRateLimit(enabled=False))
     await node.fail(30)
-    assert not node.guard.refuses(HOME)
+    assert not node.guard.refuses(Peer(HOME, 1))
     node.guards.add(parse_subject("192.0.2.0/24", 64), lasts_s=None, reason="")
-    assert node.guard.refuses(HOME)
+    assert node.guard.refuses(Peer(HOME, 1))
     await node.passwords.close()
 
 
@@ -235,3 +237,8 @@ def test_the_largest_capacity_of_all_servers_counts() -> None:
     small = Server(auth_rate_limit=AuthRateLimit(max_ip_entries=10, max_username_entries=70_000))
     capacity = capacity_of([Server(), small])
     assert (capacity.pairs, capacity.addresses, capacity.users) == (100_000, 50_000, 70_000)
+
+
+def test_servers_without_logins_have_no_guard() -> None:
+    guards = Guards(Config(), check_takes_s=lambda: 0.0)
+    assert guards.of(Server(type="lmtp")) is None

@@ -118,6 +118,29 @@ async def test_protocols_count_together(node: Node) -> None:
         assert b"OK" not in await login(node, ATTACKER, ADDRESS, PASSWORD)
 
 
+async def test_a_blocked_address_is_turned_away_at_the_door(node: Node, tmp_path: Path) -> None:
+    for n in range(8):
+        await imap_login(node, ATTACKER, f"user{n}@example.test", "guess")
+    full = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n"
+    assert await imap_login(node, ATTACKER, ADDRESS, PASSWORD) == full
+    assert (await pop3_login(node, ATTACKER, ADDRESS, PASSWORD)).startswith(b"-ERR [SYS/TEMP]")
+    client = await Client.open(node, "imaps", ATTACKER)  # no handshake is spent on it
+    assert await client.reader.read() == b""
+    await client.close()
+    mta = await Client.open(node, "lmtp", ATTACKER)
+    assert (await mta.reader.readline()).startswith(b"220")  # nobody logs in there
+    await mta.close()
+    assert {each.server.name: each.refused_as_blocked for each in node.listeners} == {
+        "imap": 1, "pop3": 1, "imaps": 1, "lmtp": 0
+    }
+    assert b"OK" in await imap_login(node, HONEST, ADDRESS, PASSWORD)
+    why = (await admin(node, tmp_path, "blocks", "why", ATTACKER)).stdout
+    assert "It is refused as soon as it connects." in why
+    assert "counted 8 failed logins within 30m" in why
+    assert (await admin(node, tmp_path, "blocks", "remove", ATTACKER)).exit_code == 0
+    assert b"OK" in await imap_login(node, ATTACKER, ADDRESS, PASSWORD)
+
+
 async def test_open_sessions_go_on_while_their_address_is_blocked(node: Node) -> None:
     client = await Client.open(node, "imap", ATTACKER)
     await client.reader.readline()

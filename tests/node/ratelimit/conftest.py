@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from node.ratelimit import Attempt, Block, Capacity, Limiter, Rules, Verdict, parse_address
-from node.ratelimit.limiter import Counted
+from node.ratelimit import Attempt, Block, Capacity, Counted, Limiter, Rules, Verdict, parse_address
 
 SECRET = b"0123456789abcdef"
 START = 1_000_000.0
