@@ -39,7 +39,7 @@ DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
 # Bodies that are read, checked and put together: what costs a turn of a thread, or of the database, is
 # paid once for them.
 GROUP_BYTES = 512 * 1024
-GROUP_BODIES = 25
+GROUP_BODIES = 50
 SWEEP_EVERY_S = 60.0
 SWEEP_BATCH = 500
 
