@@ -82,10 +82,12 @@ class Server:
     notes: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def measured(self, name: str, operations: int) -> Iterator[None]:
+    def measured(self, name: str, operations: int, settle_s: float = 0.0) -> Iterator[None]:
+        """``settle_s``: for what the server does behind its replies, which is in the CPU time only."""
         cpu, wall = cpu_s(self.roots()), time.perf_counter()
         yield
         wall = time.perf_counter() - wall
+        time.sleep(settle_s)
         figure = Figure(name, operations, wall, cpu_s(self.roots()) - cpu)
         self.figures[name] = figure
         print(f"  {self.name:8} {name:44} {figure.rate:10.0f}/s {figure.cpu_us:10.0f} us CPU", flush=True)
