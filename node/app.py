@@ -76,6 +76,7 @@ from .limits import command_limits, node_memory, search_options, session_clock, 
 from .listeners import Listener, ListenFailed
 from .loginguard import Guards
 from .metrics.counting import ProtocolInstruments
+from .metrics.store import MeteredStore
 from .monitoring import Monitoring
 from .passwords import hash_password
 from .presentation import imap_presentation
@@ -164,8 +165,9 @@ class Node:
         self._exit.push_async_callback(self.database.close)
         self.accounts = PostgresAccountStore(self.database)
         self.mail = _MailStore(self.database)
-        store = self._object_store()
-        await self._check_object_store(store)
+        plain_store = self._object_store()
+        await self._check_object_store(plain_store)
+        store = MeteredStore(plain_store)
         self._build_bodies(store)
         self._build_authentication()
         self._start_feed()
@@ -370,7 +372,7 @@ class Node:
             self._exit.push_async_callback(listener.close)
             self.listeners.append(listener)
 
-    async def _start_monitoring(self, store: FileBlobStore | S3BlobStore) -> None:
+    async def _start_monitoring(self, store: MeteredStore) -> None:
         self.monitoring = Monitoring(self, store)
         self._exit.push_async_callback(self.monitoring.checker.close)
         self.workers.start("health", self.monitoring.checker.run)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.api import BlobStore
 from storage.errors import StorageError
 from storage.model import StagingLevel
 
@@ -25,6 +24,7 @@ from .metrics.registry import Reading, Registry
 
 if TYPE_CHECKING:
     from .app import Node
+    from .metrics.store import MeteredStore
 
 THIS_PROCESS = "main"
 PROBED_KEY = "probe"  # is never there; asking for it needs the endpoint, the bucket and our key to work
@@ -33,7 +33,7 @@ PROBED_KEY = "probe"  # is never there; asking for it needs the endpoint, the bu
 class Monitoring:
     """Of one node in one process."""
 
-    def __init__(self, node: Node, store: BlobStore) -> None:
+    def __init__(self, node: Node, store: MeteredStore) -> None:
         self._node = node
         self._store = store
         self._level: StagingLevel | None = None
@@ -121,13 +121,14 @@ class Monitoring:
         node, add = self._node, self.registry.add
         add(ProcessFigures())
         add(lambda: sources.read_connections(node.listeners))
-        add(lambda: sources.read_sessions(node.sessions))
+        add(lambda: sources.read_sessions(node.sessions, node.memory))
         add(lambda: sources.read_instruments(node.instruments))
         add(lambda: sources.read_authentication(node.authenticator, node.verifier))
         add(lambda: sources.read_guards(node.guards))
         add(lambda: sources.read_bodies(node.bodies, node.views))
         if (cache := node.cache) is not None:
             add(lambda: sources.read_cache(cache))
+        add(lambda: sources.read_store(self._store))
         add(lambda: sources.read_uploads(node.uploader, node.cleaner))
         add(lambda: sources.read_database(node.database))
         add(lambda: sources.read_node(node.certificates, node.feed, node.workers))

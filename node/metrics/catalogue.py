@@ -34,8 +34,13 @@ CONNECTIONS = (
     _counter(
         "sora_connections_refused_total",
         "protocol server reason",
-        "Connections turned away.",
+        "Connections that got no session: max_connections, max_connections_per_ip, blocked, proxy_untrusted,"
+        " proxy_missing, proxy_malformed, hello_timeout, sni, or left (by itself, before that).",
     ),
+    _gauge("sora_session_memory_bytes", "", "Memory in large buffers of all sessions."),
+    _gauge("sora_session_memory_peak_bytes", "", "The most it was."),
+    _counter("sora_session_memory_refusals_total", "", "What was refused because it did not fit."),
+    _gauge("sora_session_memory_limit_bytes", "", "memory_limit of the process."),
     _counter(
         "sora_connections_cut_total",
         "protocol server reason",
@@ -114,6 +119,17 @@ CACHE = (
     _gauge("sora_cache_capacity_bytes", "", "What it may hold.", Across.MAX),
 )
 UPLOADS = (
+    _counter(
+        "sora_object_store_operations_total",
+        "operation result",
+        "Objects put, got, looked at (head) or deleted, by result: ok, missing, error.",
+    ),
+    _histogram(
+        "sora_object_store_duration_seconds",
+        "operation",
+        "Time of calls to the object store; a put may be of several objects.",
+        DURATIONS,
+    ),
     _gauge("sora_staging_bodies", "", "Bodies that wait for the object store, of all nodes.", Across.MAX),
     _gauge("sora_staging_bytes", "", "Their bytes.", Across.MAX),
     _gauge("sora_staging_limit_bytes", "", "uploader.max_staging_size; absent without one.", Across.MAX),

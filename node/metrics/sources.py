@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from node.verify import PasswordVerifier
     from node.workers import Workers
     from protocols.imap.views import ViewRegistry
+    from protocols.memory import NodeMemory
     from storage.bodies import BodyFinder
     from storage.cleaner import Cleaner
     from storage.objects.cache import BodyCache
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from storage.uploader import Uploader
 
     from .counting import ProtocolInstruments
+    from .store import MeteredStore
 
 Readings = Iterator[Reading]
 
@@ -44,7 +46,8 @@ def read_connections(listeners: Iterable[Listener]) -> Readings:
         refused = {
             "max_connections": listener.refused,
             "max_connections_per_ip": listener.refused_by_address,
-            "blocked": listener.refused_as_blocked,
+            **listener.door.counts.rejected,
+            "blocked": listener.refused_as_blocked,  # also before the door
         }
         for reason, count in refused.items():
             yield "sora_connections_refused_total", (*labels, reason), count
@@ -56,11 +59,16 @@ def read_connections(listeners: Iterable[Listener]) -> Readings:
         yield "sora_transferred_bytes_total", (*labels, "out"), live.bytes_out
 
 
-def read_sessions(sessions: Sessions) -> Readings:
+def read_sessions(sessions: Sessions, memory: NodeMemory) -> Readings:
     for entry in sessions:
         if entry.user is not None:
             yield "sora_sessions", (entry.protocol, entry.server), 1
     yield "sora_limit_refusals_total", (), sessions.refused
+    yield "sora_session_memory_bytes", (), memory.used_bytes
+    yield "sora_session_memory_refusals_total", (), memory.refused
+    yield "sora_session_memory_peak_bytes", (), memory.peak_bytes
+    if memory.total_bytes is not None:
+        yield "sora_session_memory_limit_bytes", (), memory.total_bytes
 
 
 def read_instruments(instruments: Mapping[str, ProtocolInstruments]) -> Readings:
@@ -113,6 +121,13 @@ def read_cache(cache: BodyCache) -> Readings:
     yield "sora_cache_errors_total", (), counters.errors
     yield "sora_cache_used_bytes", (), cache.used_bytes
     yield "sora_cache_capacity_bytes", (), cache.capacity_bytes
+
+
+def read_store(store: MeteredStore) -> Readings:
+    for (operation, result), count in store.results.items():
+        yield "sora_object_store_operations_total", (operation, result), count
+    for operation, durations in store.durations.items():
+        yield "sora_object_store_duration_seconds", (operation,), durations
 
 
 def read_uploads(uploader: Uploader, cleaner: Cleaner) -> Readings:

@@ -131,7 +131,10 @@ async def test_a_blocked_address_is_turned_away_at_the_door(node: Node, tmp_path
     assert (await mta.reader.readline()).startswith(b"220")  # nobody logs in there
     await mta.close()
     assert {each.server.name: each.refused_as_blocked for each in node.listeners} == {
-        "imap": 1, "pop3": 1, "imaps": 1, "lmtp": 0
+        "imap": 1,
+        "pop3": 1,
+        "imaps": 1,
+        "lmtp": 0,
     }
     assert b"OK" in await imap_login(node, HONEST, ADDRESS, PASSWORD)
     why = (await admin(node, tmp_path, "blocks", "why", ATTACKER)).stdout
