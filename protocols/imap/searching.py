@@ -273,7 +273,7 @@ def _decider(
             return _COST_BODY, lambda _position, facts: facts.body_has(needle)
         case TextHas(text):
             needle, of_header = TextFacts.fold(text), TextFacts.fold_field(text)
-            return _COST_BODY, lambda _position, facts: facts.header_has(of_header) or facts.body_has(needle)
+            return _COST_BODY, lambda _position, facts: facts.text_has(of_header, needle)
 
 
 def _is_sent(when: When, wanted: int, start: int) -> bool:

@@ -1,8 +1,8 @@
 """What a search knows of one message's text: its header at once, its body when it has been read.
 
 Texts are compared folded: encoded words and transfer encodings undone, without case
-(``storage.mime.text.fold``). Of the body, text parts, reports and the headers of embedded messages count, as
-RFC 9051 §6.4.4 lets a server choose; attachments are not searched.
+(``storage.mime.text.fold``). Of the body, text parts and reports count, as RFC 9051 §6.4.4 lets a server
+choose; TEXT looks at the headers of all parts and embedded messages too, so it finds attachments by name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_SEARCHED_BYTES: Final = 32 * 1024 * 1024
 class TextFacts:
     """One message."""
 
-    __slots__ = ("_body", "_fields", "_header", "_header_text", "row")
+    __slots__ = ("_body", "_fields", "_header", "_header_text", "_part_headers", "row")
 
     fold = staticmethod(fold)
 
@@ -49,6 +49,7 @@ class TextFacts:
         self._fields: dict[str, list[str]] = {}
         self._header_text: str | None = None
         self._body: list[str] | None = None
+        self._part_headers: list[str] = []
 
     def field_has(self, name: str, needle: str) -> bool:
         """``needle`` comes from ``fold_field``, as that of ``header_has``."""
@@ -75,6 +76,16 @@ class TextFacts:
             return None
         return any(needle in text for text in self._body) or not needle
 
+    def text_has(self, of_header: str, needle: str) -> bool | None:
+        """In any header, those of parts and embedded messages included, or in the body (RFC 9051 §6.4.4).
+
+        ``of_header`` comes from ``fold_field``. None until the body is there and needed.
+        """
+        if self.header_has(of_header):
+            return True
+        found = self.body_has(needle)
+        return any(of_header in text for text in self._part_headers) if found is False else found
+
     def set_no_body(self) -> None:
         """There is none to be had."""
         self._body = []
@@ -88,10 +99,14 @@ class TextFacts:
         for part in _parts(root):
             if left <= 0:
                 break
-            text, size = await _text_of(part, reader)
+            header, text = await _read_part(part, reader, with_header=part is not root)
             await breathe()
-            left -= size
-            texts.append(fold(text))
+            left -= len(header) + len(text)
+            if part is not root:
+                self._part_headers.append(self.fold_field(header_text(header)))
+            if part.is_readable:
+                alone = msgspec.structs.replace(part, body_start=0, body_end=len(text))
+                texts.append(fold("".join(search_text(alone, text, MAX_PART_BYTES))))
         self._body = texts
 
 
@@ -104,6 +119,8 @@ class _Ranges:
         self._whole: bytes | None = None
 
     async def read(self, start: int, stop: int) -> bytes:
+        if start >= stop:
+            return b""
         start, stop = start + self._shift, stop + self._shift
         if self._body.size_bytes > WHOLE_BYTES:
             return await self._body.read(start, stop)
@@ -113,23 +130,17 @@ class _Ranges:
 
 
 def _parts(root: Part) -> Iterator[Part]:
-    """Text parts, reports and embedded messages, in order."""
+    """All parts, in order."""
     stack = [root]
     while stack:
         part = stack.pop()
-        if part.is_message or part.is_readable:
-            yield part
+        yield part
         stack.extend(reversed(part.children))
 
 
-async def _text_of(part: Part, reader: _Ranges) -> tuple[str, int]:
-    """The text, and how many octets were read for it."""
-    if part.is_message:
-        inner = part.children[0]
-        header = await reader.read(
-            inner.header_start, min(inner.body_start, inner.header_start + MAX_HEADER_BYTES)
-        )
-        return header_text(header), len(header)
-    raw = await reader.read(part.body_start, min(part.body_end, part.body_start + MAX_PART_BYTES))
-    alone = msgspec.structs.replace(part, body_start=0, body_end=len(raw))
-    return "".join(search_text(alone, raw, MAX_PART_BYTES)), len(raw)
+async def _read_part(part: Part, reader: _Ranges, *, with_header: bool) -> tuple[bytes, bytes]:
+    """Header and, where it is text, body, as far as they are searched; one read for both."""
+    start = max(part.header_start, part.body_start - MAX_HEADER_BYTES) if with_header else part.body_start
+    stop = min(part.body_end, part.body_start + MAX_PART_BYTES) if part.is_readable else part.body_start
+    raw = await reader.read(start, stop)
+    return raw[: part.body_start - start], raw[part.body_start - start :]

@@ -109,24 +109,16 @@ _DATELESS = (
     "bad base64",
 )
 _STRUCTURED = (
-    "embedded message",
-    "message alone",
-    "message of multipart",
-    "rfc3501 section example",
-    "digest",
-    "delivery report",
-    "partial message",
-    "external body",
     "alternative in mixed",
     "no boundary",
     "empty multipart",
     "unclosed multipart",
-    "same boundary twice",
-    "empty parts",
     "bad encoding name",
     "bad base64",
     "bad type",
     "empty type",
+    "partial message",
+    "external body",
 )
 
 DIFFERENCES: tuple[Difference, ...] = (
@@ -291,6 +283,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         "tags and part headers are not",
         "RFC 9051 §6.4.4 leaves it open",
         _without(*_STRUCTURED),
+    ),
+    Difference(
+        "search",
+        r"HEADER Subject",
+        "a run of blanks in a field counts as one; Dovecot does so for SUBJECT but not for HEADER Subject",
+        "RFC 9051 §6.4.4 is silent",
+        _without("folded everything"),
     ),
     Difference(
         "search",

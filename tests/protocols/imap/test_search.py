@@ -171,6 +171,21 @@ async def test_nobody_knows_where_a_field_was_folded(key: str) -> None:
     assert await select((folded,)).text(b'SEARCH BODY "some  text"') == b"* SEARCH\r\n"
 
 
+async def test_text_finds_attachments_and_embedded_messages_by_their_headers() -> None:
+    """RFC 9051 §6.4.4: TEXT includes MIME header fields, BODY no header field at all."""
+    mail = (
+        b"Content-Type: multipart/mixed; boundary=m\r\n\r\n"
+        b"--m\r\nContent-Type: image/png; name=beach.png\r\n\r\npixels\r\n"
+        b"--m\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\tsubject\r\n\r\nwords\r\n--m--\r\n"
+    )
+    session = select((Stored(7, mail),))
+    for words in (b"beach.png", b'"inner subject"', b"image/png"):
+        assert await session.text(b"SEARCH TEXT " + words) == b"* SEARCH 1\r\n"
+        assert await session.text(b"SEARCH BODY " + words) == b"* SEARCH\r\n"
+    assert await session.text(b"SEARCH BODY words TEXT words") == b"* SEARCH 1\r\n"
+    assert await session.text(b"SEARCH TEXT pixels") == b"* SEARCH\r\n"
+
+
 async def test_delivery_reports_are_text() -> None:
     report = (
         b"Content-Type: multipart/report; boundary=r\r\n\r\n--r\r\n\r\nSorry.\r\n"
@@ -378,8 +393,8 @@ async def test_large_messages_are_searched_without_reading_attachments() -> None
         + b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: =?utf-8?b?aW5uZXI=?=\r\n\r\ntail\r\n--b--\r\n"
     )
     session = select([Stored(1, content, prefix=b"X: y\r\n")])
-    for word in (b"needle", b"inner", b"tail"):
-        assert await session.text(b"SEARCH BODY " + word) == b"* SEARCH 1\r\n"
+    for word in (b"BODY needle", b"TEXT inner", b"BODY tail"):
+        assert await session.text(b"SEARCH " + word) == b"* SEARCH 1\r\n"
     assert await session.text(b"SEARCH BODY AAAAAA") == b"* SEARCH\r\n"
     assert sum(session.bodies.served) < 1000
 
@@ -462,7 +477,9 @@ def naive(key: k.Key, stored: Stored) -> bool:
         case k.BodyHas(text):
             return body_has(stored, text)
         case k.TextHas(text):
-            return fold(text) in fold(header_text(header)) or body_has(stored, text)
+            return (
+                fold(text) in fold(header_text(header)) or body_has(stored, text) or parts_have(stored, text)
+            )
     raise AssertionError(key)
 
 
@@ -473,6 +490,13 @@ def compare(when: k.When, value: int, wanted: int) -> bool:
 def body_has(stored: Stored, text: str) -> bool:
     texts = search_text(decode_structure(stored.described.structure), stored.content, 10**9)
     return not text or any(fold(text) in fold(part) for part in texts)
+
+
+def parts_have(stored: Stored, text: str) -> bool:
+    """No message of this mailbox has parts within parts."""
+    parts = decode_structure(stored.described.structure).children
+    headers = (stored.content[part.header_start : part.body_start] for part in parts)
+    return any(fold(text) in fold(header_text(header)) for header in headers)
 
 
 @settings(max_examples=150, deadline=None)
