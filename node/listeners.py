@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.driver import LineConnection
@@ -39,6 +39,23 @@ def _nothing() -> None:
 
 class ListenFailed(Exception):
     """The address cannot be bound; the message names the server and the cure."""
+
+
+async def listening_sockets(server: Server) -> list[socket.socket]:
+    """Raises ListenFailed."""
+    try:
+        return await bind(server.addr, server.listen_backlog)
+    except OSError as error:
+        raise ListenFailed(
+            f"server {server.name}: cannot listen on {server.addr}: {error.strerror or error}"
+            " (is another program on that port, or does the port need root?)"
+        ) from error
+
+
+def shown_address(listening: socket.socket) -> str:
+    """Host and port that were really bound."""
+    host, port, *_ = listening.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Listener:
@@ -87,17 +104,10 @@ class Listener:
             return None
         return self._certificate.context
 
-    async def open(self) -> None:
-        """Raises ListenFailed."""
-        address = self.server.addr
-        try:
-            sockets = await bind(address, self.server.listen_backlog)
-        except OSError as error:
-            raise ListenFailed(
-                f"server {self.server.name}: cannot listen on {address}: {error.strerror or error}"
-                " (is another program on that port, or does the port need root?)"
-            ) from error
-        self._acceptor = Acceptor(sockets, self._arrived)
+    async def open(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """On ``sockets`` that listen already, which this object owns from then on, or those of the
+        server's address. Raises ListenFailed."""
+        self._acceptor = Acceptor(list(sockets or await listening_sockets(self.server)), self._arrived)
         is_tls = self._implicit_context() is not None
         log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
 
@@ -105,8 +115,7 @@ class Listener:
     def address(self) -> str:
         """Host and port that were really bound."""
         assert self._acceptor is not None
-        host, port, *_ = self._acceptor.sockets[0].getsockname()
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return shown_address(self._acceptor.sockets[0])
 
     async def close(self) -> None:
         """Stop accepting, and end what has not become a session yet; sessions stay."""

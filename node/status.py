@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from storage.errors import StorageError
 
@@ -14,8 +14,17 @@ from .presentation import node_version
 if TYPE_CHECKING:
     from storage.model import StagingLevel
 
-    from .listeners import Listener
     from .loginguard import Guards
+
+
+class ListenerStatus(NamedTuple):
+    """One listening server, over all processes."""
+
+    name: str
+    type: str
+    address: str
+    connections: int
+    refused: int
 
 
 class StatusCommand:
@@ -23,7 +32,7 @@ class StatusCommand:
 
     def __init__(
         self,
-        listeners: list[Listener],
+        listeners: Callable[[], Awaitable[list[ListenerStatus]]],
         guards: Guards,
         staging_level: Callable[[], Awaitable[StagingLevel]],
         clock: Callable[[], float],
@@ -42,16 +51,7 @@ class StatusCommand:
             "version": node_version() or "unknown",
             "pid": os.getpid(),
             "uptime_s": round(self._clock() - self._started, 3),
-            "listeners": [
-                {
-                    "name": listener.server.name,
-                    "type": listener.server.type,
-                    "address": listener.address,
-                    "connections": len(listener.live),
-                    "refused": listener.refused + listener.refused_by_address + listener.refused_as_blocked,
-                }
-                for listener in self._listeners
-            ],
+            "listeners": [each._asdict() for each in await self._listeners()],
             "rate_limits": {
                 "blocks": self._guards.limiter.count_blocks(self._guards.clock()),
                 "records": self._guards.limiter.sizes,

@@ -39,7 +39,7 @@ SWEEP_EVERY_S = 5.0
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 8190
 
-Render = Callable[[str], "tuple[bytes, str]"]  # the Accept header; the page and its content type
+Render = Callable[[str], Awaitable["tuple[bytes, str]"]]  # the Accept header; the page and its content type
 Report = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -150,7 +150,7 @@ class MetricsServer:
             return _text(404, "Not here")
         if not self._has_key(request):
             return _text(401, "The key is missing or wrong", {"WWW-Authenticate": 'Bearer realm="sora"'})
-        page, content_type = self._render(request.headers.get("Accept", ""))
+        page, content_type = await self._render(request.headers.get("Accept", ""))
         return web.Response(body=page, headers={"Content-Type": content_type, **_HEADERS})
 
     async def _ready(self, request: web.BaseRequest) -> web.Response:

@@ -1,6 +1,6 @@
 """Readings from the objects that do the work, taken when somebody asks. None may wait or ask the database.
 
-To add a source: a function that yields readings, and ``registry.add`` of it in ``node/monitoring.py``.
+To add a source: a function that yields readings, and ``registry.add`` of it in one of the ``add_`` functions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from node.presentation import node_version
 
-from .registry import Reading
+from .process import ProcessFigures
+from .registry import Reading, Registry
 
 if TYPE_CHECKING:
     from node.authn import DirectAuthenticator
+    from node.background import Background
     from node.certificates import Certificates
+    from node.core import Core
+    from node.doors import Doors
     from node.feed import HostFeed
     from node.health import Component
     from node.listeners import Listener
@@ -34,6 +38,37 @@ if TYPE_CHECKING:
     from .store import MeteredStore
 
 Readings = Iterator[Reading]
+
+
+def add_core(registry: Registry, core: Core) -> None:
+    """What every process has."""
+    add = registry.add
+    add(ProcessFigures())
+    if (cache := core.cache) is not None:
+        add(lambda: read_cache(cache))
+    add(lambda: read_store(core.store))
+    add(lambda: read_database(core.database))
+    add(lambda: read_node(core.certificates, core.feed, core.workers))
+
+
+def add_background(registry: Registry, background: Background) -> None:
+    registry.add(lambda: read_uploads(background.uploader, background.cleaner))
+
+
+def add_node_state(registry: Registry, guards: Guards, sessions: Sessions) -> None:
+    """What one process keeps for all."""
+    registry.add(lambda: read_guards(guards))
+    registry.add(lambda: read_sessions(sessions))
+
+
+def add_doors(registry: Registry, doors: Doors) -> None:
+    """What a process that serves clients has."""
+    add = registry.add
+    add(lambda: read_connections(doors.listeners))
+    add(lambda: read_instruments(doors.instruments))
+    add(lambda: read_authentication(doors.authenticator, doors.verifier))
+    add(lambda: read_memory(doors.memory))
+    add(lambda: read_bodies(doors.bodies, doors.views))
 
 
 def read_connections(listeners: Iterable[Listener]) -> Readings:
@@ -59,11 +94,14 @@ def read_connections(listeners: Iterable[Listener]) -> Readings:
         yield "sora_transferred_bytes_total", (*labels, "out"), live.bytes_out
 
 
-def read_sessions(sessions: Sessions, memory: NodeMemory) -> Readings:
+def read_sessions(sessions: Sessions) -> Readings:
     for entry in sessions:
         if entry.user is not None:
             yield "sora_sessions", (entry.protocol, entry.server), 1
     yield "sora_limit_refusals_total", (), sessions.refused
+
+
+def read_memory(memory: NodeMemory) -> Readings:
     yield "sora_session_memory_bytes", (), memory.used_bytes
     yield "sora_session_memory_refusals_total", (), memory.refused
     yield "sora_session_memory_peak_bytes", (), memory.peak_bytes

@@ -141,12 +141,12 @@ async def test_the_number_of_series_does_not_grow_with_users_or_addresses(
     client = await Imap.open(node)
     await client.login()
     await client.command("NOOP")
-    authenticator = node.authenticator
+    authenticator = node.doors.authenticator
 
     async def refuse(_address: str) -> None:
         raise Unavailable("not now")
 
-    node.accounts.login = refuse  # type: ignore[method-assign, assignment]
+    node.core.accounts.login = refuse  # type: ignore[method-assign, assignment]
     with pytest.raises(AuthenticationFailed):
         await authenticator.authenticate("imap", Peer("192.0.2.1", 1), "x", b"")
     with pytest.raises(AuthenticationUnavailable):
@@ -247,10 +247,10 @@ async def test_the_control_socket_tells_the_same(node: Node) -> None:
 
 async def test_asking_often_costs_no_more(node: Node) -> None:
     await ready(node)
-    before = node.database.round_trips
+    before = node.core.database.round_trips
     for _ in range(20):
         await ready(node)
-    assert node.database.round_trips - before <= 4  # of the checker's own rhythm, at most twice
+    assert node.core.database.round_trips - before <= 4  # of the checker's own rhythm, at most twice
     assert isinstance(node.monitoring.checker, Checker)
 
 

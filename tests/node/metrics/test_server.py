@@ -32,9 +32,10 @@ async def start() -> AsyncIterator[Start]:
         async def say() -> dict[str, Any]:
             return report or REPORT
 
-        serving = MetricsServer(
-            replace(BASE, **settings), lambda accept: (f"page {accept}\n".encode(), "text/plain"), say, None
-        )
+        async def page(accept: str) -> tuple[bytes, str]:
+            return f"page {accept}\n".encode(), "text/plain"
+
+        serving = MetricsServer(replace(BASE, **settings), page, say, None)
         await serving.open()
         running.append(serving)
         return serving

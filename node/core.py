@@ -1,0 +1,170 @@
+"""What every process of a node has: its database connections, mail, bodies, the change feed and its loops.
+
+Start order: what is depended on first; ``exit`` undoes it in reverse, each step with a deadline, so that an
+acknowledged message is never in the hands of something that is being torn down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from storage.bodies import BodyFinder
+from storage.intake import LocalIntake
+from storage.mime.message import describe
+from storage.model import Appended, NewMessage, StagedContent
+from storage.objects.cache import BodyCache
+from storage.objects.codec import Codec, KeyRing
+from storage.objects.fs import FileBlobStore
+from storage.objects.s3 import S3BlobStore, S3Config
+from storage.postgres.accounts import PostgresAccountStore
+from storage.postgres.pool import Database
+from storage.postgres.store import PostgresMailStore
+from storage.postgres.uploads import PostgresUploadStore
+from storage.staging import (
+    DatabaseStaging,
+    DiskStaging,
+    StagingAreas,
+    StagingBound,
+    disk_level,
+    staging_identity,
+)
+
+from .certificates import REFRESH_S, Certificates
+from .database import settings_from
+from .feed import HostFeed
+from .metrics.store import MeteredStore
+from .workers import Workers, every
+
+if TYPE_CHECKING:
+    from storage.postgres.settings import DatabaseSettings
+
+    from .config import Config
+
+log = logging.getLogger("sora.node")
+
+STOP_WORKERS_WITHIN_S: Final = 15.0
+NO_BOUND: Final = sys.maxsize
+PROTOCOLS: Final = ("imap", "pop3", "lmtp")
+
+
+class _MailStore(PostgresMailStore):
+    """Tells the uploader of new bodies as soon as they are committed."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self.on_staged: Callable[[], None] = lambda: None
+
+    async def append(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Appended]:
+        appended = await super().append(staged, messages)
+        self.on_staged()
+        return appended
+
+
+class Core:
+    """``processes``: how many share the node's database connections. ``exit`` belongs to the owner."""
+
+    def __init__(self, config: Config, exit_stack: AsyncExitStack, *, processes: int = 1) -> None:
+        self.config = config
+        self.exit = exit_stack
+        self.settings: DatabaseSettings = settings_from(config, processes=processes)
+        self.plain_store = object_store(config)
+        self.store = MeteredStore(self.plain_store)
+        self.certificates = Certificates(config)
+        self.workers = Workers()
+
+    @property
+    def is_store_near(self) -> bool:
+        """Objects in a directory of this machine are as near as the cache."""
+        return self.config.s3.driver == "file"
+
+    async def open(self) -> None:
+        """Raises StorageError, OSError."""
+        self.database = await Database.open(self.settings)
+        self.exit.push_async_callback(self.database.close)
+        self.accounts = PostgresAccountStore(self.database)
+        self.mail = _MailStore(self.database)
+        self._build_bodies()
+        self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
+        self.exit.callback(self.feed.close)
+        self.feed.start(asyncio.get_running_loop())
+        self.exit.push_async_callback(self.workers.stop, STOP_WORKERS_WITHIN_S)
+        self.workers.start("certificates", every(REFRESH_S, self.certificates.refresh))
+
+    def _build_bodies(self) -> None:
+        config = self.config
+        keys = KeyRing(
+            config.s3.encryption_key.reveal() if config.s3.encrypt else None,
+            [key.reveal() for key in (config.s3.encryption_key, *config.s3.previous_encryption_keys) if key],
+        )
+        self.codec = Codec(keys, compress=config.s3.compress)
+        self.uploads = PostgresUploadStore(self.database)
+        path = Path(config.uploader.path)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.staging = self._build_staging(path)
+        self.cache = self._open_cache()
+        self.bodies = BodyFinder(
+            self.store,
+            self.staging,
+            self.uploads,
+            self.codec,
+            path / "tmp",
+            cache=self.cache,
+            is_store_near=self.is_store_near,
+        )
+        self.exit.push_async_callback(self.bodies.close)
+        self.intake = LocalIntake(self.staging, self.codec, describe, path / "tmp")
+
+    def _build_staging(self, path: Path) -> StagingAreas:
+        options = self.config.uploader
+        self.staging_name = staging_identity(path, options.instance_id or socket.gethostname())
+
+        async def staged_bytes() -> int:
+            return (await self.uploads.staging_level()).encoded_bytes
+
+        limit = options.max_staging_size_bytes or NO_BOUND
+        return StagingAreas(
+            DatabaseStaging(self.uploads, StagingBound(limit, staged_bytes)),
+            DiskStaging(
+                path,
+                self.staging_name,
+                StagingBound(limit, lambda: disk_level(path)),
+                keep_s=options.cleanup_grace_period_s,
+            ),
+            use_disk=options.staging == "disk",
+        )
+
+    def _open_cache(self) -> BodyCache | None:
+        local = self.config.local_cache
+        if not local.capacity_bytes:
+            return None
+        cache = BodyCache(Path(local.path), local.capacity_bytes, local.max_object_size_bytes)
+        cache.open()
+        self.exit.callback(cache.close)
+        return cache
+
+
+def object_store(config: Config) -> FileBlobStore | S3BlobStore:
+    s3 = config.s3
+    if s3.driver == "file":
+        return FileBlobStore(Path(s3.path))
+    return S3BlobStore(
+        S3Config(
+            endpoint=s3.endpoint,
+            bucket=s3.bucket,
+            access_key=s3.access_key,
+            secret_key=s3.secret_key.reveal(),
+            region=s3.region,
+            use_tls=not s3.disable_tls,
+            path_style=s3.path_style,
+            timeout_s=s3.timeout_s,
+            retries=s3.retries,
+            debug=s3.debug,
+        )
+    )

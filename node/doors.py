@@ -1,0 +1,224 @@
+"""The serving half of a node: listeners, sessions and the services they use."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from protocols.connections import LiveConnections
+from protocols.deadlines import DeadlineWheel
+from protocols.imap.presentation import OPTION
+from protocols.imap.sessions import imap_sessions
+from protocols.imap.views import ViewRegistry
+from protocols.lmtp.session import lmtp_sessions
+from protocols.pop3.session import pop3_sessions
+from protocols.ports import Identity, ServerPolicy, Services, SessionFactory
+from storage.warmup import Warmup, WarmupSettings
+
+from .authn import DirectAuthenticator
+from .core import PROTOCOLS, Core
+from .frontdoor import door_settings
+from .hashupgrade import HashUpgrader
+from .limits import command_limits, node_memory, search_options, session_clock, session_limits
+from .listeners import Listener
+from .metrics.counting import ProtocolInstruments
+from .presentation import imap_presentation
+from .verify import PasswordVerifier
+
+if TYPE_CHECKING:
+    from storage.bodies import BodyFinder
+
+    from .config import Config, Server
+    from .shared import Gate, NodeState
+
+log = logging.getLogger("sora.node")
+
+STOP_SESSIONS_WITHIN_S: Final = 20.0
+GOODBYES_SPREAD_S: Final = 1.0
+
+
+def protocol_servers(config: Config) -> list[Server]:
+    """Those that this part of the node runs."""
+    return [server for server in config.servers if server.start and server.type in PROTOCOLS]
+
+
+class Doors:
+    """Of one process, on its open core. ``sockets``: by server name, those that are bound already."""
+
+    def __init__(
+        self,
+        core: Core,
+        state: NodeState,
+        verifier: PasswordVerifier,
+        sockets: Mapping[str, Sequence[socket.socket]] | None = None,
+    ) -> None:
+        self._core = core
+        self._state = state
+        self._sockets = sockets or {}
+        self._hurry = asyncio.Event()
+        self.listeners: list[Listener] = []
+        self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
+        self.memory = node_memory(core.config)
+        self.verifier = verifier
+
+    @property
+    def bodies(self) -> BodyFinder:
+        return self._core.bodies
+
+    async def open(self) -> None:
+        """Raises CertificateUnusable, ListenFailed."""
+        core = self._core
+        core.exit.push_async_callback(self.verifier.close)
+        upgrader = HashUpgrader(core.accounts, self.verifier)
+        core.exit.push_async_callback(upgrader.settle)
+        self.authenticator = DirectAuthenticator(core.accounts, self.verifier, upgrader)
+        self.views = ViewRegistry(core.mail, core.feed)
+        core.workers.start("views", self._watch_views)
+        await self._open_listeners()
+
+    def hurry(self) -> None:
+        """Cut off running commands of a stop that is under way."""
+        self._hurry.set()
+
+    async def _watch_views(self, stop: asyncio.Event) -> None:
+        watching = asyncio.create_task(self.views.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not watching.done():
+            watching.cancel()
+            await self.views.close_all()
+            return
+        watching.result()
+
+    async def _open_listeners(self) -> None:
+        wheel = DeadlineWheel(asyncio.get_running_loop())
+        boot = secrets.token_hex(3)  # session ids differ between starts, processes and nodes
+        session_ids = (f"{boot}.{n:x}" for n in itertools.count(1))
+        services = self._services()
+        exit_stack = self._core.exit
+        exit_stack.push_async_callback(self._end_sessions)
+        exit_stack.callback(self._state.release_logins)
+        for server in protocol_servers(self._core.config):
+            self._state.sessions.limit(server.name, session_limits(server))
+            live = LiveConnections(
+                wheel,
+                session_ids=session_ids,
+                clock=session_clock(server),
+                registry=self._state.sessions,
+                protocol=server.type,
+                server=server.name,
+            )
+            gate = self._state.gate_of(server)
+            authenticator = self.authenticator.behind(gate)
+            listener = self._listener(server, replace(services, authenticator=authenticator), live, gate)
+            await listener.open(self._sockets.get(server.name))
+            exit_stack.push_async_callback(listener.close)
+            self.listeners.append(listener)
+
+    def _services(self) -> Services:
+        core = self._core
+        return Services(
+            mail=core.mail,
+            accounts=core.accounts,
+            bodies=core.bodies,
+            intake=core.intake,
+            feed=core.feed,
+            authenticator=self.authenticator,
+            warm_up=self._warm_up(),
+            sessions=self._state.sessions,
+            memory=self.memory,
+        )
+
+    def _warm_up(self) -> Callable[[Identity], None]:
+        core = self._core
+        local = core.config.local_cache
+        if core.cache is None or not local.enable_warmup or core.is_store_near:
+            return lambda _identity: None
+        settings = WarmupSettings(
+            local.warmup_message_count,
+            local.warmup_mailboxes,
+            local.warmup_interval_s,
+            local.warmup_timeout_s,
+        )
+        warmup = Warmup(core.mail, core.bodies, core.cache, settings)
+        core.exit.push_async_callback(warmup.close)
+        return lambda identity: warmup.login(identity.account_id)
+
+    def _listener(
+        self, server: Server, services: Services, live: LiveConnections, gate: Gate | None
+    ) -> Listener:
+        config = self._core.config
+        policy = ServerPolicy(
+            name=server.name,
+            hostname=config.hostname or socket.getfqdn(),
+            tls_context=lambda: listener.starttls_context(),
+            implicit_tls=server.tls and not server.tls_use_starttls,
+            insecure_auth=server.insecure_auth,
+            max_message_bytes=(
+                server.append_limit_bytes if server.type == "imap" else server.max_message_size_bytes
+            ),
+            command_timeout_s=server.command_timeout_s,
+            auth_idle_timeout_s=server.auth_idle_timeout_s or server.command_timeout_s,
+            session_memory_bytes=server.limits.session_memory_limit_bytes,
+            command_limits_s=command_limits(server),
+            instruments=self.instruments[server.type],
+            options=(
+                {OPTION: imap_presentation(server), **search_options(server)} if server.type == "imap" else {}
+            ),
+        )
+        listener = Listener(
+            self._share(server),
+            self._factory(server.type, services, policy),
+            live,
+            self._core.certificates.of(server),
+            door_settings(server, config.trusted_networks),
+            arrive=partial(self._state.sessions.arrive, server.name),
+            admission=gate,
+        )
+        return listener
+
+    def _share(self, server: Server) -> Server:
+        """With this process's part of ``max_connections``."""
+        return replace(server, max_connections=-(-server.max_connections // self._state.processes))
+
+    def _factory(self, protocol: str, services: Services, policy: ServerPolicy) -> SessionFactory:
+        if protocol == "imap":
+            return imap_sessions(services, policy, self.views)
+        if protocol == "pop3":
+            return pop3_sessions(services, policy, self._state.maildrops)
+        return lmtp_sessions(services, policy)
+
+    async def _end_sessions(self) -> None:
+        goodbye = asyncio.create_task(self._end_all())
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({goodbye, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not goodbye.done():
+            for connection in [each for listener in self.listeners for each in listener.live]:
+                connection.abort()
+        cut = await goodbye
+        if cut:
+            log.warning("%d connections were cut off", cut)
+
+    async def _end_all(self) -> int:
+        """How many had to be cut off."""
+        return sum(await asyncio.gather(*(self._end(listener.live) for listener in self.listeners)))
+
+    async def _end(self, live: LiveConnections) -> int:
+        spread_s = min(GOODBYES_SPREAD_S, len(live) / 500)
+        return await live.shutdown(spread_s=spread_s, grace_s=STOP_SESSIONS_WITHIN_S)
+
+
+def password_verifier(processes: int) -> PasswordVerifier:
+    """With this process's share of the CPUs."""
+    return PasswordVerifier(threads=max(1, (os.cpu_count() or 1) // processes), clock=time.monotonic)

@@ -1,0 +1,45 @@
+"""What the processes of a node have in common, as the doors of one process reach it.
+
+In a node of one process these are the objects themselves; else they ask the control process (``linkports``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from protocols.ports import Admission, MaildropLock, SessionRegistry
+
+from .loginguard import Guard
+
+if TYPE_CHECKING:
+    from .config import Server
+    from .sessions import SessionLimits
+
+
+class Gate(Guard, Admission, Protocol):
+    """The rules about logins of one server."""
+
+
+class Registry(SessionRegistry, Protocol):
+    """``SessionRegistry``, and what comes before a session."""
+
+    def limit(self, server: str, limits: SessionLimits) -> None:
+        """From now on; what is there already stays."""
+        ...
+
+    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
+        """A socket of ``ip`` was accepted: what to call when it is gone, harmless when called twice; None:
+        refuse it, its address has as many as it may."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    gate_of: Callable[[Server], Gate | None]  # None where nobody logs in
+    sessions: Registry
+    maildrops: MaildropLock
+    # logins that are held back fail now: the process stops
+    release_logins: Callable[[], None] = lambda: None
+    processes: int = 1  # that serve clients
