@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.corpus import binary, headers, text
 
+from . import crowds
 from .clients import Imap, Lmtp, Pop3, deliver_at_once
 from .measure import Server, pss_bytes
 
@@ -165,4 +166,11 @@ def _idling(server: Server, context: ssl.SSLContext, user: str) -> Imap:
     return client
 
 
-ALL: tuple[Callable[[Server, float], None], ...] = (delivery, logins, mailbox_work, pop3_drain, idle_memory)
+ALL: tuple[Callable[[Server, float], None], ...] = (
+    delivery,
+    logins,
+    mailbox_work,
+    pop3_drain,
+    idle_memory,
+    *crowds.SCENARIOS,
+)
