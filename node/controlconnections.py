@@ -109,6 +109,8 @@ def _plain(entry: Entry) -> dict[str, object]:
         "user": entry.user.address if entry.user else "",
         "address": connection.peer.ip,
         "port": connection.peer.port,
+        "via": connection.peer.via_ip,
+        "ja4": connection.peer.ja4,
         "tls": connection.has_tls,
         "state": "active" if connection.is_active else "idle",
         "client": f"{entry.client_name} {entry.client_version}".strip(),

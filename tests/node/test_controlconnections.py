@@ -82,6 +82,8 @@ async def test_everybody_is_listed_with_what_is_known(node: Node) -> None:
         "user": "ann@example.org",
         "address": "192.0.2.0",
         "port": 4000,
+        "via": "",
+        "ja4": "",
         "tls": False,
         "state": "idle",
         "client": "Thunder",
