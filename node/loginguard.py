@@ -15,23 +15,36 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from .config.servertypes import LOGIN
-from .ratelimit import Attempt, Block, Capacity, Delta, Limiter, Rules, Subject, parse_address, render
+from .ratelimit import (
+    Attempt,
+    Block,
+    Capacity,
+    Delta,
+    Limiter,
+    Rules,
+    Subject,
+    Verdict,
+    parse_address,
+    render,
+)
 from .ratelimit.exemptions import Exemptions
-from .waiting import WaitingRoom
+from .waiting import Turns, WaitingRoom
 
 if TYPE_CHECKING:
     from protocols.ports import Identity, Peer
 
     from .config import AuthRateLimit, Config, Server
+    from .units import Network
 
 log = logging.getLogger("sora.authn")
 
 MAX_REFUSALS_WAITING = 10  # per address
+MAX_CHECKS = 1000  # of one user from one address at a time, where failures are not limited
 SWEEP_INTERVAL_S = 300.0
 LOGIN_TYPES = frozenset(LOGIN.split())
 SWEEP_PAUSE_S = 0.1  # others want the loop, too
@@ -68,6 +81,7 @@ class Shared:
     limiter: Limiter
     clock: Callable[[], float]
     room: WaitingRoom
+    turns: Turns
     check_takes_s: Callable[[], float]
     tell: Callable[[Delta], None]  # the other nodes
 
@@ -91,28 +105,46 @@ class LoginGuard:
         if address is None or self.exemptions.why(address, peer.local_ip) is not None:
             return await decide()
         attempt = self._shared.limiter.attempt(self.rules, address, user, password)
-        refused_by = await self._hold(attempt)
-        if refused_by:
-            return Decision(None, refused_by)
+        crowd = await self._delay(attempt)
+        if crowd:
+            return Decision(None, crowd)
+        # of guesses that are sent all at once less than twice the budget is checked
+        async with self._shared.turns.turn(attempt.pair, self._checks_at_once):
+            block = self._judge(attempt).block
+            if block is None:
+                return await self._decide(attempt, decide)
+        return await self._refuse(attempt, block)
+
+    @property
+    def _checks_at_once(self) -> int:
+        return (self.rules.is_enabled and self.rules.user_failures) or MAX_CHECKS
+
+    async def _delay(self, attempt: Attempt) -> str:
+        """Wait as long as earlier failures demand; or what refuses to wait."""
+        verdict = self._judge(attempt)
+        most = self.rules.max_delayed
+        if verdict.block is None and not await self._shared.room.wait(
+            attempt.subject, verdict.delay_s, most=most
+        ):
+            return "too many delayed logins"
+        return ""
+
+    def _judge(self, attempt: Attempt) -> Verdict:
+        return self._shared.limiter.judge(self.rules, attempt, self._shared.clock())
+
+    async def _refuse(self, attempt: Attempt, block: Block) -> Decision:
+        """After about the time that a check takes."""
+        shared = self._shared
+        await shared.room.wait(attempt.subject, shared.check_takes_s(), most=MAX_REFUSALS_WAITING)
+        return Decision(None, f"blocked by {block.rule}")
+
+    async def _decide(self, attempt: Attempt, decide: Decide) -> Decision:
         decision = await decide()
         if decision.identity is None:
             self._failed(attempt)
         else:
             self._shared.limiter.succeeded(self.rules, attempt, self._shared.clock())
         return decision
-
-    async def _hold(self, attempt: Attempt) -> str:
-        """Wait as long as the attempt has to; the rule that refuses it, or nothing."""
-        shared, rules = self._shared, self.rules
-        verdict = shared.limiter.judge(rules, attempt, shared.clock())
-        if verdict.block is None and verdict.delay_s:
-            if not await shared.room.wait(attempt.subject, verdict.delay_s, most=rules.max_delayed):
-                return "too many delayed logins"
-            verdict = shared.limiter.judge(rules, attempt, shared.clock())  # blocked meanwhile?
-        if verdict.block is None:
-            return ""
-        await shared.room.wait(attempt.subject, shared.check_takes_s(), most=MAX_REFUSALS_WAITING)
-        return f"blocked by {verdict.block.rule}"
 
     def _failed(self, attempt: Attempt) -> None:
         shared = self._shared
@@ -199,8 +231,10 @@ class Guards:
         self.room = WaitingRoom()
         self.tell: Callable[[Delta], None] = lambda _delta: None
         self.peers: Callable[[], Collection[str]] = tuple
+        self._shared = Shared(
+            self.limiter, clock, self.room, Turns(), check_takes_s, lambda delta: self.tell(delta)
+        )
         self._trusted = config.trusted_networks
-        self._shared = Shared(self.limiter, clock, self.room, check_takes_s, lambda delta: self.tell(delta))
         self._guards: dict[str, LoginGuard] = {}
         intervals = [server.auth_rate_limit.cleanup_interval_s for server in config.servers]
         self._sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
@@ -211,10 +245,24 @@ class Guards:
             return None
         guard = self._guards.get(server.name)
         if guard is None:
-            options = server.auth_rate_limit
-            exemptions = Exemptions(options.exempt_networks, self._trusted, lambda: self.peers())
-            guard = self._guards[server.name] = LoginGuard(rules_of(options), exemptions, self._shared)
+            guard = LoginGuard(*self._settings(server, self._trusted), self._shared)
+            self._guards[server.name] = guard
         return guard
+
+    def _settings(self, server: Server, trusted: Sequence[Network]) -> tuple[Rules, Exemptions]:
+        options = server.auth_rate_limit
+        return rules_of(options), Exemptions(options.exempt_networks, trusted, lambda: self.peers())
+
+    def reload(self, config: Config) -> None:
+        """Rules and exemptions of a configuration that was read again; counts and blocks stay.
+
+        The sizes of the tables stay too, until a restart.
+        """
+        self._trusted = config.trusted_networks
+        for server in config.servers:
+            guard = self._guards.get(server.name)
+            if guard is not None:
+                guard.rules, guard.exemptions = self._settings(server, self._trusted)
 
     def __iter__(self) -> Iterator[tuple[str, LoginGuard]]:
         return iter(self._guards.items())

@@ -1,10 +1,12 @@
-"""Answers that are held back, and how many may be at a time."""
+"""Answers that are held back, and how many may be at a time; turns of those who want the same."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from protocols.errors import AuthenticationUnavailable
 
@@ -63,3 +65,38 @@ class WaitingRoom:
 def _release(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+@dataclass(slots=True)
+class _Line:
+    """``users``: who has a turn or waits for one."""
+
+    semaphore: asyncio.Semaphore
+    users: int = 0
+
+
+class Turns:
+    """At most so many at a time for one key; the others stand in line. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, _Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @asynccontextmanager
+    async def turn(self, key: int, most: int) -> AsyncIterator[bool]:
+        """Holds a turn; whether one had to stand in line, so that things may have changed meanwhile.
+
+        ``most`` is that of the first in the line.
+        """
+        line = self._lines.setdefault(key, _Line(asyncio.Semaphore(most)))
+        line.users += 1
+        try:
+            has_waited = line.semaphore.locked()
+            async with line.semaphore:
+                yield has_waited
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[key]

@@ -15,6 +15,7 @@ from node.hashupgrade import HashUpgrader
 from node.loginguard import Guards, capacity_of, rules_of
 from node.logs import ConsoleFormatter
 from node.ratelimit import Delta, Rules, parse_subject
+from node.units import parse_network
 from node.verify import PasswordVerifier
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
 from protocols.ports import Identity, Peer
@@ -203,6 +204,36 @@ async def test_who_is_blocked_while_he_waits_is_refused() -> None:
     with pytest.raises(AuthenticationFailed):
         await held
     await node.passwords.close()
+
+
+async def test_guesses_sent_all_at_once_are_less_than_twice_the_budget() -> None:
+    node = Node(AuthRateLimit(initial_delay_s=0, fast_block_threshold=0), queue_limit=64)
+    await node.store.create_account(ANN, cheap_hash(b"secret"))
+    burst = [asyncio.create_task(node.login(b"guess %d" % n)) for n in range(50)]
+    outcomes = await asyncio.gather(*burst, return_exceptions=True)
+    assert {type(each) for each in outcomes} == {AuthenticationFailed}
+    assert 5 <= len(node.checks.stored) < 10
+    await node.passwords.close()
+
+
+async def test_many_connections_at_once_with_the_right_password_all_get_in(node: Node) -> None:
+    burst = [asyncio.create_task(node.login(b"secret")) for _ in range(50)]
+    assert {each.address for each in await asyncio.gather(*burst)} == {ANN}
+    assert len(node.checks.stored) == 1
+
+
+async def test_reloading_changes_the_rules_and_keeps_the_counts(node: Node) -> None:
+    await node.fail(4)
+    lax = Server(
+        name="imap", auth_rate_limit=AuthRateLimit(max_attempts_per_ip_username=50, initial_delay_s=0)
+    )
+    node.guards.reload(Config(servers=(lax, Server(name="new"))))
+    await node.fail(8)
+    assert (await node.login(b"secret")).address == ANN
+    exempt = Server(name="imap", auth_rate_limit=AuthRateLimit(enabled=True))
+    node.guards.reload(Config(servers=(exempt,), trusted_networks=(parse_network("192.0.2.0/24"),)))
+    await node.fail(30)
+    assert (await node.login(b"secret")).address == ANN
 
 
 async def test_a_flood_from_one_address_delays_itself(node: Node) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from node.waiting import WaitingRoom
+from node.waiting import Turns, WaitingRoom
 from protocols.errors import AuthenticationUnavailable
 
 
@@ -47,6 +47,31 @@ async def test_waiting_is_bounded_per_client_and_in_all() -> None:
 
 async def test_no_time_is_no_waiting() -> None:
     assert await WaitingRoom(0).wait(1, 0, most=0) is True
+
+
+async def test_turns_are_limited_per_key_and_forgotten() -> None:
+    turns = Turns()
+    inside: list[int] = []
+    waited: list[bool] = []
+    gate = asyncio.Event()
+
+    async def go(key: int) -> None:
+        async with turns.turn(key, 2) as has_waited:
+            waited.append(has_waited)
+            inside.append(key)
+            await gate.wait()
+
+    tasks = [asyncio.create_task(go(key)) for key in (1, 1, 1, 2)]
+    await asyncio.sleep(0)
+    assert inside == [1, 1, 2]
+    tasks[2].cancel()
+    late = asyncio.create_task(go(1))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*tasks, late, return_exceptions=True)
+    assert inside == [1, 1, 2, 1]
+    assert waited == [False, False, False, True]
+    assert len(turns) == 0
 
 
 async def test_a_stop_lets_everybody_go() -> None:
