@@ -15,6 +15,8 @@ from .servertypes import PROXY_TYPES
 
 EVERY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104
 REQUIRED_KEYS = {"http_api": ("api_key", 16), "http_user_api": ("jwt_secret", 32)}  # least characters
+METRICS_KEY_CHARS = 16
+HEALTH_PATHS = {"/healthz", "/readyz"}
 POP3_MIN_AUTOLOGOUT_S = 600.0  # RFC 1939 §3
 
 
@@ -159,6 +161,31 @@ def keys(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def metrics(facts: Facts) -> Iterator[Finding]:
+    for path, server in running(facts):
+        if server.type != "metrics":
+            continue
+        if not server.path.startswith("/") or server.path in HEALTH_PATHS:
+            yield conflict(
+                f"{path}.path", f'"{server.path}" cannot be that of the metrics', 'use one like "/metrics"'
+            )
+        if server.proxy_protocol.enabled:
+            yield conflict(f"{path}.proxy_protocol", "metrics servers read no PROXY header", "remove it")
+        if server.api_key and len(server.api_key.reveal()) < METRICS_KEY_CHARS:
+            yield Finding(
+                "error",
+                f"{path}.api_key",
+                f"shorter than {METRICS_KEY_CHARS} characters",
+                "openssl rand -base64 32",
+            )
+        if not server.api_key and not server.allowed_hosts and not _is_loopback(server.addr.host):
+            yield inadvisable(
+                f"{path}.api_key",
+                "whoever reaches this address can read the figures",
+                "set api_key or allowed_hosts, or listen on 127.0.0.1",
+            )
+
+
 def trusted_proxies(facts: Facts) -> Iterator[Finding]:
     for path, server in running(facts):
         trusted = server.proxy_protocol.trusted_proxies
@@ -193,6 +220,7 @@ RULES: tuple[Rule, ...] = (
     proxies,
     passwords,
     keys,
+    metrics,
     trusted_proxies,
     filters,
 )

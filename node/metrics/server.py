@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.http")
 
-# A scraper that keeps its connection asks at least this often.
-KEEP_ALIVE_S = 75.0
 # Who connects asks at once; what has not after this time is no scraper.
 FIRST_REQUEST_WITHIN_S = 10.0
 SWEEP_EVERY_S = 5.0
@@ -73,7 +71,7 @@ class MetricsServer:
             self._answer,
             access_log=None,
             logger=log,
-            keepalive_timeout=KEEP_ALIVE_S,
+            keepalive_timeout=self.server.command_timeout_s,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
@@ -140,6 +138,8 @@ class MetricsServer:
         self._silent.pop(request.protocol, None)
         if not self._is_allowed_host(request.remote or ""):
             return _text(403, "Not from this address")
+        if self._has_too_many(request.remote or ""):
+            return _text(429, "Too many connections from this address", {"Connection": "close"})
         if request.method not in ("GET", "HEAD"):
             return _text(405, "Only GET", {"Allow": "GET, HEAD"})
         if request.path == "/healthz":
@@ -162,6 +162,13 @@ class MetricsServer:
             status=status, text=json.dumps(shown), content_type="application/json", headers=_HEADERS
         )
 
+    def _has_too_many(self, remote: str) -> bool:
+        most = self.server.max_connections_per_ip
+        if not most:
+            return False
+        same = [each for each in self._http.connections if _peer_ip(each.transport) == remote]
+        return len(same) > most
+
     def _has_key(self, request: web.BaseRequest) -> bool:
         if not self._key:
             return True
@@ -178,6 +185,11 @@ class MetricsServer:
             return False
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self.server.allowed_hosts)
+
+
+def _peer_ip(transport: asyncio.BaseTransport | None) -> str:
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return str(name[0]) if name else ""
 
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

@@ -15,6 +15,7 @@ from .loading import STORAGE, brief, load_text, node_with, problems_of
 KEY = base64.b64encode(bytes(range(32))).decode()
 CLUSTER = f'[cluster]\nenabled = true\npeers = ["10.0.0.2"]\nsecret_key = "{KEY}"\n'
 IMAP = '[servers.imap]\naddr = ":143"\n'
+METRICS = '[servers.metrics]\naddr = "127.0.0.1:9090"\n'
 
 
 def found(text: str) -> set[tuple[str, str, str]]:
@@ -107,6 +108,14 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
             '[servers.http_api]\naddr = ":1"\napi_key = "short"',
             ("error", "value", "servers.http_api.api_key"),
         ),
+        ('[servers.metrics]\naddr = ":1"', ("warning", "inadvisable", "servers.metrics.api_key")),
+        (METRICS + 'api_key = "short"', ("error", "value", "servers.metrics.api_key")),
+        (METRICS + 'path = "/readyz"', ("error", "conflict", "servers.metrics.path")),
+        (METRICS + 'path = "figures"', ("error", "conflict", "servers.metrics.path")),
+        (
+            METRICS + 'proxy_protocol = {enabled = true, trusted_proxies = ["10.0.0.1"]}',
+            ("error", "conflict", "servers.metrics.proxy_protocol"),
+        ),
         ('[servers.http_user_api]\naddr = ":1"', ("error", "missing", "servers.http_user_api.jwt_secret")),
         (IMAP + "proxy_protocol = true", ("error", "missing", "servers.imap.proxy_protocol.trusted_proxies")),
         (
@@ -128,6 +137,9 @@ def test_rule_speaks(text: str, problem: tuple[str, str, str]) -> None:
         '[servers.a]\ntype="imap"\naddr=":0"\n[servers.b]\ntype="imap"\naddr=":0"',
         IMAP + '[servers.b]\ntype="imap"\naddr=":143"\nstart=false',
         '[servers.pop3]\naddr = ":110"',
+        METRICS,
+        '[servers.metrics]\naddr = ":9090"\nallowed_hosts = ["10.0.0.0/8"]',
+        '[servers.metrics]\naddr = ":9090"\napi_key = "0123456789abcdef"',
         '[servers.pop3]\naddr = ":110"\ncommand_timeout = "10m"',
         IMAP + 'tls = true\ntls_cert_file = "/c"\ntls_key_file = "/k"',
         '[tls]\nenabled=true\ncert_file="/c"\nkey_file="/k"\n' + IMAP + "tls = true",

@@ -180,6 +180,20 @@ async def test_more_connections_than_allowed_are_refused(start: Start) -> None:
         writer.close()
 
 
+async def test_more_connections_of_one_address_than_allowed_get_no_page(start: Start) -> None:
+    serving = await start(max_connections_per_ip=1)
+    assert (await get(serving, "/metrics"))[0] == 200
+    host, _, port = serving.address.rpartition(":")
+    _, held = await asyncio.open_connection(host, int(port))
+    while serving.open_connections < 1:
+        await asyncio.sleep(0)
+    assert (await get(serving, "/metrics"))[0] == 429
+    held.close()
+    while serving.open_connections:
+        await asyncio.sleep(0)
+    assert (await get(serving, "/metrics"))[0] == 200
+
+
 async def test_silent_connections_are_ended_and_busy_ones_kept(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
