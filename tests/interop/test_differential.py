@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import poplib
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,9 +31,11 @@ def oracle(node: NodeProcess) -> Iterator[Dovecot]:
     if not dovecot.is_installed():
         pytest.skip("Dovecot is not installed, or this is not root; .ci/run installs it")
     key = node.certificate.parent / "key.pem"
-    running = Dovecot.start(public_directory("sora-oracle-"), node.certificate, key)
+    directory = public_directory("sora-oracle-")
+    running = Dovecot.start(directory, node.certificate, key)
     yield running
     running.stop()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
