@@ -20,7 +20,7 @@ log = logging.getLogger("sora.sessions")
 
 # A command that runs may end; what takes longer is cut off.
 GOODBYE_WITHIN_S: Final = 0.9
-TURN: Final = 100  # sessions sent away before the others get a turn
+TURN: Final = 100  # sessions told of or sent away, before mail gets a turn
 
 Matches = Callable[["Entry"], bool]
 
@@ -37,8 +37,12 @@ class ConnectionCommands:
 
     async def all(self, arguments: Arguments) -> object:
         """Those that match every filter given (see ``_FILTERS``), the oldest first."""
-        now = self._wall_clock()
-        return {"now": now, "connections": [_plain(entry) for entry in self._matching(arguments)]}
+        now, told = self._wall_clock(), []
+        for number, entry in enumerate(self._matching(arguments), start=1):
+            told.append(_plain(entry))
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        return {"now": now, "connections": told}
 
     async def kick(self, arguments: Arguments) -> object:
         """The same, sent away; without a filter ``all`` must be true."""

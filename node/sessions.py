@@ -15,6 +15,7 @@ that come at the same time cannot pass it together.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from .units import Network
 
 if TYPE_CHECKING:
     from protocols.ports import Identity, Registered
+
+log = logging.getLogger("sora.sessions")
 
 MAX_TOLD_CHARS = 200  # of what a client says of itself
 
@@ -149,6 +152,8 @@ class Sessions:
         ):
             if most and self._index.count(key) >= most:
                 self.refused += 1
+                fields = {"user": identity.address, "ip": ip, "server": entry.server}
+                log.info("login refused: %d connections%s", most, where, extra={"fields": fields})
                 raise TooManySessions(f"Too many connections{where}: {most} are allowed, close some first")
         for key in (user, both):
             self._index.add(key, entry)

@@ -24,7 +24,8 @@ class DriverLimits:
     read_limit_bytes: int = 64 * 1024
     # Output the transport takes before handlers wait.
     write_high_bytes: int = 64 * 1024
-    # A peer that takes no byte for this long is gone, or wants our memory.
+    # A peer that takes no byte for this long is gone, or wants our memory. So is one that takes bytes more
+    # slowly than the clock's minimum speed, where there is one.
     write_timeout_s: float = 300.0
     # The last reply of a connection that we close has this long to leave.
     close_timeout_s: float = 30.0

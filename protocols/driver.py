@@ -592,7 +592,8 @@ class LineConnection(asyncio.Protocol):
         if due > now:
             return due
         left = self._transport.get_write_buffer_size()
-        if left < self._stalled_bytes:
+        least = (self._live.clock.min_bytes_per_minute or 0) * (now - self._stalled_at) / 60
+        if self._stalled_bytes - left >= max(1, least):
             self._stalled_at, self._stalled_bytes = now, left
             return now + (limits.close_timeout_s if self.closing else limits.write_timeout_s)
         self._live.counts.stalled += 1

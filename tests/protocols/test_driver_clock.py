@@ -144,6 +144,22 @@ async def test_clients_that_read_slowly_owe_nothing(sessions: Sessions, hand: Ha
     assert (await wire.send(b"\n")).endswith(b"half\n")
 
 
+@pytest.mark.parametrize(("bytes_a_second", "stays"), [(0, False), (16, False), (18, True)])
+async def test_clients_that_read_too_slowly_are_cut(
+    sessions: Sessions, hand: HandClock, bytes_a_second: int, stays: bool
+) -> None:
+    """One octet now and then would hold our memory for ever."""
+    wire = wire_with(sessions, hand, LIMITED)
+    wire.transport.stall()
+    wire.feed(b"stream\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for _ in range(700):
+        wire.transport.take(bytes_a_second)
+        hand.pass_s(1)
+    assert wire.transport.is_aborted is not stays
+
+
 async def test_kick_says_goodbye_at_once(sessions: Sessions, hand: HandClock) -> None:
     wire = wire_with(sessions, hand, LIMITED)
     wire.received()
