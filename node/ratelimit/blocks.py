@@ -28,6 +28,7 @@ KEEP_LIFTED_S = 86_400.0
 KEEP_ENDED_S = 600.0  # so that an older word that was delayed does not count as the latest
 # Clocks of nodes differ; a block from further in the future is a broken clock.
 MAX_SKEW_S = 300.0
+TICK_S = 0.001
 FOREVER = 4_102_444_800.0  # 2100-01-01, an end that every format can spell
 
 
@@ -180,6 +181,14 @@ class BlockTable:
             for each in registers.values():
                 if isinstance(each, Block) and each.until > now:
                     yield each
+
+    def later(self, key: Key, now: float) -> float:
+        """``now``, or a little after the latest word on ``key``: this node's next word is to hold, also when
+        the clock has not moved, or was set back."""
+        held = (self._by_admin if key[2] else self._by_rule).get(key)
+        if held is None:
+            return now
+        return max(now, (held.since if isinstance(held, Block) else held.at) + TICK_S)
 
     def merge(self, entry: Block | Lifted) -> bool:
         """Take the later word; whether ``entry`` was it.

@@ -151,7 +151,8 @@ class Limiter:
             until = now + rules.block_s(rules.user_block_s, level)
             self._pair_offences.put(attempt.pair, (level, until))
             user = _cut(attempt.user)
-            blocks.append(Block(attempt.subject, user, BY_USER, self.node, now, until, count, level))
+            since = self._blocks.later((attempt.subject, user, False), now)
+            blocks.append(Block(attempt.subject, user, BY_USER, self.node, since, until, count, level))
             self._blocks.merge(blocks[0])
             count = 0
         marks = (attempt.mark + counter.marks)[: MAX_MARKS * MARK_BYTES]
@@ -189,7 +190,8 @@ class Limiter:
         until = now + rules.block_s(due.first_s, level)
         self._address_offences.put(attempt.subject, (level, until))
         user = _cut(attempt.user)
-        block = Block(attempt.subject, "", due.rule, self.node, now, until, due.count, level, user)
+        since = self._blocks.later((attempt.subject, "", False), now)
+        block = Block(attempt.subject, "", due.rule, self.node, since, until, due.count, level, user)
         self._blocks.merge(block)
         return block
 
@@ -227,7 +229,8 @@ class Limiter:
     def add(self, subject: Subject, now: float, *, lasts_s: float | None, reason: str) -> Block:
         """An operator's block, or a new end of it; None lasts for ever. Raises TooManyBlocks."""
         until = FOREVER if lasts_s is None else min(now + lasts_s, FOREVER)
-        block = Block(subject, "", BY_ADMIN, self.node, now, until, reason=_cut(reason))
+        since = self._blocks.later((subject, "", True), now)
+        block = Block(subject, "", BY_ADMIN, self.node, since, until, reason=_cut(reason))
         if not self._blocks.merge(block):
             raise TooManyBlocks("too many blocks of addresses: block networks instead, or use a firewall")
         return block

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from node.ratelimit import Capacity, Rules
+from node.ratelimit import Capacity, Rules, parse_subject
 from node.ratelimit.limiter import REMEMBER_FAMILIAR_S, REMEMBER_OFFENCE_S, SWEPT_AT_ONCE
 from node.ratelimit.rules import FAMILIAR_FACTOR
 
@@ -265,6 +265,18 @@ def test_a_clock_that_is_set_back_locks_nobody_in(bench: Bench) -> None:
     assert bench.ask(HOME) == (None, 0.0)
     for _ in range(4):
         assert not bench.fail(HOME).blocks
+
+
+def test_rules_hold_again_after_a_removal_and_a_clock_that_is_set_back(bench: Bench) -> None:
+    for _ in range(5):
+        bench.fail(HOME)
+    bench.limiter.remove(parse_subject(HOME, 64), bench.now)
+    bench.now -= 3600
+    for _ in range(5):
+        bench.fail(HOME)
+    assert bench.is_blocked(HOME)
+    assert bench.limiter.remove(parse_subject(HOME, 64), bench.now)
+    assert not bench.is_blocked(HOME)
 
 
 def test_equal_histories_give_equal_deltas() -> None:
