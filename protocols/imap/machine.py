@@ -182,7 +182,9 @@ class ImapMachine:
     def is_mid_input(self) -> bool:
         if self._buffer or self._parts:
             return True
-        return self._reader not in (self._read_command, self._read_line, self._read_nothing)
+        if self._reader == self._read_command:  # asked after every turn, and nearly always so
+            return False
+        return self._reader not in (self._read_line, self._read_nothing)
 
     # --- what the session calls ---
 

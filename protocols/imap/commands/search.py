@@ -176,13 +176,17 @@ class _Reader:
                 rows.reverse()
             for turn, row in enumerate(rows):
                 if turn % BREATH_MESSAGES == 0:
+                    self._report(turn)
                     await breathe()
                 if bodies and turn % AHEAD == 0:
                     self._services.bodies.prefetch([ahead.ref for ahead in rows[turn : turn + 2 * AHEAD]])
                 yield by_uid[row.uid], TextFacts(row)
-                self._examined += 1
-                if (progress := self._session.progress) is not None:
-                    self._session.progress = (min(self._examined, progress[1]), progress[1])
+        self._examined += len(positions)
+
+    def _report(self, turn: int) -> None:
+        """Of this read, ``turn`` messages have been looked at."""
+        if (progress := self._session.progress) is not None:
+            self._session.progress = (min(self._examined + turn, progress[1]), progress[1])
 
     async def read_body(self, facts: TextFacts) -> None:
         size = min(facts.row.ref.size_bytes, MAX_SEARCHED_BYTES)
