@@ -7,7 +7,7 @@ total: any bytes give a result. Nothing here decides whether a handshake succeed
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ MAX_RECORDS: Final = 64
 
 SERVER_NAME, SIGNATURE_ALGORITHMS, ALPN, SUPPORTED_VERSIONS = 0x0000, 0x000D, 0x0010, 0x002B
 MAX_SNI: Final = 255
+_EXTENSION_HEAD: Final = struct.Struct("!HH").unpack_from  # type, length
 
 
 class Refused(enum.Enum):
@@ -123,7 +124,7 @@ def _parse(reader: _Reader) -> ClientHello:
     reader.vector(1)  # session id
     ciphers = _numbers(reader.vector(2))
     reader.vector(1)  # compression methods
-    extensions = {} if reader.is_at_end else dict(_extensions(reader.vector(2)))
+    extensions = {} if reader.is_at_end else _extensions(reader.vector(2))
     if not reader.is_at_end:
         raise _Malformed
     sni = _server_name(extensions[SERVER_NAME]) if SERVER_NAME in extensions else ""
@@ -142,17 +143,22 @@ def _parse(reader: _Reader) -> ClientHello:
 def _numbers(data: bytes) -> tuple[int, ...]:
     if len(data) % 2:
         raise _Malformed
-    return tuple(int.from_bytes(data[n : n + 2], "big") for n in range(0, len(data), 2))
+    return struct.unpack(f"!{len(data) // 2}H", data)
 
 
-def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
-    reader, seen = _Reader(data), set()
-    while not reader.is_at_end:
-        kind = reader.number(2)
-        if kind in seen:  # RFC 8446 §4.2: not more than one of the same type
+def _extensions(data: bytes) -> dict[int, bytes]:
+    """By type, in the order of the client. Without a reader: this loop is most of the work."""
+    found, position, end = {}, 0, len(data)
+    while position < end:
+        if end - position < 4:
             raise _Malformed
-        seen.add(kind)
-        yield kind, reader.vector(2)
+        kind, length = _EXTENSION_HEAD(data, position)
+        position += 4
+        if kind in found or length > end - position:  # RFC 8446 §4.2: not more than one of the same type
+            raise _Malformed
+        found[kind] = data[position : position + length]
+        position += length
+    return found
 
 
 def _listed(data: bytes | None, length_octets: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from .clienthello import ALPN, SERVER_NAME, ClientHello
@@ -34,24 +35,34 @@ _GREASE: Final = frozenset((high << 12) + 0x0A00 + (high << 4) + 0x0A for high i
 
 def ja4(hello: ClientHello) -> str:
     """The fingerprint of a client that came by TCP; 36 characters."""
-    ciphers = _without_grease(hello.ciphers)
-    extensions = _without_grease(hello.extensions)
+    offered = _without_grease(hello.supported_versions)
+    return _fingerprint(
+        max(offered, default=hello.version),
+        tuple(_without_grease(hello.ciphers)),
+        tuple(_without_grease(hello.extensions)),
+        hello.alpn[:1],
+        tuple(_without_grease(hello.signature_algorithms)),
+    )
+
+
+@lru_cache(512)  # the clients of a site are few programs, each with thousands of connections
+def _fingerprint(
+    version: int,
+    ciphers: tuple[int, ...],
+    extensions: tuple[int, ...],
+    alpn: tuple[bytes, ...],
+    algorithms: tuple[int, ...],
+) -> str:
     hashed = sorted(each for each in extensions if each not in (SERVER_NAME, ALPN))
     head = (
-        f"t{_version(hello)}{'d' if SERVER_NAME in extensions else 'i'}"
-        f"{min(len(ciphers), _MOST):02}{min(len(extensions), _MOST):02}{_alpn(hello.alpn)}"
+        f"t{_VERSIONS.get(version, '00')}{'d' if SERVER_NAME in extensions else 'i'}"
+        f"{min(len(ciphers), _MOST):02}{min(len(extensions), _MOST):02}{_alpn(alpn)}"
     )
-    algorithms = _without_grease(hello.signature_algorithms)
     return f"{head}_{_hash(sorted(ciphers), ())}_{_hash(hashed, algorithms)}"
 
 
 def _without_grease(values: Iterable[int]) -> list[int]:
     return [value for value in values if value not in _GREASE]
-
-
-def _version(hello: ClientHello) -> str:
-    offered = _without_grease(hello.supported_versions)
-    return _VERSIONS.get(max(offered, default=hello.version), "00")
 
 
 def _alpn(names: tuple[bytes, ...]) -> str:

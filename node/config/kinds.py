@@ -26,6 +26,7 @@ from node.units import (
     parse_size,
 )
 
+from .patterns import is_quick
 from .secret import Secret
 
 T = TypeVar("T")
@@ -182,9 +183,14 @@ def _keys32(raw: object) -> tuple[Secret[bytes], ...]:
 
 def _pattern(raw: object) -> str:
     try:
-        re.compile(_text(raw))
+        quick = is_quick(_text(raw))
     except (re.error, RecursionError, OverflowError) as error:
         raise UnitError(f"not a regular expression: {error}") from error
+    if not quick:
+        raise UnitError(
+            "a client could choose a text on which this expression takes very long",
+            'avoid repeats within repeats, such as "(a+)+", references, and more than three of ".*"',
+        )
     return _text(raw)
 
 
