@@ -409,7 +409,8 @@ class ImapSession:
         limit_s = self.policy.command_limits_s.get(command.name.decode("ascii"))
         if limit_s is not None:
             running = within(limit_s, self.connection, running)
-        return self._reported(running) if command.reports_progress else running
+        is_reported = command.reports_progress and b"INPROGRESS" not in self.hidden
+        return self._reported(running) if is_reported else running
 
     async def _reported(self, running: Awaitable[Outcome]) -> Outcome:
         self.progress = None
