@@ -15,8 +15,8 @@ from tests.node.test_app import ADDRESS, PASSWORD, Imap, configure, deliver
 LIMITS = """
 max_connections_per_user = 2
 [servers.timeouts.imap_command_timeouts]
-store = "300ms"
-copy = "300ms"
+store = "700ms"
+copy = "700ms"
 """
 
 

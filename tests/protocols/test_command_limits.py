@@ -19,7 +19,7 @@ POLICY = ServerPolicy(
     name="x",
     hostname="mail.example.test",
     insecure_auth=True,
-    command_limits_s={"RETR": 0.005, "TOP": 0.005, "QUIT": 0.005, "RCPT": 0.005, "DATA": 0.005},
+    command_limits_s={"RETR": 0.1, "TOP": 0.1, "QUIT": 0.1, "RCPT": 0.1, "DATA": 0.1},
 )
 
 

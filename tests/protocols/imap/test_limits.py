@@ -18,7 +18,7 @@ from tests.support.imap import ImapLab
 from tests.support.stuck import Stuck
 from tests.support.wire import Wire
 
-LIMITS = {"SEARCH": 0.005, "FETCH": 0.005, "COPY": 0.005, "MOVE": 0.005, "STORE": 0.005}
+LIMITS = {"SEARCH": 0.1, "FETCH": 0.1, "COPY": 0.1, "MOVE": 0.1, "STORE": 0.1}
 
 
 def lab(messages: int = 2, **policy: Any) -> ImapLab:
