@@ -69,6 +69,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         for sock in sockets:
+            sock.setblocking(False)  # one that was inherited may not be
             self._resume(sock)
 
     def close(self) -> None:

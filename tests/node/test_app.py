@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from node.app import Node, StartFailed
-from node.config import Config, load
+from node.config import ClientFilter, Config, load
 from storage.objects.keys import parse_object_key
 from storage.postgres.settings import DatabaseSettings, EndpointSettings
 from tests.support.corpus import hostile, messages
@@ -210,6 +211,33 @@ async def test_more_than_max_connections_are_refused_politely(
     clients.append(await Imap.open(node))
     await node.stop()
     assert (await clients[1].reader.read()).startswith(b"* BYE")
+
+
+async def test_a_filter_by_fingerprint_takes_capabilities_away_as_soon_as_tls_speaks(
+    tmp_path: Path, pg_settings: DatabaseSettings
+) -> None:
+    config = configure(tmp_path, pg_settings)
+    unwanted = ClientFilter(ja4_fingerprints=("^t1[23]d",), disable_caps=("IDLE",), reason="a test")
+    node = Node(
+        replace(config, servers=tuple(replace(s, client_filters=(unwanted,)) for s in config.servers))
+    )
+    await node.start()
+    await node.ensure_account(ADDRESS, PASSWORD)
+    trust = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    reader, writer = await asyncio.open_connection("localhost", port(node, "imaps"), ssl=trust)
+    greeting = await reader.readline()
+    assert b"CAPABILITY IMAP4rev1 " in greeting
+    assert b" IDLE" not in greeting
+    writer.close()
+    client = await Imap.open(node)
+    assert b" IDLE" in await client.command("CAPABILITY")
+    assert b" OK" in await client.command("STARTTLS")
+    await client.writer.start_tls(trust, server_hostname="localhost")
+    assert b" IDLE" not in await client.command("CAPABILITY")
+    await client.login()
+    assert b" BAD " in await client.command("IDLE")
+    client.writer.close()
+    await node.stop()
 
 
 async def test_stop_says_goodbye_and_is_idempotent(node: Node) -> None:
