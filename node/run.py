@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from . import notify
 from .app import Node
 from .memory import keep_large_buffers_apart
 
@@ -36,7 +38,9 @@ def run(config: Config, on_ready: OnReady) -> int:
 async def serve(config: Config, on_ready: OnReady) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    notifier = notify.take(os.environ)
     node = Node(config)
+    beating = asyncio.create_task(notifier.keep_alive())
 
     def asked() -> None:
         if stop.is_set():
@@ -58,8 +62,11 @@ async def serve(config: Config, on_ready: OnReady) -> int:
         except asyncio.CancelledError:
             return 130
         await on_ready(node)
+        notifier.ready()
         await stop.wait()
         log.info("stopping")
         return 0
     finally:
+        notifier.stopping()
         await node.stop()
+        beating.cancel()
