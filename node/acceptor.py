@@ -18,6 +18,8 @@ Arrived = Callable[[socket.socket, Any], None]  # the connection, non-blocking, 
 BATCH: Final = 100  # then everybody else gets a turn
 # Out of descriptors or memory: the backlog keeps for this long what cannot be taken now.
 PAUSE_S: Final = 1.0
+# Other processes accept from the same sockets: one that has more than its share leaves them this much time.
+YIELD_S: Final = 0.01
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -66,6 +68,7 @@ class Acceptor:
     def __init__(self, sockets: list[socket.socket], arrived: Arrived) -> None:
         self.sockets = sockets
         self._arrived = arrived
+        self.yields = False  # to other processes that accept from the same sockets
         self._loop = asyncio.get_running_loop()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         for sock in sockets:
@@ -85,7 +88,22 @@ class Acceptor:
 
     def _resume(self, listening: socket.socket) -> None:
         self._pauses.pop(listening, None)
-        self._loop.add_reader(listening, self._accept, listening)
+        self._loop.add_reader(listening, self._readable, listening)
+
+    def _readable(self, listening: socket.socket) -> None:
+        if self.yields:
+            self._pause(listening, YIELD_S, self._resume_accepting)
+        else:
+            self._accept(listening)
+
+    def _resume_accepting(self, listening: socket.socket) -> None:
+        """What nobody else has taken meanwhile is ours."""
+        self._resume(listening)
+        self._accept(listening)
+
+    def _pause(self, listening: socket.socket, seconds: float, then: Callable[[socket.socket], None]) -> None:
+        self._loop.remove_reader(listening)
+        self._pauses[listening] = self._loop.call_later(seconds, then, listening)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(BATCH):
@@ -99,8 +117,7 @@ class Acceptor:
                 if error.errno not in EXHAUSTED:
                     raise
                 log.error("cannot accept connections: %s; trying again in %g s", error, PAUSE_S)
-                self._loop.remove_reader(listening)
-                self._pauses[listening] = self._loop.call_later(PAUSE_S, self._resume, listening)
+                self._pause(listening, PAUSE_S, self._resume)
                 return
             sock.setblocking(False)
             self._arrived(sock, address)

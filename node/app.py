@@ -14,12 +14,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from protocols.pop3.maildrop import LocalMaildropLock
-from storage.errors import AlreadyExists, StorageError
+from storage.errors import AlreadyExists
 from storage.postgres.accounts import PostgresAccountStore
-from storage.postgres.migrate import MigrationError
-from storage.postgres.server import ServerError
 from storage.postgres.uploads import PostgresUploadStore
-from tls.errors import CertificateUnusable
 
 from .background import Background, EmbeddedServers, apply_migrations
 from .certificates import Certificates
@@ -28,15 +25,15 @@ from .controlblocks import block_commands
 from .controlconnections import connection_commands
 from .core import Core
 from .doors import Doors, password_verifier
-from .listeners import Listener, ListenFailed
+from .listeners import Listener
 from .loginguard import Guards
 from .metrics.family import Snapshot
 from .metrics.sources import add_background, add_core, add_doors, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
 from .passwords import hash_password
-from .rclone import RcloneUnusable
 from .sessions import Sessions
 from .shared import NodeState
+from .startfaults import START_FAULTS, StartFailed
 from .status import ListenerStatus, StatusCommand
 
 if TYPE_CHECKING:
@@ -46,21 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.node")
 
 THIS_PROCESS = "main"
-
-
-class StartFailed(Exception):
-    """The node cannot start; the message names the cause and, where it is known, the cure."""
-
-
-START_FAULTS = (
-    ServerError,
-    RcloneUnusable,
-    MigrationError,
-    StorageError,
-    CertificateUnusable,
-    ListenFailed,
-    OSError,
-)
 
 
 class Node:

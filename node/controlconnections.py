@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from protocols.ports import Goodbye
@@ -25,18 +25,31 @@ TURN: Final = 100  # sessions told of or sent away, before mail gets a turn
 Matches = Callable[["Entry"], bool]
 
 
-def connection_commands(sessions: Sessions, wall_clock: Callable[[], float]) -> dict[str, Handler]:
-    commands = ConnectionCommands(sessions, wall_clock)
+async def _up_to_date() -> None:
+    """Connections of this process are read as they are."""
+
+
+def connection_commands(
+    sessions: Sessions,
+    wall_clock: Callable[[], float],
+    refresh: Callable[[], Awaitable[None]] = _up_to_date,
+) -> dict[str, Handler]:
+    """``refresh`` brings the figures of connections in other processes up to date."""
+    commands = ConnectionCommands(sessions, wall_clock, refresh)
     return {"connections.list": commands.all, "connections.kick": commands.kick}
 
 
 class ConnectionCommands:
-    def __init__(self, sessions: Sessions, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, sessions: Sessions, wall_clock: Callable[[], float], refresh: Callable[[], Awaitable[None]]
+    ) -> None:
         self._sessions = sessions
         self._wall_clock = wall_clock
+        self._refresh = refresh
 
     async def all(self, arguments: Arguments) -> object:
         """Those that match every filter given (see ``_FILTERS``), the oldest first."""
+        await self._refresh()
         now, told = self._wall_clock(), []
         for number, entry in enumerate(self._matching(arguments), start=1):
             told.append(_plain(entry))

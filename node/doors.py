@@ -67,7 +67,7 @@ class Doors:
         self._hurry = asyncio.Event()
         self.listeners: list[Listener] = []
         self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
-        self.memory = node_memory(core.config)
+        self.memory = node_memory(core.config, processes=state.processes)
         self.verifier = verifier
 
     @property
@@ -88,6 +88,11 @@ class Doors:
     def hurry(self) -> None:
         """Cut off running commands of a stop that is under way."""
         self._hurry.set()
+
+    def yield_to_others(self, *, is_ahead: bool) -> None:
+        """Whether other processes should accept the next connections."""
+        for listener in self.listeners:
+            listener.yield_to_others(is_ahead=is_ahead)
 
     async def _watch_views(self, stop: asyncio.Event) -> None:
         watching = asyncio.create_task(self.views.run())

@@ -64,11 +64,12 @@ def search_options(server: Server) -> dict[str, SearchPace]:
     return {SEARCH_PACE: SearchPace(rate)}
 
 
-def node_memory(config: Config) -> NodeMemory:
-    """What the configuration says, or a quarter of the machine's memory."""
+def node_memory(config: Config, *, processes: int = 1) -> NodeMemory:
+    """Of one of so many that serve clients: what the configuration says, or its share of a quarter of the
+    machine's memory."""
     if config.memory_limit_bytes:
         return NodeMemory(config.memory_limit_bytes)
-    return NodeMemory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+    return NodeMemory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // processes)
 
 
 def session_clock(server: Server) -> ClockSettings:

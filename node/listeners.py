@@ -107,15 +107,22 @@ class Listener:
     async def open(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """On ``sockets`` that listen already, which this object owns from then on, or those of the
         server's address. Raises ListenFailed."""
+        is_ours = sockets is None
         self._acceptor = Acceptor(list(sockets or await listening_sockets(self.server)), self._arrived)
-        is_tls = self._implicit_context() is not None
-        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
+        if is_ours:
+            is_tls = self._implicit_context() is not None
+            log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
 
     @property
     def address(self) -> str:
         """Host and port that were really bound."""
         assert self._acceptor is not None
         return shown_address(self._acceptor.sockets[0])
+
+    def yield_to_others(self, *, is_ahead: bool) -> None:
+        """Whether this process has more than its share of the connections on shared sockets."""
+        if self._acceptor is not None:
+            self._acceptor.yields = is_ahead
 
     async def close(self) -> None:
         """Stop accepting, and end what has not become a session yet; sessions stay."""

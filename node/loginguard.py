@@ -84,6 +84,7 @@ class Shared:
     turns: Turns
     check_takes_s: Callable[[], float]
     tell: Callable[[Delta], None]  # the other nodes
+    welcomed: Callable[[Subject], None] = lambda _subject: None  # somebody logged in from there
 
 
 class LoginGuard:
@@ -144,6 +145,7 @@ class LoginGuard:
             self._failed(attempt)
         else:
             self._shared.limiter.succeeded(self.rules, attempt, self._shared.clock())
+            self._shared.welcomed(attempt.subject)
         return decision
 
     def _failed(self, attempt: Attempt) -> None:
@@ -231,13 +233,21 @@ class Guards:
         self.room = WaitingRoom()
         self.tell: Callable[[Delta], None] = lambda _delta: None
         self.peers: Callable[[], Collection[str]] = tuple
+        # what the other processes of this node must know
+        self.mirror: Callable[[Delta], None] = lambda _delta: None
+        self.welcomed: Callable[[Subject], None] = lambda _subject: None
         self._shared = Shared(
-            self.limiter, clock, self.room, Turns(), check_takes_s, lambda delta: self.tell(delta)
+            *(self.limiter, clock, self.room, Turns(), check_takes_s, self._spread),
+            lambda subject: self.welcomed(subject),
         )
         self._trusted = config.trusted_networks
         self._guards: dict[str, LoginGuard] = {}
         intervals = [server.auth_rate_limit.cleanup_interval_s for server in config.servers]
         self._sweep_interval_s = min(intervals, default=SWEEP_INTERVAL_S)
+
+    def _spread(self, delta: Delta) -> None:
+        self.mirror(delta)
+        self.tell(delta)
 
     def of(self, server: Server) -> LoginGuard | None:
         """The same one for the same server; None where nobody logs in."""
@@ -271,7 +281,7 @@ class Guards:
         """An operator's block; the other nodes hear of it. Raises TooManyBlocks."""
         block = self.limiter.add(subject, self.clock(), lasts_s=lasts_s, reason=reason)
         log.warning("blocked by an operator: %s", reason or "no reason given", extra=_about(subject))
-        self.tell(block)
+        self._spread(block)
         return block
 
     def remove(self, subject: Subject, *, user: str | None = None) -> list[Block]:
@@ -281,12 +291,15 @@ class Guards:
         for block in ended:
             log.warning("unblocked, rule %s", block.rule, extra=_about(subject, block.user))
             if not block.user:
-                self.tell(self.limiter.lifted(block, now))
+                self._spread(self.limiter.lifted(block, now))
         return ended
 
     def absorb(self, delta: Delta) -> bool:
         """What another node says; whether it was news."""
-        return self.limiter.absorb(delta, self.clock())
+        is_news = self.limiter.absorb(delta, self.clock())
+        if is_news:
+            self.mirror(delta)
+        return is_news
 
     async def run(self, stop: asyncio.Event) -> None:
         """Frees memory until stopped."""

@@ -22,6 +22,8 @@ BUCKET = "sora-mail"
 TEMPLATE = """\
 # Written by `sora-node quickstart`; `sora-node run --config {config}` starts the same node.
 hostname = "{hostname}"
+# Processes that serve clients; 0 is one per CPU.
+workers = 1
 
 [embedded]
 # A private PostgreSQL, started and stopped with the node. Remove this line to use a server of your own.

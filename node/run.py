@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import notify
 from .app import Node
+from .controlprocess import ControlProcess, worker_count
 from .memory import keep_large_buffers_apart
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.node")
 
-OnReady = Callable[[Node], Awaitable[None]]
+AnyNode = Node | ControlProcess
+OnReady = Callable[[AnyNode], Awaitable[None]]
 
 
 def run(config: Config, on_ready: OnReady) -> int:
@@ -35,11 +37,17 @@ def run(config: Config, on_ready: OnReady) -> int:
     return uvloop.run(serve(config, on_ready))
 
 
+def compose(config: Config) -> AnyNode:
+    """A node of one process when one is to serve clients."""
+    workers = worker_count(config)
+    return Node(config) if workers == 1 else ControlProcess(config, workers)
+
+
 async def serve(config: Config, on_ready: OnReady) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     notifier = notify.take(os.environ)
-    node = Node(config)
+    node = compose(config)
     beating = asyncio.create_task(notifier.keep_alive())
 
     def asked() -> None:

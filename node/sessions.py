@@ -112,13 +112,23 @@ class Sessions:
     def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
         """A socket of ``ip`` was accepted: what to call when it is gone, harmless when called twice; None:
         refuse it, its address has as many as it may."""
+        if self.is_full(server, ip):
+            self.refused += 1
+            return None
+        return self.count_arrival(server, ip)
+
+    def is_full(self, server: str, ip: str) -> bool:
+        """Its address has as many as it may."""
+        most = self._limits.get(server, _UNLIMITED).per_address
+        if not most or self._is_trusted(ip):
+            return False
+        return self._index.count((server, "address", address_key(ip))) >= most
+
+    def count_arrival(self, server: str, ip: str) -> Callable[[], None]:
+        """Of a socket that was let in; what to call when it is gone."""
         if self._is_trusted(ip):
             return _nothing
         key, arrival = (server, "address", address_key(ip)), object()
-        most = self._limits.get(server, _UNLIMITED).per_address
-        if most and self._index.count(key) >= most:
-            self.refused += 1
-            return None
         self._index.add(key, arrival)
         return lambda: self._index.discard(key, arrival)
 

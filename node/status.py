@@ -36,12 +36,14 @@ class StatusCommand:
         guards: Guards,
         staging_level: Callable[[], Awaitable[StagingLevel]],
         clock: Callable[[], float],
+        processes: Callable[[], list[dict[str, object]]] = list,
     ) -> None:
         self._listeners = listeners
         self._guards = guards
         self._staging_level = staging_level
         self._clock = clock
         self._started = clock()
+        self._processes = processes
 
     def table(self) -> dict[str, Handler]:
         return {"status": self.status}
@@ -51,6 +53,7 @@ class StatusCommand:
             "version": node_version() or "unknown",
             "pid": os.getpid(),
             "uptime_s": round(self._clock() - self._started, 3),
+            "workers": self._processes(),
             "listeners": [each._asdict() for each in await self._listeners()],
             "rate_limits": {
                 "blocks": self._guards.limiter.count_blocks(self._guards.clock()),

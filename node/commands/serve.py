@@ -17,9 +17,8 @@ from node.quickstart import Made, Wish, prepare
 from .load import load_or_exit
 
 if TYPE_CHECKING:
-    from node.app import Node
     from node.config import Config, Loaded
-    from node.run import OnReady
+    from node.run import AnyNode, OnReady
 
 log = logging.getLogger("sora.node")
 
@@ -40,7 +39,7 @@ def run_command(path: Path, as_json: bool) -> None:
     """
     config, loaded = load_or_exit(path)
 
-    async def ready(node: Node) -> None:
+    async def ready(node: AnyNode) -> None:
         if as_json:
             click.echo(json.dumps({"ready": True, "servers": node.addresses()}))
 
@@ -98,7 +97,7 @@ def quickstart_command(
         sys.exit(EXIT_FAILED)
     config, loaded = load_or_exit(made.config)
 
-    async def ready(node: Node) -> None:
+    async def ready(node: AnyNode) -> None:
         await node.ensure_account(made.address, await asyncio.to_thread(made.password_file.read_text))
         if as_json:
             click.echo(json.dumps(_facts(node, config, made)))
@@ -109,8 +108,8 @@ def quickstart_command(
 
 
 def _run(config: Config, loaded: Loaded, ready: OnReady) -> int:
-    from node.app import StartFailed
     from node.run import run
+    from node.startfaults import StartFailed
 
     logs.configure(output=config.logging.output, style=config.logging.format, level=config.logging.level)
     for problem in loaded.problems:
@@ -123,7 +122,7 @@ def _run(config: Config, loaded: Loaded, ready: OnReady) -> int:
         return EXIT_FAILED
 
 
-def _facts(node: Node, config: Config, made: Made) -> dict[str, object]:
+def _facts(node: AnyNode, config: Config, made: Made) -> dict[str, object]:
     return {
         "ready": True,
         "config": str(made.config),
@@ -134,7 +133,7 @@ def _facts(node: Node, config: Config, made: Made) -> dict[str, object]:
     }
 
 
-def _welcome(node: Node, config: Config, made: Made) -> str:
+def _welcome(node: AnyNode, config: Config, made: Made) -> str:
     port = node.addresses()["imaps"].rpartition(":")[2]
     lines = [
         "",

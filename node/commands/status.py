@@ -30,6 +30,7 @@ def _render(found: dict[str, Any]) -> str:
         {
             "version": found["version"],
             "process": found["pid"],
+            "workers": ", ".join(_worker(each) for each in found["workers"]) or "none, all in one process",
             "up": format_duration(round(found["uptime_s"])),
             "waits for upload": waiting,
             "blocks": limits["blocks"],
@@ -40,3 +41,8 @@ def _render(found: dict[str, Any]) -> str:
         (each["name"], each["address"], each["connections"], each["refused"]) for each in found["listeners"]
     ]
     return head + "\n\n" + table(("SERVER", "ADDRESS", "CONNECTIONS", "REFUSED"), rows)
+
+
+def _worker(found: dict[str, Any]) -> str:
+    state = f"{found['sessions']} sessions" if found["ready"] else "starting"
+    return f"{found['pid']} ({state})"

@@ -40,13 +40,14 @@ class Config:
     workers: int = option(
         whole(0, 1024),
         0,
-        "Processes that serve clients; 0 is one per CPU. Each has its own share of connections.",
+        "Processes that serve clients; 0 is one per CPU. Of max_connections and of the database connections"
+        " each has its share. With 1 everything runs in one process.",
     )
     memory_limit_bytes: int = option(
         SIZE,
         0,
         "Memory that all sessions of a process together may hold in large buffers; 0 is a quarter of the"
-        " machine's. What does not fit is refused for now.",
+        " machine's, divided by workers. What does not fit is refused for now.",
     )
     bcrypt_cost: int = option(
         whole(10, 14),

@@ -226,6 +226,18 @@ class Limiter:
             return None
         return self._blocks.of(attempt.subject, _cut(attempt.user), now, is_admin=False)
 
+    def is_blocked(self, subject: Subject, now: float) -> bool:
+        """By a rule, whoever logs in."""
+        return self._is_held(subject, "", now)
+
+    def is_welcome(self, subject: Subject) -> bool:
+        """Somebody has logged in from there."""
+        return self._good.get(subject) is not None
+
+    def welcome(self, subject: Subject, now: float) -> None:
+        """Another process of this node says that somebody has logged in from there."""
+        self._good.put(subject, int(now))
+
     def add(self, subject: Subject, now: float, *, lasts_s: float | None, reason: str) -> Block:
         """An operator's block, or a new end of it; None lasts for ever. Raises TooManyBlocks."""
         until = FOREVER if lasts_s is None else min(now + lasts_s, FOREVER)

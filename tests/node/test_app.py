@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from node.app import Node, StartFailed
+from node.app import Node
 from node.config import ClientFilter, Config, load
+from node.startfaults import StartFailed
 from storage.objects.keys import parse_object_key
 from storage.postgres.settings import DatabaseSettings, EndpointSettings
 from tests.support.corpus import hostile, messages

@@ -1,0 +1,202 @@
+"""The composition root of a node of several processes: core and background here, doors in the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from .app import ensure_account, open_control
+from .background import Background, EmbeddedServers, apply_migrations
+from .control import Handler
+from .controlblocks import block_commands
+from .controlconnections import connection_commands
+from .core import Core
+from .desk import Hub
+from .doors import protocol_servers
+from .health import OK, Finding, State
+from .limits import session_limits
+from .listeners import listening_sockets, shown_address
+from .metrics.family import Kind, Snapshot, merge
+from .metrics.sources import add_background, add_core, add_node_state
+from .monitoring import Monitoring, open_metrics_servers
+from .startfaults import START_FAULTS, StartFailed
+from .status import ListenerStatus, StatusCommand
+from .supervisor import Supervisor, WorkerFailed, snapshot_from
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .metrics.server import MetricsServer
+
+log = logging.getLogger("sora.processes")
+
+CONTROL = "control"
+DEPARTED = "departed"  # what workers that are gone had counted
+
+
+def worker_count(config: Config) -> int:
+    """Processes that serve clients."""
+    return config.workers or len(os.sched_getaffinity(0))
+
+
+class ControlProcess:
+    """The same to its owner as ``app.Node``."""
+
+    def __init__(self, config: Config, workers: int) -> None:
+        self.config = config
+        self._exit = AsyncExitStack()
+        self.hub = Hub(config)
+        self.core = Core(config, self._exit, processes=workers + 1)
+        self.sockets: dict[str, list[socket.socket]] = {}
+        self.supervisor = Supervisor(config, self.hub, self.sockets, workers, self._departed)
+        self.metrics_servers: list[MetricsServer] = []
+        self._last: dict[str, Snapshot] = {}  # of each worker
+        self._gone: Snapshot = {}
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Serving when it returns. Raises StartFailed."""
+        try:
+            await self._start()
+        except (*START_FAULTS, WorkerFailed) as error:
+            raise StartFailed(str(error)) from error
+
+    async def stop(self) -> None:
+        """Stop accepting, say goodbye, finish what runs, then let go of the stores. Idempotent."""
+        await self._exit.aclose()
+
+    def hurry(self) -> None:
+        """Cut off running commands of a stop that is under way."""
+        self.supervisor.hurry()
+
+    async def _start(self) -> None:
+        core = self.core
+        await EmbeddedServers(self.config, self._exit).start()
+        await apply_migrations(core)
+        await core.open()
+        self.background = Background(core)
+        self.hub.on_staged = self.background.uploader.notify
+        await self.background.start()
+        core.workers.start("rate limits", self.hub.guards.run)
+        await self._bind()
+        await self._start_workers()
+        await self._start_monitoring()
+        await open_control(self.config, self._commands(), self._exit)
+
+    async def _bind(self) -> None:
+        self._exit.callback(self._close_sockets)
+        for server in protocol_servers(self.config):
+            certificate = self.core.certificates.of(server)  # an unusable one is found before workers start
+            self.sockets[server.name] = await listening_sockets(server)
+            self.hub.sessions.limit(server.name, session_limits(server))
+            log.info(
+                "%s listens on %s%s",
+                server.name,
+                shown_address(self.sockets[server.name][0]),
+                " (TLS)" if certificate and server.tls and not server.tls_use_starttls else "",
+            )
+
+    def _close_sockets(self) -> None:
+        for group in self.sockets.values():
+            for each in group:
+                each.close()
+
+    async def _start_workers(self) -> None:
+        self._exit.push_async_callback(self.supervisor.stop)
+        self._exit.callback(self._close_sockets)  # ours first: nobody waits in a queue that is not served
+        self._exit.callback(self.hub.guards.close)
+        await self.supervisor.start()
+
+    async def _start_monitoring(self) -> None:
+        self.monitoring = Monitoring(self.core, self._snapshots)
+        registry = self.monitoring.registry
+        add_core(registry, self.core)
+        add_background(registry, self.background)
+        add_node_state(registry, self.hub.guards, self.hub.sessions)
+        registry.add(lambda: [("sora_worker_failures_total", ("process",), self.supervisor.restarts)])
+        self.monitoring.checker.add("processes", self._check_workers)
+        self.monitoring.start()
+        self.metrics_servers = await open_metrics_servers(self.core, self.monitoring)
+        self.core.workers.start("worker figures", self._keep_figures)
+
+    def _commands(self) -> dict[str, Handler]:
+        status = StatusCommand(
+            self._listener_status,
+            self.hub.guards,
+            self.core.uploads.staging_level,
+            time.monotonic,
+            self.supervisor.describe,
+        )
+        return {
+            **status.table(),
+            **block_commands(self.hub.guards),
+            **connection_commands(self.hub.sessions, time.time, self.hub.refresh),
+            **self.monitoring.commands(),
+        }
+
+    # --- figures of all processes ---
+
+    async def _snapshots(self) -> dict[str, Snapshot]:
+        await self._ask_figures()
+        return {CONTROL: self.monitoring.registry.snapshot(), DEPARTED: self._gone, **self._last}
+
+    async def _ask_figures(self) -> None:
+        answers: dict[str, Any] = await self.supervisor.ask_all("metrics")
+        self._last |= {
+            name: snapshot_from(plain) for name, plain in answers.items() if name in self.supervisor.workers
+        }
+
+    async def _keep_figures(self, stop: asyncio.Event) -> None:
+        """So that little is forgotten of a worker that is killed."""
+        while not stop.is_set():
+            await self._ask_figures()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 5.0)
+
+    def _departed(self, name: str) -> None:
+        """What a worker had counted stays counted: totals never fall."""
+        last = self._last.pop(name, None)
+        if last is None:
+            return
+        families = [
+            each
+            for each in self.monitoring.registry.families
+            if each.kind is not Kind.GAUGE and each.all_labels == each.labels
+        ]
+        self._gone = merge(families, {"before": self._gone, "now": last})
+
+    async def _check_workers(self) -> Finding:
+        missing = self.supervisor.missing
+        return Finding(State.DEGRADED, f"{missing} workers do not run; see the log") if missing else OK
+
+    async def _listener_status(self) -> list[ListenerStatus]:
+        counts: dict[str, dict[str, list[int]]] = await self.supervisor.ask_all("counts")
+        totals: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for answer in counts.values():
+            for name, (connections, refused) in answer.items():
+                totals[name][0] += connections
+                totals[name][1] += refused
+        return [
+            ListenerStatus(
+                each.name, each.type, shown_address(self.sockets[each.name][0]), *totals[each.name]
+            )
+            for each in protocol_servers(self.config)
+        ]
+
+    # --- for who started it ---
+
+    async def ensure_account(self, address: str, password: str) -> None:
+        """Create the account when it is not there yet."""
+        await ensure_account(self.core.accounts, address, password)
+
+    def addresses(self) -> dict[str, str]:
+        """Server name to the address that was really bound."""
+        bound = {name: shown_address(group[0]) for name, group in self.sockets.items()}
+        return bound | {each.server.name: each.address for each in self.metrics_servers}

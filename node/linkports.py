@@ -1,0 +1,210 @@
+"""What the sessions of a worker need from the node, asked of the control process over the link.
+
+Each class is the other implementation of a port: ``LinkSessions`` of ``shared.Registry``, ``LinkGate`` of
+``shared.Gate``, ``LinkMaildropLock`` of ``ports.MaildropLock``. What must be decided at once and without
+waiting, at the door, is decided here, from what the control process has told of blocks and full addresses.
+A control process that does not answer refuses for now, and never lets in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from protocols.errors import AuthenticationUnavailable, TooManySessions
+from protocols.ports import Goodbye, Identity, Peer, Registered
+from storage.model import AccountId
+
+from .link import Link, LinkFault
+from .loginguard import LOGIN_TYPES, Decide, Decision, capacity_of, rules_of
+from .ratelimit import Limiter, Subject, decode, parse_address
+from .ratelimit.exemptions import Exemptions
+from .sessions import SessionLimits, Sessions, address_key
+
+if TYPE_CHECKING:
+    from .config import Config, Server
+
+# Delays before a password check are at most minutes; the control process keeps them.
+JUDGE_TIMEOUT_S: Final = 600.0
+NAMES_CUT_AT: Final = 320
+
+
+def wire_peer(peer: Peer) -> tuple[str, int, str, int]:
+    return (peer.ip, peer.port, peer.local_ip, peer.local_port)
+
+
+class LinkSessions:
+    """Arrivals are counted here and told; an address that is full over all processes is known a moment later,
+    so a burst over several workers may get as many places in each of them."""
+
+    def __init__(self, link: Link, config: Config) -> None:
+        self._link = link
+        self._own = Sessions(config.trusted_networks)  # arrivals of this process
+        self._connections: dict[str, Registered] = {}
+        self._full: set[tuple[str, Hashable]] = set()
+        self._numbers = itertools.count(1)
+
+    def limit(self, server: str, limits: SessionLimits) -> None:
+        self._own.limit(server, limits)
+
+    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
+        if (server, address_key(ip)) in self._full:
+            self._link.notify("turned_away")
+            return None
+        leave = self._own.arrive(server, ip)
+        if leave is None:
+            self._link.notify("turned_away")
+            return None
+        number = next(self._numbers)
+        self._link.notify("arrived", number, server, ip)
+        return self._leaver(number, leave)
+
+    def _leaver(self, number: int, leave: Callable[[], None]) -> Callable[[], None]:
+        def leave_all() -> None:
+            leave()
+            self._link.notify("left", number)
+
+        return leave_all
+
+    def opened(self, connection: Registered, protocol: str, server: str) -> None:
+        self._connections[connection.session_id] = connection
+        self._link.notify(
+            *("opened", connection.session_id, protocol, server, wire_peer(connection.peer)),
+            connection.has_tls,
+        )
+
+    def closed(self, connection: Registered) -> None:
+        if self._connections.pop(connection.session_id, None) is not None:
+            self._link.notify("closed", connection.session_id)
+
+    async def logged_in(self, session_id: str, identity: Identity) -> None:
+        names = (identity.address, identity.primary_address)
+        try:
+            await self._link.call("login", session_id, identity.account_id, *names)
+        except LinkFault as error:
+            raise TooManySessions("Logins cannot be counted now, try again later") from error
+
+    def client_named(self, session_id: str, name: str, version: str) -> None:
+        self._link.notify("named", session_id, name[:NAMES_CUT_AT], version[:NAMES_CUT_AT])
+
+    # --- what the control process says ---
+
+    def set_full(self, server: str, ip: str, is_full: bool) -> None:
+        change = self._full.add if is_full else self._full.discard
+        change((server, address_key(ip)))
+
+    def say_goodbye(self, session_id: str, why: str, within_s: float | None) -> None:
+        connection = self._connections.get(session_id)
+        if connection is not None:
+            connection.say_goodbye(Goodbye[why], within_s)
+
+    def figures(self, session_ids: list[str]) -> list[tuple[str, bool, bool, int, int]]:
+        """Session, whether it has TLS and is active, bytes in and out; of those that are still there."""
+        known = ((name, self._connections.get(name)) for name in session_ids)
+        return [
+            (name, each.has_tls, each.is_active, each.bytes_in, each.bytes_out)
+            for name, each in known
+            if each is not None
+        ]
+
+
+class LinkGates:
+    """The gates of all servers of a worker. ``key`` is the same in all workers of a node."""
+
+    def __init__(self, link: Link, config: Config, key: bytes, check_takes_s: Callable[[], float]) -> None:
+        self.link = link
+        self.key = key
+        self.check_takes_s = check_takes_s
+        self._config = config
+        # holds blocks only, as the control process tells them
+        self.limiter = Limiter(secret=key[:16], node="", capacity=capacity_of(config.servers))
+
+        self._numbers = itertools.count(1)
+        self._deciding: dict[int, Callable[[], Awaitable[bool]]] = {}
+
+    def of(self, server: Server) -> LinkGate | None:
+        return LinkGate(self, server, self._config) if server.type in LOGIN_TYPES else None
+
+    def expect(self, decided: Callable[[], Awaitable[bool]]) -> int:
+        """The number under which ``decide`` is asked for it."""
+        number = next(self._numbers)
+        self._deciding[number] = decided
+        return number
+
+    def forget(self, number: int) -> None:
+        del self._deciding[number]
+
+    # --- what the control process says ---
+
+    async def decide(self, number: int) -> bool:
+        """Raises AuthenticationUnavailable."""
+        decided = self._deciding.get(number)
+        if decided is None:
+            raise AuthenticationUnavailable("the client is gone")
+        return await decided()
+
+    def absorb(self, delta: list[object], is_welcome: bool) -> None:
+        """A block, or its end."""
+        told = decode(delta)
+        self.limiter.absorb(told, time.time())
+        if is_welcome:
+            self.limiter.welcome(told.subject, time.time())
+
+    def welcome(self, subject: str) -> None:
+        """Somebody logged in from a blocked address: it is not turned away at the door any more."""
+        self.limiter.welcome(Subject(int(subject)), time.time())
+
+
+class LinkGate:
+    def __init__(self, gates: LinkGates, server: Server, config: Config) -> None:
+        self._gates = gates
+        self._name = server.name
+        self._rules = rules_of(server.auth_rate_limit)
+        self._exemptions = Exemptions(server.auth_rate_limit.exempt_networks, config.trusted_networks, tuple)
+
+    def refuses(self, peer: Peer) -> bool:
+        address = parse_address(peer.ip)
+        if address is None or self._exemptions.why(address, peer.local_ip) is not None:
+            return False
+        return self._gates.limiter.refuses(self._rules, address, time.time()) is not None
+
+    async def judge(self, peer: Peer, user: str, password: bytes, decide: Decide) -> Decision:
+        """The rules are kept by the control process, which calls back for the decision when they allow it."""
+        gates, found = self._gates, Decision(None)
+
+        async def decided() -> bool:
+            nonlocal found
+            found = await decide()
+            return found.identity is not None
+
+        digest = blake2b(password, digest_size=16, key=gates.key).digest()
+        number = gates.expect(decided)
+        told = (number, self._name, wire_peer(peer), user, digest, gates.check_takes_s())
+        try:
+            refused_by = await gates.link.call("judge", *told, timeout_s=JUDGE_TIMEOUT_S)
+        except LinkFault as error:
+            raise AuthenticationUnavailable(f"the control process: {error}") from error
+        finally:
+            gates.forget(number)
+        return Decision(None, refused_by) if refused_by else found
+
+
+class LinkMaildropLock:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._numbers = itertools.count(1)
+
+    async def acquire(self, account_id: AccountId) -> Callable[[], None] | None:
+        number = next(self._numbers)
+        is_held = False
+        try:
+            is_held = bool(await self._link.call("lock", number, account_id))
+        except LinkFault:
+            return None  # as if another session had it: the client tries again
+        finally:
+            if not is_held:
+                self._link.notify("unlock", number)  # the answer may have been on its way
+        return (lambda: self._link.notify("unlock", number)) if is_held else None

@@ -1,0 +1,28 @@
+"""What may keep a node or one of its processes from starting, and is no bug."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from storage.errors import StorageError
+from storage.postgres.migrate import MigrationError
+from storage.postgres.server import ServerError
+from tls.errors import CertificateUnusable
+
+from .listeners import ListenFailed
+from .rclone import RcloneUnusable
+
+
+class StartFailed(Exception):
+    """The node cannot start; the message names the cause and, where it is known, the cure."""
+
+
+START_FAULTS: Final = (
+    ServerError,
+    RcloneUnusable,
+    MigrationError,
+    StorageError,
+    CertificateUnusable,
+    ListenFailed,
+    OSError,
+)

@@ -1,0 +1,250 @@
+"""Keeps the workers of a node running: starts them, watches their links, replaces those that end.
+
+A worker is this program again, ``python -m node.workerprocess``, with its end of the link as standard input
+and the listening sockets inherited; everything else it is told over the link. One that is silent while the
+control process counts some of its own beats hangs, and is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .desk import Desk, Hub
+from .link import BEAT_EVERY_S, Link, LinkFault
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .metrics.family import Snapshot
+
+log = logging.getLogger("sora.processes")
+
+START_WITHIN_S: Final = 60.0
+STOP_WITHIN_S: Final = 35.0  # sessions have 20 s, then loops and stores
+FIRST_BACKOFF_S: Final = 0.5
+MAX_BACKOFF_S: Final = 30.0
+STEADY_S: Final = 10.0  # one that lived so long did not fail for a reason that is still there
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+class WorkerFailed(Exception):
+    """A worker does not start; the message says why."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process that runs, or has just ended."""
+
+    process: subprocess.Popen[bytes]
+    link: Link
+    desk: Desk
+    started: float
+    is_ready: bool = False
+
+
+class Supervisor:
+    """``sockets``: the listening sockets by server name; they stay the control process's.
+
+    ``departed`` is called with the last known figures of a worker that is gone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hub: Hub,
+        sockets: Mapping[str, Sequence[socket.socket]],
+        workers: int,
+        departed: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self.config = config  # what the next worker is started with
+        self._hub = hub
+        self._sockets = sockets
+        self._count = workers
+        self._departed = departed
+        self._key = secrets.token_bytes(32)
+        self._is_stopping = False
+        self._wanted_again = asyncio.Event()
+        self._slots: list[asyncio.Task[None]] = []
+        self.workers: dict[str, Worker] = {}  # by name
+        self.restarts = 0
+
+    async def start(self) -> None:
+        """All serve when it returns. Raises WorkerFailed."""
+        names = [f"worker-{number}" for number in range(1, self._count + 1)]
+        ready = [asyncio.get_running_loop().create_future() for _ in names]
+        pairs = zip(names, ready, strict=True)
+        self._slots = [asyncio.create_task(self._keep(name, first)) for name, first in pairs]
+        await asyncio.gather(*ready)
+
+    async def stop(self) -> None:
+        """Goodbyes are said, running commands finished; what is left after ``STOP_WITHIN_S`` is killed."""
+        self._is_stopping = True
+        self._wanted_again.set()
+        for worker in self.workers.values():
+            worker.link.notify("stop")
+        if self._slots:
+            _, late = await asyncio.wait(self._slots, timeout=STOP_WITHIN_S)
+            for name, worker in self.workers.items():
+                log.warning("%s did not stop within %.0f s and is killed", name, STOP_WITHIN_S)
+                _kill(worker)
+            if late:
+                await asyncio.wait(late)
+
+    def hurry(self) -> None:
+        """Cut off running commands of a stop that is under way."""
+        for worker in self.workers.values():
+            worker.link.notify("hurry")
+
+    def ready(self) -> dict[str, Worker]:
+        return {name: worker for name, worker in self.workers.items() if worker.is_ready}
+
+    async def ask_all(self, method: str) -> dict[str, Any]:
+        """The answers by worker; one that does not answer is left out."""
+        workers = self.ready()
+        answers = await asyncio.gather(
+            *(worker.link.call(method, timeout_s=3.0) for worker in workers.values()), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, LinkFault):
+                raise answer
+        pairs = zip(workers, answers, strict=True)
+        return {name: answer for name, answer in pairs if not isinstance(answer, LinkFault)}
+
+    # --- one worker after another ---
+
+    async def _keep(self, name: str, first: asyncio.Future[None]) -> None:
+        backoff = 0.0
+        while not self._is_stopping:
+            worker = await self._spawn(name)
+            try:
+                reason = await self._serve(name, worker, first)
+            finally:
+                await self._bury(name, worker)
+            if not first.done():
+                first.set_exception(WorkerFailed(reason))
+                return
+            if self._is_stopping:
+                return
+            is_steady = time.monotonic() - worker.started > STEADY_S
+            pause_s, backoff = (0.0, 0.0) if is_steady else (backoff, _longer(backoff))
+            self.restarts += 1
+            log.error("%s ended (%s); it is replaced %s", name, reason, _when(pause_s))
+            if pause_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted_again.wait(), pause_s)
+
+    async def _spawn(self, name: str) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        descriptors = [sock.fileno() for group in self._sockets.values() for sock in group]
+        path = os.environ.get("PYTHONPATH")
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "node.workerprocess"],
+                stdin=theirs.fileno(),
+                pass_fds=descriptors,
+                env=environment,
+                process_group=0,  # Ctrl-C is for the control process, which tells the workers
+            )
+        desk = Desk(self._hub)
+        link = desk.link = Link(desk.calls, desk.notices)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        worker = self.workers[name] = Worker(process, link, desk, time.monotonic())
+        return worker
+
+    async def _serve(self, name: str, worker: Worker, first: asyncio.Future[None]) -> str:
+        """Until it ends; why."""
+        descriptors = {server: [each.fileno() for each in group] for server, group in self._sockets.items()}
+        starting = worker.link.call(
+            *("start", self._count, self._key, pickle.dumps(self.config), descriptors),
+            timeout_s=START_WITHIN_S,
+        )
+        try:
+            await starting
+        except LinkFault as error:
+            return str(error)
+        worker.is_ready = True
+        self._hub.greet(worker.desk)
+        log.info("%s serves, process %d", name, worker.process.pid)
+        if not first.done():
+            first.set_result(None)
+        while not worker.link.lost.done():
+            await asyncio.wait([worker.link.lost], timeout=BEAT_EVERY_S)
+            if worker.link.is_silent:
+                return "it hangs"
+        return worker.link.lost.result()
+
+    async def _bury(self, name: str, worker: Worker) -> None:
+        """Whatever it holds is free when this returns, and the process is gone."""
+        was_ended = worker.link.lost.done()
+        worker.link.end("the worker has ended")
+        worker.desk.clear()
+        if worker.is_ready:
+            self._departed(name)
+        if not (self._is_stopping and was_ended):
+            _kill(worker)
+        status = await asyncio.to_thread(worker.process.wait)
+        self.workers.pop(name, None)
+        if status and not self._is_stopping:
+            log.error("%s: %s", name, _spell(status))
+
+    @property
+    def missing(self) -> int:
+        """Workers that should serve and do not."""
+        return self._count - len(self.ready())
+
+    def describe(self) -> list[dict[str, object]]:
+        """For ``sora-admin status``."""
+        return [
+            {
+                "name": name,
+                "pid": worker.process.pid,
+                "ready": worker.is_ready,
+                "sessions": len(worker.desk),
+                "uptime_s": round(time.monotonic() - worker.started, 3),
+            }
+            for name, worker in sorted(self.workers.items())
+        ]
+
+
+def _kill(worker: Worker) -> None:
+    if worker.process.poll() is None:
+        worker.process.kill()
+
+
+def _longer(backoff: float) -> float:
+    return min(max(backoff * 2, FIRST_BACKOFF_S), MAX_BACKOFF_S)
+
+
+def _when(pause_s: float) -> str:
+    return f"in {pause_s:.1f} s" if pause_s else "at once"
+
+
+def _spell(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
+
+
+def snapshot_from(plain: list[Any]) -> Snapshot:
+    """Of ``plain_snapshot``, after the link."""
+    return {name: {tuple(labels): tuple(numbers) for labels, numbers in samples} for name, samples in plain}
+
+
+def plain_snapshot(snapshot: Snapshot) -> list[Any]:
+    """Without tuples as keys, which msgpack has not."""
+    return [(name, list(samples.items())) for name, samples in snapshot.items()]

@@ -1,0 +1,163 @@
+"""A protocol process of a node, ``python -m node.workerprocess``; started by ``supervisor`` only.
+
+Its end of the link is standard input. The first call, ``start``, brings the configuration and the numbers of
+the listening sockets; when the link ends, so does the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from . import logs
+from .core import Core
+from .doors import Doors, password_verifier
+from .link import Answerer, Hearer, Link, LinkFault
+from .linkports import LinkGates, LinkMaildropLock, LinkSessions
+from .memory import keep_large_buffers_apart
+from .metrics.lag import LoopLag
+from .metrics.registry import Registry
+from .metrics.sources import add_core, add_doors
+from .shared import NodeState
+from .startfaults import START_FAULTS
+from .supervisor import plain_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .config import Config
+
+log = logging.getLogger("sora.processes")
+
+ORPHANED_WITHIN_S: Final = 5.0
+
+
+class WorkerProcess:
+    def __init__(self) -> None:
+        self._exit = AsyncExitStack()
+        self._stop = asyncio.Event()
+        self._is_orphaned = False
+        self._doors: Doors | None = None
+        self._calls: dict[str, Answerer] = {
+            "start": self._start,
+            "metrics": self._metrics,
+            "counts": self._counts,
+            "figures": self._figures,
+        }
+        self._notices: dict[str, Hearer] = {"stop": self._stop.set, "hurry": self._hurry}
+        self.link = Link(self._calls, self._notices)
+
+    async def run(self, ours: socket.socket) -> int:
+        """Until told to stop, or left alone; the exit status."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self.link, sock=ours)
+        self.link.lost.add_done_callback(lambda _: self._orphaned())
+        await self._stop.wait()
+        try:
+            async with asyncio.timeout(ORPHANED_WITHIN_S if self._is_orphaned else None):
+                await self._exit.aclose()
+        except TimeoutError:
+            log.error("did not end in order within %.0f s", ORPHANED_WITHIN_S)
+            return 1
+        self.link.end("stopped")
+        return 1 if self._is_orphaned else 0
+
+    def _orphaned(self) -> None:
+        if not self._stop.is_set():
+            log.error("the control process is gone")
+            self._is_orphaned = True
+        self._hurry()
+        self._stop.set()
+
+    def _hurry(self) -> None:
+        if self._doors is not None:
+            self._doors.hurry()
+
+    async def _start(
+        self, workers: int, key: bytes, pickled: bytes, descriptors: dict[str, list[int]]
+    ) -> None:
+        # from our own control process, over a socket that nobody else has
+        config: Config = pickle.loads(pickled)  # noqa: S301
+        logs.configure(output=config.logging.output, style=config.logging.format, level=config.logging.level)
+        sockets = {
+            server: [socket.socket(fileno=number) for number in numbers]
+            for server, numbers in descriptors.items()
+        }
+        try:
+            await self._open(config, workers, key, sockets)
+        except START_FAULTS as error:
+            raise LinkFault(f"{type(error).__name__}: {error}") from error
+
+    async def _open(
+        self,
+        config: Config,
+        workers: int,
+        key: bytes,
+        sockets: Mapping[str, Sequence[socket.socket]],
+    ) -> None:
+        core = Core(config, self._exit, processes=workers + 1)
+        await core.open()
+        core.mail.on_staged = lambda: self.link.notify("staged")
+        verifier = password_verifier(workers)
+        self._sessions = LinkSessions(self.link, config)
+        gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
+        state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
+        doors = self._doors = Doors(core, state, verifier, sockets)
+        self._calls["decide"] = gates.decide
+        self._notices |= {
+            "full": self._sessions.set_full,
+            "goodbye": self._sessions.say_goodbye,
+            "block": gates.absorb,
+            "welcome": gates.welcome,
+            "ahead": lambda is_ahead: doors.yield_to_others(is_ahead=is_ahead),
+        }
+        await doors.open()
+        self._registry = Registry()
+        add_core(self._registry, core)
+        add_doors(self._registry, doors)
+        lag = LoopLag()
+        core.workers.start("loop-lag", lag.run)
+        self._registry.add(lambda: [("sora_event_loop_lag_seconds", (), lag.lags)])
+
+    # --- what the control process asks ---
+
+    async def _metrics(self) -> object:
+        return plain_snapshot(self._registry.snapshot())
+
+    async def _counts(self) -> object:
+        assert self._doors is not None
+        return {each.server.name: (len(each.live), each.refused) for each in self._doors.listeners}
+
+    async def _figures(self, session_ids: list[str]) -> object:
+        return self._sessions.figures(session_ids)
+
+
+async def serve(ours: socket.socket) -> int:
+    return await WorkerProcess().run(ours)
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the control process says when
+    keep_large_buffers_apart()
+    ours = socket.socket(fileno=os.dup(0))
+    ours.setblocking(False)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    try:
+        import uvloop
+    except ImportError:
+        sys.exit(asyncio.run(serve(ours)))
+    sys.exit(uvloop.run(serve(ours)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""What sessions need from the node, in one process and over the link: the same contract for both.
+
+``Node.ports`` are two processes that serve clients; of a node of one process they are twice the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+
+from node.config import Config
+from node.config.model import Server
+from node.config.serverparts import AuthRateLimit
+from node.desk import Desk, Hub
+from node.link import Link
+from node.linkports import LinkGates, LinkMaildropLock, LinkSessions
+from node.loginguard import Decision, Guards
+from node.ratelimit import parse_address, subject_of
+from node.sessions import SessionLimits, Sessions
+from node.shared import Gate, Registry
+from protocols.errors import AuthenticationUnavailable, TooManySessions
+from protocols.pop3.maildrop import LocalMaildropLock
+from protocols.ports import Goodbye, Identity, MaildropLock, Peer
+from storage.model import AccountId
+
+ANN = Identity(AccountId(1), "ann@example.test", "ann@example.test")
+BOB = Identity(AccountId(2), "bob@example.test", "bob@example.test")
+SERVER = Server(
+    type="imap",
+    name="imap",
+    auth_rate_limit=AuthRateLimit(max_attempts_per_ip_username=3, delay_start_threshold=90),
+)
+LIMITS = SessionLimits(per_address=2, per_user=2)
+
+
+@dataclass(eq=False)
+class Connected:
+    """``Registered`` without a connection."""
+
+    session_id: str
+    peer: Peer
+    has_tls: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    is_active: bool = False
+    goodbyes: list[tuple[Goodbye, float | None]] = field(default_factory=list)
+
+    def say_goodbye(self, why: Goodbye, within_s: float | None = None) -> None:
+        self.goodbyes.append((why, within_s))
+
+
+@dataclass
+class Ports:
+    sessions: Registry
+    gate: Gate
+    maildrops: MaildropLock
+    link: Link | None = None
+
+
+@dataclass
+class Node:
+    ports: list[Ports]
+    sessions: Sessions  # the registry itself
+    guards: Guards
+
+
+def one_process() -> Node:
+    config = Config(servers=(SERVER,))
+    guards = Guards(config, check_takes_s=lambda: 0.0)
+    sessions = Sessions()
+    sessions.limit("imap", LIMITS)
+    gate = guards.of(SERVER)
+    assert gate is not None
+    ports = Ports(sessions, gate, LocalMaildropLock())
+    return Node([ports, ports], sessions, guards)
+
+
+async def several_processes(made: list[Link]) -> Node:
+    config = Config(servers=(SERVER,))
+    hub = Hub(config)
+    hub.sessions.limit("imap", LIMITS)
+    ports = []
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        desk = Desk(hub)
+        desk.link = await connect(Link(desk.calls, desk.notices), ours)
+        desk.link.lost.add_done_callback(lambda _, desk=desk: desk.clear())
+        calls, notices = {}, {"ahead": lambda _is_ahead: None}
+        link = Link(calls, notices)
+        sessions = LinkSessions(link, config)
+        sessions.limit("imap", LIMITS)
+        gates = LinkGates(link, config, b"k" * 32, lambda: 0.0)
+        calls |= {"decide": gates.decide, "figures": figures_of(sessions)}
+        notices |= {
+            "full": sessions.set_full,
+            "goodbye": sessions.say_goodbye,
+            "block": gates.absorb,
+            "welcome": gates.welcome,
+        }
+        await connect(link, theirs)
+        hub.greet(desk)
+        gate = gates.of(SERVER)
+        assert gate is not None
+        ports.append(Ports(sessions, gate, LinkMaildropLock(link), link))
+        made += [link, desk.link]
+    return Node(ports, hub.sessions, hub.guards)
+
+
+def figures_of(sessions: LinkSessions) -> Callable[[list[str]], object]:
+    async def figures(names: list[str]) -> object:
+        return sessions.figures(names)
+
+    return figures
+
+
+async def connect(link: Link, sock: socket.socket) -> Link:
+    sock.setblocking(False)
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=sock)
+    return link
+
+
+@pytest_asyncio.fixture(params=["direct", "link"])
+async def node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
+    links: list[Link] = []
+    yield one_process() if request.param == "direct" else await several_processes(links)
+    for link in links:
+        link.end("test over")
+
+
+async def settled(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def connected(number: int, ip: str = "192.0.2.1") -> Connected:
+    return Connected(f"s{number}", Peer(ip, 1000 + number, "192.0.2.99", 143))
+
+
+# --- sessions ---
+
+
+async def test_session_is_registered_with_what_is_known_and_gone_when_closed(node: Node) -> None:
+    one = connected(1)
+    sessions = node.ports[0].sessions
+    sessions.opened(one, "imap", "imap")
+    await sessions.logged_in("s1", ANN)
+    sessions.client_named("s1", "Thunder", "1")
+    await settled(lambda: [each.client_name for each in node.sessions] == ["Thunder"])
+    (entry,) = node.sessions
+    assert (entry.protocol, entry.server, entry.user) == ("imap", "imap", ANN)
+    assert entry.connection.peer == one.peer
+    sessions.closed(one)
+    sessions.closed(one)
+    await settled(lambda: node.sessions.is_empty)
+
+
+async def test_logins_are_counted_over_all_processes(node: Node) -> None:
+    opened = [connected(number) for number in range(3)]
+    for number, each in enumerate(opened):
+        node.ports[number % 2].sessions.opened(each, "imap", "imap")
+    await node.ports[0].sessions.logged_in("s0", ANN)
+    await node.ports[1].sessions.logged_in("s1", ANN)
+    with pytest.raises(TooManySessions, match="2 are allowed"):
+        await node.ports[0].sessions.logged_in("s2", ANN)
+    await node.ports[0].sessions.logged_in("s2", BOB)
+    node.ports[1].sessions.closed(opened[1])
+    again = connected(4)
+    node.ports[1].sessions.opened(again, "imap", "imap")
+    await node.ports[1].sessions.logged_in("s4", ANN)
+
+
+async def test_full_address_is_refused_in_all_processes_until_one_leaves(node: Node) -> None:
+    first, second = (ports.sessions for ports in node.ports)
+    leave = [first.arrive("imap", "192.0.2.7"), first.arrive("imap", "192.0.2.7")]
+    assert all(leave)
+    probes = []
+
+    def is_refused() -> bool:
+        probes.append(second.arrive("imap", "192.0.2.7"))
+        return probes[-1] is None
+
+    await settled(is_refused)
+    for each in probes[:-1]:
+        assert each is not None
+        each()
+    assert first.arrive("imap", "192.0.2.7") is None
+    assert second.arrive("imap", "192.0.2.8") is not None
+    for each in leave:
+        assert each is not None
+        each()
+        each()
+    await settled(lambda: second.arrive("imap", "192.0.2.7") is not None)
+
+
+async def test_goodbye_reaches_the_connection(node: Node) -> None:
+    one = connected(1)
+    node.ports[1].sessions.opened(one, "imap", "imap")
+    await settled(lambda: len(node.sessions) == 1)
+    (entry,) = node.sessions
+    entry.connection.say_goodbye(Goodbye.KICKED, 0.5)
+    await settled(lambda: one.goodbyes)
+    assert one.goodbyes == [(Goodbye.KICKED, 0.5)]
+
+
+# --- maildrops ---
+
+
+async def test_one_session_of_all_processes_holds_a_maildrop(node: Node) -> None:
+    first, second = (ports.maildrops for ports in node.ports)
+    release = await first.acquire(ANN.account_id)
+    assert release is not None
+    assert await second.acquire(ANN.account_id) is None
+    other = await second.acquire(BOB.account_id)
+    assert other is not None
+    release()
+    release()
+
+    async with asyncio.timeout(5):
+        while (again := await second.acquire(ANN.account_id)) is None:
+            await asyncio.sleep(0)
+    release()
+    assert await first.acquire(ANN.account_id) is None
+    again()
+
+
+async def test_acquiring_that_is_cancelled_holds_nothing(node: Node) -> None:
+    for _ in range(20):
+        task = asyncio.ensure_future(node.ports[0].maildrops.acquire(ANN.account_id))
+        await asyncio.sleep(0)
+        if task.done():  # in one process there is nothing to wait for
+            release = task.result()
+            assert release is not None
+            release()
+        task.cancel()
+        await asyncio.wait([task])
+    assert await node.ports[1].maildrops.acquire(ANN.account_id) is not None
+
+
+# --- logins ---
+
+
+async def login(ports: Ports, identity: Identity | None, password: bytes, ip: str = "192.0.2.1") -> Decision:
+    async def decide() -> Decision:
+        return Decision(identity)
+
+    return await ports.gate.judge(Peer(ip, 1, "192.0.2.99", 143), "ann@example.test", password, decide)
+
+
+async def test_decision_is_handed_on(node: Node) -> None:
+    assert await login(node.ports[0], ANN, b"right") == Decision(ANN)
+    assert await login(node.ports[1], None, b"wrong") == Decision(None)
+
+
+async def test_failures_count_over_all_processes_and_block_in_all(node: Node) -> None:
+    for number in range(3):
+        decision = await login(node.ports[number % 2], None, b"wrong %d" % number)
+        assert decision == Decision(None)
+    for ports in node.ports:
+        assert (await login(ports, ANN, b"right")).refused_by == "blocked by user"
+        assert await login(ports, ANN, b"right", "198.51.100.1") == Decision(ANN)
+
+
+async def test_same_wrong_password_counts_once_wherever_it_comes(node: Node) -> None:
+    for number in range(8):
+        await login(node.ports[number % 2], None, b"old password")
+    assert await login(node.ports[0], ANN, b"right") == Decision(ANN)
+
+
+async def test_unavailable_is_no_failure(node: Node) -> None:
+    async def decide() -> Decision:
+        raise AuthenticationUnavailable("the database is away")
+
+    for _ in range(5):
+        with pytest.raises(AuthenticationUnavailable, match="away"):
+            await node.ports[0].gate.judge(Peer("192.0.2.1", 1), "ann@example.test", b"x", decide)
+    assert await login(node.ports[1], ANN, b"right") == Decision(ANN)
+
+
+async def test_operators_block_holds_at_every_door_until_it_is_lifted(node: Node) -> None:
+    peer = Peer("192.0.2.1", 1, "192.0.2.99", 143)
+    address = parse_address(peer.ip)
+    assert address is not None
+    subject = subject_of(address, 64)
+    assert not any(ports.gate.refuses(peer) for ports in node.ports)
+    node.guards.add(subject, lasts_s=None, reason="test")
+    await settled(lambda: all(ports.gate.refuses(peer) for ports in node.ports))
+    assert (await login(node.ports[1], ANN, b"right")).refused_by == "blocked by admin"
+    node.guards.remove(subject)
+    await settled(lambda: not any(ports.gate.refuses(peer) for ports in node.ports))
+
+
+async def test_what_a_process_held_is_free_when_it_is_gone() -> None:
+    links: list[Link] = []
+    node = await several_processes(links)
+    gone, left = node.ports
+    for number in range(2):
+        gone.sessions.opened(connected(number), "imap", "imap")
+        await gone.sessions.logged_in(f"s{number}", ANN)
+        assert gone.sessions.arrive("imap", "192.0.2.7") is not None
+    left.sessions.opened(connected(5), "imap", "imap")
+    assert await gone.maildrops.acquire(ANN.account_id) is not None
+    with pytest.raises(TooManySessions):
+        await left.sessions.logged_in("s5", ANN)
+    assert gone.link is not None
+    gone.link.end("killed")
+    await settled(lambda: len(node.sessions) == 1)
+    await left.sessions.logged_in("s5", ANN)
+    await settled(lambda: left.sessions.arrive("imap", "192.0.2.7") is not None)
+    assert await left.maildrops.acquire(ANN.account_id) is not None
+    with pytest.raises(AuthenticationUnavailable):
+        await login(gone, ANN, b"right")
+    with pytest.raises(TooManySessions):
+        await gone.sessions.logged_in("s0", ANN)
+    for link in links:
+        link.end("test over")

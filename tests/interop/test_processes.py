@@ -1,0 +1,310 @@
+"""A node of one control process and two workers: what one of them suffers does not reach the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.control import ask
+from tests.interop.test_crash import deliver_until_cut, message_id, stored_ids
+from tests.support.corpus import messages
+from tests.support.lineclient import LineClient
+from tests.support.livenode import deliver, imap, imap_inbox, message, pop3
+from tests.support.nodeprocess import NodeProcess
+
+WORKERS = 2
+METRICS = """
+[[servers]]
+type = "metrics"
+name = "figures"
+addr = "127.0.0.1:0"
+"""
+LIMITS = """
+max_connections_per_user = 3
+[servers.auth_rate_limit]
+enabled = true
+exempt_networks = []
+max_attempts_per_ip_username = 2
+ip_username_block_duration = "1h"
+delay_start_threshold = 50
+"""
+
+
+def two_workers(text: str) -> str:
+    return text.replace("workers = 1\n", f"workers = {WORKERS}\n")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[NodeProcess]:
+    running = NodeProcess().prepare(two_workers)
+    with running:
+        yield running
+
+
+def command(node: NodeProcess, name: str, **arguments: Any) -> Any:
+    return ask(node.directory / "data" / "control.sock", name, arguments)
+
+
+def workers(node: NodeProcess) -> dict[str, int]:
+    """Process ids by name, of those that serve."""
+    return {each["name"]: each["pid"] for each in command(node, "status")["workers"] if each["ready"]}
+
+
+def until(condition: Callable[[], Any], within_s: float) -> float:
+    """Seconds until it held."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < within_s, "not in time"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+def are_replaced(node: NodeProcess, gone: set[int]) -> bool:
+    pids = set(workers(node).values())
+    return len(pids) == WORKERS and not pids & gone
+
+
+def boot(session: str) -> str:
+    """Sessions of the same process begin with the same letters."""
+    return session.partition(".")[0]
+
+
+def spread(node: NodeProcess, opener: Callable[[], LineClient]) -> dict[str, list[LineClient]]:
+    """Connections, by process, until each worker has at least two."""
+    found: dict[str, list[LineClient]] = {}
+    for _ in range(60):
+        client = opener()
+        port = client.socket.getsockname()[1]
+        listed = command(node, "connections.list")["connections"]
+        (session,) = [each["session"] for each in listed if each["port"] == port]
+        found.setdefault(boot(session), []).append(client)
+        if len(found) == WORKERS and all(len(each) >= 2 for each in found.values()):
+            return found
+    raise AssertionError(f"one worker takes all connections: { {k: len(v) for k, v in found.items()} }")
+
+
+def close_all(node: NodeProcess, found: dict[str, list[LineClient]]) -> None:
+    for clients in found.values():
+        for client in clients:
+            client.close()
+    until(lambda: not command(node, "connections.list")["connections"], 10)
+
+
+def test_killed_worker_is_replaced_and_others_are_unharmed(node: NodeProcess) -> None:
+    found = spread(node, lambda: imap_inbox(node))
+    sent = list(messages(1, 400))
+    unsent, acked = deque(sent), set[bytes]()
+    before = workers(node)
+    victim = next(iter(before.values()))
+
+    async def load() -> float:
+        async def deliverer() -> None:
+            while unsent:
+                await deliver_until_cut(node, unsent, acked)
+
+        tasks = [asyncio.create_task(deliverer()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        await asyncio.to_thread(until, lambda: are_replaced(node, {victim}), 10)
+        took = time.monotonic() - killed
+        await asyncio.gather(*tasks)
+        return took
+
+    took = asyncio.run(load())
+    print(f"replaced after {took:.2f} s")
+    alive = [clients for clients in found.values() if all(answers(client) for client in clients)]
+    assert len(alive) == 1
+    assert took < 2
+    assert set(stored_ids(node)) >= acked == {message_id(each) for each in sent}
+    listed = {each["port"] for each in command(node, "connections.list")["connections"]}
+    assert listed == {client.socket.getsockname()[1] for client in alive[0]}
+    close_all(node, found)
+
+
+def answers(client: LineClient) -> bool:
+    try:
+        return client.imap(b"NOOP")[0].startswith(b"OK")
+    except (ConnectionError, OSError, AssertionError, EOFError):
+        return False
+
+
+def test_news_cross_workers_while_idling(node: NodeProcess) -> None:
+    found = spread(node, lambda: imap_inbox(node))
+    idlers = [clients[0] for clients in found.values()]
+    for each in idlers:
+        each.send(b"i IDLE\r\n")
+        assert each.line().startswith(b"+")
+    waits = []
+    for number in range(30):
+        assert deliver(node, node.address, message(number)).startswith(b"250")
+        delivered = time.monotonic()
+        for each in idlers:  # one of them is in another process than the delivery
+            while not each.line().endswith(b"EXISTS"):
+                continue
+        waits.append(time.monotonic() - delivered)
+    median_ms = statistics.median(waits) * 1000
+    print(f"told after the reply to the delivery: p50 {median_ms:.1f} ms, most {max(waits) * 1000:.1f} ms")
+    assert median_ms < 20
+    close_all(node, found)
+
+
+def test_one_session_has_the_maildrop(node: NodeProcess) -> None:
+    first, reply = pop3(node)
+    assert reply.startswith(b"+OK")
+    for _ in range(12):
+        other, reply = pop3(node)
+        other.close()
+        assert reply.startswith(b"-ERR [IN-USE]")
+    assert first.pop3(b"QUIT").startswith(b"+OK")
+    first.close()
+    again, reply = pop3(node)
+    assert reply.startswith(b"+OK")
+    holder = boot(command(node, "connections.list", protocol="pop3")["connections"][0]["session"])
+    assert holder
+    victims = set(workers(node).values())
+    for pid in victims:  # the lock of a process that is killed is free
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: are_replaced(node, victims), 20)
+    again.close()
+
+    def logs_in() -> bool:
+        client, reply = pop3(node)
+        client.close()
+        return reply.startswith(b"+OK")
+
+    until(logs_in, 5)
+
+
+def test_kick_reaches_every_worker(node: NodeProcess) -> None:
+    found = spread(node, lambda: imap_inbox(node))
+    clients = [client for each in found.values() for client in each]
+    kicked = command(node, "connections.kick", all=True)["kicked"]
+    assert len(kicked) == len(clients)
+    for client in clients:
+        assert client.line().startswith(b"* BYE")
+    close_all(node, found)
+
+
+def test_hanging_worker_is_detected(node: NodeProcess) -> None:
+    victim = next(iter(workers(node).values()))
+    os.kill(victim, signal.SIGSTOP)
+    took = until(lambda: not Path(f"/proc/{victim}").exists(), 20)
+    assert 8 < took < 14
+    until(lambda: are_replaced(node, {victim}), 10)
+
+
+@pytest.fixture
+def limited() -> Iterator[NodeProcess]:
+    def edit(text: str) -> str:
+        head, name, rest = two_workers(text).partition('name = "imaps"')
+        server, gap, more = rest.partition("\n\n")
+        return head + name + server + LIMITS + gap + more
+
+    with NodeProcess().prepare(edit) as running:
+        yield running
+
+
+def test_limits_count_all_workers(limited: NodeProcess) -> None:
+    clients, refused = [], 0
+    for _ in range(9):
+        client = imap(limited)
+        reply = client.login(limited.address, limited.password)
+        clients.append(client)
+        refused += not reply.startswith(b"OK")
+    assert refused == 6
+    for client in clients:
+        client.close()
+    until(lambda: not command(limited, "connections.list")["connections"], 10)
+    with imap_inbox(limited) as client:
+        assert client.imap(b"NOOP")[0].startswith(b"OK")
+
+
+def test_block_holds_in_all_workers(limited: NodeProcess) -> None:
+    def attempt(password: str) -> bytes:
+        with imap(limited) as client:
+            return client.login(limited.address, password)
+
+    for number in range(2):
+        assert attempt(f"wrong {number}").startswith(b"NO")
+    for _ in range(8):  # whichever worker accepts
+        assert attempt(limited.password).startswith(b"NO")
+    (block,) = command(limited, "blocks.list")["blocks"]
+    assert block["rule"] == "user"
+    command(limited, "blocks.remove", subject="127.0.0.1")
+    for _ in range(4):
+        assert attempt(limited.password).startswith(b"OK")
+    command(limited, "blocks.add", subject="127.0.0.1", reason="test")
+    for _ in range(8):  # at the door, before TLS
+        with pytest.raises(OSError):
+            imap(limited)
+    command(limited, "blocks.remove", subject="127.0.0.1")
+    assert attempt(limited.password).startswith(b"OK")
+
+
+def test_orderly_stop_says_goodbye_in_every_worker() -> None:
+    node = NodeProcess().prepare(two_workers)
+    with node:
+        found = spread(node, lambda: imap_inbox(node))
+        pids = list(workers(node).values())
+        assert json.loads(node.admin("health", "--json"))["status"]
+        assert node.process is not None
+        node.process.send_signal(signal.SIGTERM)
+        for clients in found.values():
+            for client in clients:
+                assert client.line().startswith(b"* BYE")
+                client.close()
+        assert node.process.wait(20) == 0
+        node._forget()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_do_not_outlive_the_control_process() -> None:
+    with NodeProcess().prepare(two_workers) as node:
+        pids = list(workers(node).values())
+        assert node.process is not None
+        others = [pid for pid in node.children() if pid not in pids]
+        os.kill(node.process.pid, signal.SIGKILL)
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 15)
+        for pid in others:  # PostgreSQL; its children go with it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        node.kill()
+
+
+def test_figures_are_those_of_all_workers_and_never_fall() -> None:
+    def edit(text: str) -> str:
+        return two_workers(text) + METRICS
+
+    def delivered(node: NodeProcess) -> float:
+        url = f"http://127.0.0.1:{node.port('figures')}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        assert sum(line.startswith("sora_process_resident_bytes{") for line in lines) == WORKERS + 1
+        (value,) = [
+            line.split()[1] for line in lines if line.startswith('sora_deliveries_total{result="2xx"}')
+        ]
+        return float(value)
+
+    with NodeProcess().prepare(edit) as node:
+        for number in range(8):
+            assert deliver(node, node.address, message(number)).startswith(b"250")
+        assert delivered(node) == 8
+        victim = next(iter(workers(node).values()))
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: are_replaced(node, {victim}), 10)
+        assert delivered(node) == 8
+        assert deliver(node, node.address, message(9)).startswith(b"250")
+        assert delivered(node) == 9
