@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +128,7 @@ def _render(wish: Wish, socket_directory: Path) -> str:
             f'rclone_path = "{data}/objects"\n'
         )
         s3 = RCLONE_STORE.format(
-            port=_free_port(), bucket=BUCKET, access_key=f"quickstart{secrets.token_hex(5)}", data=data
+            port=_free_ports(1)[0], bucket=BUCKET, access_key=f"quickstart{secrets.token_hex(5)}", data=data
         )
     text = TEMPLATE.format(
         config=wish.data / "config.toml",
@@ -150,14 +151,16 @@ def _choose_ports(wish: Wish) -> dict[str, int]:
         return STANDARD_PORTS
     if kind == "high":
         return HIGH_PORTS
-    return {name: _free_port() for name in STANDARD_PORTS}
+    return dict(zip(STANDARD_PORTS, _free_ports(len(STANDARD_PORTS)), strict=True))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Different ones: each is held until all are found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _secret(path: Path) -> None:
