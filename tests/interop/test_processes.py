@@ -206,6 +206,18 @@ def test_hanging_worker_is_detected(node: NodeProcess) -> None:
     until(lambda: are_replaced(node, {victim}), 10)
 
 
+def test_worker_that_keeps_dying_is_started_less_often(node: NodeProcess) -> None:
+    name = "worker-1"
+    for _ in range(3):  # the third waits for two pauses, of half a second and of a whole one
+        started = time.monotonic()
+        victim = workers(node)[name]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda gone=victim: are_replaced(node, {gone}), 20)  # type: ignore[misc]
+        took = time.monotonic() - started
+        assert name in workers(node)
+    assert took > 1
+
+
 @pytest.fixture
 def limited() -> Iterator[NodeProcess]:
     def edit(text: str) -> str:

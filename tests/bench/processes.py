@@ -1,0 +1,96 @@
+"""NOOP and LMTP with one and with two processes that serve clients: ``python -m tests.bench.processes``.
+
+The load comes in long pipelines, so that the generator takes little. On a machine that is shared with the
+generator the rate says little by itself; *busiest* is what one process of the node could do at most: the
+operations for each CPU second of the process that took most. Its ratio is how well work is spread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.interop.conftest import SECRET_HASH
+from tests.support.nodeprocess import NodeProcess
+
+from .clients import Imap, deliver_at_once
+from .measure import TICKS, tree
+from .scenarios import SMALL, sized
+
+CONNECTIONS = 16
+NOOPS = 2_000  # a connection and round
+ROUNDS = 5
+MAILS = 50  # a connection
+
+
+def own_cpu(pids: list[int]) -> dict[int, float]:
+    """CPU seconds of each so far, without its children."""
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids}
+    return {pid: sum(int(value) for value in stat[11:13]) / TICKS for pid, stat in stats.items()}
+
+
+def serving(node: NodeProcess) -> list[int]:
+    """The processes of the node that run Python, whatever each of them does."""
+    assert node.process is not None
+    root = node.process.pid
+    return [root, *(pid for pid in tree(root) if is_worker(pid))]
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"node.workerprocess" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def measured(node: NodeProcess, name: str, operations: int, work: Callable[[], None]) -> None:
+    pids = serving(node)
+    workers = pids[1:] or pids
+    before, started = own_cpu(workers), time.perf_counter()
+    work()
+    wall_s = time.perf_counter() - started
+    took = sorted(cpu - before[pid] for pid, cpu in own_cpu(workers).items())
+    busiest = operations / took[-1] if took[-1] else 0.0
+    shares = ", ".join(f"{each / sum(took):.0%}" for each in took)
+    print(
+        f"  {name:6} {operations / wall_s:8.0f}/s, busiest {busiest:8.0f}/s, CPU spread {shares}", flush=True
+    )
+
+
+def noops(clients: list[Imap]) -> None:
+    batch = b"a NOOP\r\n" * NOOPS
+    for _ in range(ROUNDS):
+        for client in clients:
+            client.socket.sendall(batch)
+        for client in clients:
+            seen = 0
+            while seen < NOOPS:
+                seen += client.socket.recv(1 << 18).count(b"\n")
+
+
+def run(workers: int) -> None:
+    print(f"workers = {workers}", flush=True)
+    with NodeProcess().prepare(lambda text: text.replace("workers = 1\n", f"workers = {workers}\n")) as node:
+        clients = [Imap(node.port("imap")) for _ in range(CONNECTIONS)]
+        for client in clients:
+            client.login(node.address, node.password)
+        measured(node, "NOOP", CONNECTIONS * NOOPS * ROUNDS, lambda: noops(clients))
+        mails = [[sized(n * MAILS + k, SMALL) for k in range(MAILS)] for n in range(CONNECTIONS)]
+        recipients = [f"bench{n}@bench.example.test" for n in range(CONNECTIONS)]
+        for recipient in recipients:
+            node.admin("accounts", "create", recipient, "--password-hash", SECRET_HASH)
+        measured(
+            node, "LMTP", CONNECTIONS * MAILS, lambda: deliver_at_once(node.port("lmtp"), recipients, mails)
+        )
+        for client in clients:
+            client.close()
+
+
+def main() -> None:
+    for workers in (1, 2):
+        run(workers)
+
+
+if __name__ == "__main__":
+    main()
