@@ -18,6 +18,7 @@ from storage.errors import AlreadyExists
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.uploads import PostgresUploadStore
 
+from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
 from .certificates import Certificates
 from .control import ControlServer, ControlUnusable, Handler, control_path
@@ -58,6 +59,7 @@ class Node:
         state = NodeState(self.guards.of, self.sessions, LocalMaildropLock(), self.guards.close)
         self.doors = Doors(self.core, state, self.verifier)
         self.metrics_servers: list[MetricsServer] = []
+        self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
 
     # --- life ---
 
@@ -109,6 +111,7 @@ class Node:
             **block_commands(self.guards),
             **connection_commands(self.sessions, time.time),
             **self.monitoring.commands(),
+            **self.commands,
         }
 
     async def _listener_status(self) -> list[ListenerStatus]:
@@ -118,6 +121,21 @@ class Node:
         ]
 
     # --- for who started it ---
+
+    async def reload(self, config: Config) -> list[str]:
+        """Put what is ``reload.RELOADABLE`` in force, and name what failed all the same. Raises
+        ReloadRefused, having changed nothing."""
+        parts = Parts(
+            core=self.core,
+            guards=self.guards,
+            sessions=self.sessions,
+            listeners=self.listeners,
+            metrics_servers=self.metrics_servers,
+            background=self.background,
+        )
+        put_in_force(config, parts)
+        self.config = config
+        return []
 
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""

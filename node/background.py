@@ -22,7 +22,7 @@ from .rclone import RcloneServer
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .config import Cleanup, Config
     from .core import Core
 
 log = logging.getLogger("sora.node")
@@ -65,6 +65,15 @@ async def apply_migrations(core: Core) -> None:
         log.info("database schema: applied %s", label)
 
 
+def cleaner_settings(cleanup: Cleanup) -> CleanerSettings:
+    max_age = cleanup.max_age_restriction_s
+    return CleanerSettings(
+        grace=timedelta(seconds=cleanup.grace_period_s),
+        max_age=timedelta(seconds=max_age) if max_age else None,
+        wake_interval_s=cleanup.wake_interval_s,
+    )
+
+
 class Background:
     """Uploader and cleaner of an open core."""
 
@@ -86,16 +95,10 @@ class Background:
             ),
             cache=None if core.is_store_near else core.cache,
         )
-        cleanup = core.config.cleanup
-        max_age = cleanup.max_age_restriction_s
         self.cleaner = Cleaner(
             PostgresPurgeStore(core.database),
             core.store,
-            CleanerSettings(
-                grace=timedelta(seconds=cleanup.grace_period_s),
-                max_age=timedelta(seconds=max_age) if max_age else None,
-                wake_interval_s=cleanup.wake_interval_s,
-            ),
+            cleaner_settings(core.config.cleanup),
         )
 
     async def start(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .commands.config import config_group
+from .commands.reload import reload_command
 from .commands.serve import quickstart_command, run_command
 
 
@@ -17,9 +18,11 @@ def cli() -> None:
     First steps:  sora-node quickstart
     In earnest:   sora-node config check --config /etc/sora/config.toml
                   sora-node run --config /etc/sora/config.toml
+                  sora-node reload --config /etc/sora/config.toml
     """
 
 
 cli.add_command(config_group)
 cli.add_command(run_command)
 cli.add_command(quickstart_command)
+cli.add_command(reload_command)

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .app import ensure_account, open_control
+from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
 from .control import Handler
 from .controlblocks import block_commands
@@ -56,6 +57,7 @@ class ControlProcess:
         self.sockets: dict[str, list[socket.socket]] = {}
         self.supervisor = Supervisor(config, self.hub, self.sockets, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
+        self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
         self._last: dict[str, Snapshot] = {}  # of each worker
         self._gone: Snapshot = {}
 
@@ -139,6 +141,7 @@ class ControlProcess:
             **block_commands(self.hub.guards),
             **connection_commands(self.hub.sessions, time.time, self.hub.refresh),
             **self.monitoring.commands(),
+            **self.commands,
         }
 
     # --- figures of all processes ---
@@ -191,6 +194,21 @@ class ControlProcess:
         ]
 
     # --- for who started it ---
+
+    async def reload(self, config: Config) -> list[str]:
+        """As ``Node.reload``. A new worker has it from the start."""
+        parts = Parts(
+            core=self.core,
+            guards=self.hub.guards,
+            sessions=self.hub.sessions,
+            metrics_servers=self.metrics_servers,
+            background=self.background,
+        )
+        put_in_force(config, parts)
+        self.config = config
+        self.hub.recheck()
+        faults = await self.supervisor.reload(config)
+        return [f"{name} goes on with the old settings: {fault}" for name, fault in faults.items()]
 
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""

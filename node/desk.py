@@ -91,6 +91,12 @@ class Hub:
         self.desks.add(desk)
         self.balance()
 
+    def recheck(self) -> None:
+        """Limits or trusted networks have changed: which addresses are full now."""
+        places = {(server, ip) for desk in self.desks for server, ip in desk.places()}
+        for server, ip in places | {(server, ip) for (server, _), ip in self._full.items()}:
+            self.check_full(server, ip)
+
     def balance(self) -> None:
         """Processes that accept from the same sockets do not share fairly by themselves: who is first once
         is always first. So whoever has more than the others is told to let them go first."""
@@ -148,6 +154,10 @@ class Desk:
     def load(self) -> int:
         """Connections, from accept on."""
         return len(self._arrivals)
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Server and address of each connection."""
+        return ((server, ip) for server, ip, _ in self._arrivals.values())
 
     def clear(self) -> None:
         """The worker is gone, and with it all that it had."""

@@ -28,7 +28,7 @@ from .authn import DirectAuthenticator
 from .core import PROTOCOLS, Core
 from .frontdoor import door_settings
 from .hashupgrade import HashUpgrader
-from .limits import command_limits, node_memory, search_options, session_clock, session_limits
+from .limits import command_limits, node_memory, search_options, session_clock, session_limits, share_of
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
@@ -182,7 +182,7 @@ class Doors:
             ),
         )
         listener = Listener(
-            self._share(server),
+            share_of(server, self._state.processes),
             self._factory(server.type, services, policy),
             live,
             self._core.certificates.of(server),
@@ -191,10 +191,6 @@ class Doors:
             admission=gate,
         )
         return listener
-
-    def _share(self, server: Server) -> Server:
-        """With this process's part of ``max_connections``."""
-        return replace(server, max_connections=-(-server.max_connections // self._state.processes))
 
     def _factory(self, protocol: str, services: Services, policy: ServerPolicy) -> SessionFactory:
         if protocol == "imap":

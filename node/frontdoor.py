@@ -96,7 +96,7 @@ class FrontDoor:
     ) -> None:
         self.counts = DoorCounts()
         self._name = name
-        self._settings = settings
+        self.settings = settings  # may be replaced, for new connections
         self._tls_context = tls_context
         self._admit = admit
         self._waiting: set[asyncio.Task[None]] = set()
@@ -111,7 +111,7 @@ class FrontDoor:
             context = self._tls_context()
             entrant.peer = await self._peer(sock, address)
             entrant = self._admit(entrant)
-            if context is not None and self._settings.looks_at_hellos:
+            if context is not None and self.settings.looks_at_hellos:
                 entrant.peer = await self._hello(sock, entrant.peer)
             if context is None:
                 self._waiting.discard(task)
@@ -135,7 +135,7 @@ class FrontDoor:
 
     async def look(self, entrant: Entrant, transport: asyncio.Transport) -> None:
         """STARTTLS: who the client is, from its hello. Raises PeerGone when it sends none."""
-        if not self._settings.looks_at_hellos:
+        if not self.settings.looks_at_hellos:
             return
         # a loop lets nobody but the transport watch the transport's own descriptor
         sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
@@ -153,9 +153,9 @@ class FrontDoor:
         except OSError as error:
             raise Rejected("left") from error
         peer = Peer(_plain(address[0]), address[1], _plain(local[0]), local[1])
-        if self._settings.trusted is None:
+        if self.settings.trusted is None:
             return peer
-        return await self._proxied(sock, peer, self._settings.trusted)
+        return await self._proxied(sock, peer, self.settings.trusted)
 
     async def _connect(self, sock: socket.socket, entrant: Entrant, context: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
@@ -178,7 +178,7 @@ class FrontDoor:
         if not _is_in(peer.ip, trusted):
             raise Rejected("proxy_untrusted", "only load balancers may connect here")
         try:
-            async with asyncio.timeout(self._settings.proxy_within_s):
+            async with asyncio.timeout(self.settings.proxy_within_s):
                 header = await peek(sock, haproxy.parse, self._count_wakeup)
         except TimeoutError as error:
             why = "no PROXY header came; is the load balancer set up to send one?"
@@ -194,7 +194,7 @@ class FrontDoor:
 
     async def _hello(self, sock: socket.socket, peer: Peer) -> Peer:
         try:
-            async with asyncio.timeout(self._settings.hello_within_s):
+            async with asyncio.timeout(self.settings.hello_within_s):
                 found: bytes | clienthello.Refused
                 found = await peek(sock, clienthello.scan, self._count_wakeup)
         except TimeoutError as error:

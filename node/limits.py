@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocols.clock import ClockSettings
@@ -76,3 +77,8 @@ def session_clock(server: Server) -> ClockSettings:
     return ClockSettings(
         session_s=server.absolute_session_timeout_s, min_bytes_per_minute=server.min_bytes_per_minute
     )
+
+
+def share_of(server: Server, processes: int) -> Server:
+    """With one process's part of ``max_connections``."""
+    return replace(server, max_connections=-(-server.max_connections // processes))

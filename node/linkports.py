@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ from .sessions import SessionLimits, Sessions, address_key
 
 if TYPE_CHECKING:
     from .config import Config, Server
+    from .units import Network
 
 # Delays before a password check are at most minutes; the control process keeps them.
 JUDGE_TIMEOUT_S: Final = 600.0
@@ -49,6 +50,9 @@ class LinkSessions:
 
     def limit(self, server: str, limits: SessionLimits) -> None:
         self._own.limit(server, limits)
+
+    def trust(self, networks: Sequence[Network]) -> None:
+        self._own.trust(networks)
 
     def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
         if (server, address_key(ip)) in self._full:
@@ -119,6 +123,7 @@ class LinkGates:
         self.key = key
         self.check_takes_s = check_takes_s
         self._config = config
+        self._gates: dict[str, LinkGate] = {}
         # holds blocks only, as the control process tells them
         self.limiter = Limiter(secret=key[:16], node="", capacity=capacity_of(config.servers))
 
@@ -126,7 +131,16 @@ class LinkGates:
         self._deciding: dict[int, Callable[[], Awaitable[bool]]] = {}
 
     def of(self, server: Server) -> LinkGate | None:
-        return LinkGate(self, server, self._config) if server.type in LOGIN_TYPES else None
+        if server.type not in LOGIN_TYPES:
+            return None
+        gate = self._gates[server.name] = LinkGate(self, server, self._config)
+        return gate
+
+    def reload(self, config: Config) -> None:
+        self._config = config
+        for server in config.servers:
+            if (gate := self._gates.get(server.name)) is not None:
+                gate.obey(server, config)
 
     def expect(self, decided: Callable[[], Awaitable[bool]]) -> int:
         """The number under which ``decide`` is asked for it."""
@@ -162,6 +176,9 @@ class LinkGate:
     def __init__(self, gates: LinkGates, server: Server, config: Config) -> None:
         self._gates = gates
         self._name = server.name
+        self.obey(server, config)
+
+    def obey(self, server: Server, config: Config) -> None:
         self._rules = rules_of(server.auth_rate_limit)
         self._exemptions = Exemptions(server.auth_rate_limit.exempt_networks, config.trusted_networks, tuple)
 

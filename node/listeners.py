@@ -78,7 +78,7 @@ class Listener:
         self.server = server
         self._factory = factory
         self.live = live
-        self._certificate = certificate
+        self.certificate = certificate  # may be replaced, as ``server``, for new connections
         self.door = FrontDoor(server.name, door or DoorSettings(), self._implicit_context, self._admit)
         self._arrive = arrive
         self._admission = admission
@@ -95,14 +95,14 @@ class Listener:
 
     def starttls_context(self) -> ssl.SSLContext | None:
         """The context for STARTTLS now; None when there is no certificate or TLS is on already."""
-        if self.is_implicit_tls or self._certificate is None:
+        if self.is_implicit_tls or self.certificate is None:
             return None
-        return self._certificate.context
+        return self.certificate.context
 
     def _implicit_context(self) -> ssl.SSLContext | None:
-        if not self.is_implicit_tls or self._certificate is None:
+        if not self.is_implicit_tls or self.certificate is None:
             return None
-        return self._certificate.context
+        return self.certificate.context
 
     async def open(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """On ``sockets`` that listen already, which this object owns from then on, or those of the

@@ -13,9 +13,10 @@ from . import notify
 from .app import Node
 from .controlprocess import ControlProcess, worker_count
 from .memory import keep_large_buffers_apart
+from .reload import Reloader
 
 if TYPE_CHECKING:
-    from .config.model import Config
+    from .config import Config, Loaded
 
 log = logging.getLogger("sora.node")
 
@@ -23,18 +24,19 @@ AnyNode = Node | ControlProcess
 OnReady = Callable[[AnyNode], Awaitable[None]]
 
 
-def run(config: Config, on_ready: OnReady) -> int:
+def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -> int:
     """Serve until SIGTERM or Ctrl-C; answers the exit status. Start-up errors are raised.
 
-    Ctrl-C a second time does not wait for running commands.
+    ``read`` reads the configuration again, for a reload. Ctrl-C a second time does not
+    wait for running commands.
     """
     keep_large_buffers_apart()
     try:
         import uvloop
     except ImportError:
         log.warning("uvloop is missing: every idle TLS connection costs ten times the memory")
-        return asyncio.run(serve(config, on_ready))
-    return uvloop.run(serve(config, on_ready))
+        return asyncio.run(serve(config, on_ready, read))
+    return uvloop.run(serve(config, on_ready, read))
 
 
 def compose(config: Config) -> AnyNode:
@@ -43,11 +45,13 @@ def compose(config: Config) -> AnyNode:
     return Node(config) if workers == 1 else ControlProcess(config, workers)
 
 
-async def serve(config: Config, on_ready: OnReady) -> int:
+async def serve(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     notifier = notify.take(os.environ)
     node = compose(config)
+    reloader = Reloader(config, read, node.reload, notifier)
+    node.commands |= reloader.table()
     beating = asyncio.create_task(notifier.keep_alive())
 
     def asked() -> None:
@@ -58,6 +62,7 @@ async def serve(config: Config, on_ready: OnReady) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked)
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP is not heeded before the node serves"))
     try:
         starting = asyncio.create_task(node.start())
         stopping = asyncio.create_task(stop.wait())
@@ -71,6 +76,7 @@ async def serve(config: Config, on_ready: OnReady) -> int:
             return 130
         await on_ready(node)
         notifier.ready()
+        loop.add_signal_handler(signal.SIGHUP, reloader.request)
         await stop.wait()
         log.info("stopping")
         return 0

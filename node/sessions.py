@@ -96,6 +96,10 @@ class Sessions:
         """From now on; what is there already stays."""
         self._limits[server] = limits
 
+    def trust(self, networks: Sequence[Network]) -> None:
+        """From now on these are in no count; what is counted already stays so."""
+        self._trusted = tuple(networks)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.processes")
 
 START_WITHIN_S: Final = 60.0
+RELOAD_WITHIN_S: Final = 20.0
 STOP_WITHIN_S: Final = 35.0  # sessions have 20 s, then loops and stores
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
@@ -123,6 +124,22 @@ class Supervisor:
         pairs = zip(workers, answers, strict=True)
         return {name: answer for name, answer in pairs if not isinstance(answer, LinkFault)}
 
+    async def reload(self, config: Config) -> dict[str, str]:
+        """For the workers that run, and those to come. What went wrong, by worker."""
+        self.config = config
+        workers = self.ready()
+        answers = await asyncio.gather(*map(self._reload, workers.values()), return_exceptions=True)
+        faults: dict[str, str] = {}
+        for name, answer in zip(workers, answers, strict=True):
+            if isinstance(answer, LinkFault):
+                faults[name] = str(answer)
+            elif answer is not None:
+                raise answer
+        return faults
+
+    async def _reload(self, worker: Worker) -> None:
+        await worker.link.call("reload", pickle.dumps(self.config), timeout_s=RELOAD_WITHIN_S)
+
     # --- one worker after another ---
 
     async def _keep(self, name: str, first: asyncio.Future[None]) -> None:
@@ -169,12 +186,16 @@ class Supervisor:
     async def _serve(self, name: str, worker: Worker, first: asyncio.Future[None]) -> str:
         """Until it ends; why."""
         descriptors = {server: [each.fileno() for each in group] for server, group in self._sockets.items()}
+        config = self.config
         starting = worker.link.call(
-            *("start", self._count, self._key, pickle.dumps(self.config), descriptors),
+            *("start", self._count, self._key, pickle.dumps(config), descriptors),
             timeout_s=START_WITHIN_S,
         )
         try:
             await starting
+            while config is not self.config:  # it changed meanwhile
+                config = self.config
+                await self._reload(worker)
         except LinkFault as error:
             return str(error)
         worker.is_ready = True

@@ -14,9 +14,11 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from . import logs
+from .applying import Parts, put_in_force
 from .core import Core
 from .doors import Doors, password_verifier
 from .link import Answerer, Hearer, Link, LinkFault
@@ -25,6 +27,7 @@ from .memory import keep_large_buffers_apart
 from .metrics.lag import LoopLag
 from .metrics.registry import Registry
 from .metrics.sources import add_core, add_doors
+from .reload import ReloadRefused
 from .shared import NodeState
 from .startfaults import START_FAULTS
 from .supervisor import plain_snapshot
@@ -110,7 +113,8 @@ class WorkerProcess:
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
         state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
         doors = self._doors = Doors(core, state, verifier, sockets)
-        self._calls["decide"] = gates.decide
+        parts = Parts(core, gates, self._sessions, doors.listeners, workers)
+        self._calls |= {"decide": gates.decide, "reload": partial(_reload, parts)}
         self._notices |= {
             "full": self._sessions.set_full,
             "goodbye": self._sessions.say_goodbye,
@@ -139,12 +143,19 @@ class WorkerProcess:
         return self._sessions.figures(session_ids)
 
 
+async def _reload(parts: Parts, pickled: bytes) -> None:
+    try:
+        put_in_force(pickle.loads(pickled), parts)  # noqa: S301  # from our own control process, too
+    except ReloadRefused as error:
+        raise LinkFault(str(error)) from error
+
+
 async def serve(ours: socket.socket) -> int:
     return await WorkerProcess().run(ours)
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the control process says when
     keep_large_buffers_apart()
     ours = socket.socket(fileno=os.dup(0))

@@ -60,14 +60,14 @@ class Cleaner:
         self.counters = CleanCounters()
         self._purge = purge
         self._store = store
-        self._settings = settings
+        self.settings = settings  # may be replaced; the next step goes by it
         self._clock = clock
         self._sleep = sleep
         self.retry_after_s = RETRY_AFTER_S
 
     async def step(self) -> bool:
         """One round within the time budget; whether it removed anything. Raises Unavailable."""
-        deadline = self._clock() + self._settings.time_budget_s
+        deadline = self._clock() + self.settings.time_budget_s
         has_worked = False
         for counter, batch, size in self._stages():
             while True:
@@ -83,7 +83,7 @@ class Cleaner:
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            delay = self._settings.wake_interval_s
+            delay = self.settings.wake_interval_s
             try:
                 await self.step()
             except StorageError as error:
@@ -101,7 +101,7 @@ class Cleaner:
 
     def _stages(self) -> list[tuple[str, Callable[[], Awaitable[int]], int]]:
         """(counter, one batch, its size): in the order in which one makes work for the next."""
-        settings, purge = self._settings, self._purge
+        settings, purge = self.settings, self._purge
         stages: list[tuple[str, Callable[[], Awaitable[int]], int]] = [
             ("messages", lambda: purge.purge_messages(settings.grace, BATCH), BATCH),
             ("contents", lambda: purge.purge_contents(BATCH), BATCH),

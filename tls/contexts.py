@@ -47,12 +47,16 @@ class FileCertificate:
     def outer_context(self) -> ssl.SSLContext:
         """A context for a listener with implicit TLS that always answers with the current pair."""
         outer = self._build()
+        self.answer_on(outer)
+        return outer
+
+    def answer_on(self, outer: ssl.SSLContext) -> None:
+        """From now on an outer context, maybe another certificate's, answers with this one's current pair."""
 
         def choose(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
             sock.context = self.context
 
         outer.sni_callback = choose
-        return outer
 
     def refresh(self) -> bool:
         """Swap the pair in when its files changed; whether that happened. Never raises for bad files."""

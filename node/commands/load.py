@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from node.config import Config, Loaded, load
+from node.config import Config, Loaded, Problem, load
 from node.config.check import render
 
 EXIT_CONFIG = 2
@@ -26,6 +26,14 @@ def read(path: Path) -> Loaded:
         reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise Unreadable(f"{path}: {reason}") from error
     return load(text, source=str(path), environment=os.environ, read_file=_read_text)
+
+
+def read_again(path: Path) -> Loaded:
+    """The same for a node that runs: what cannot be read at all is a problem like others."""
+    try:
+        return read(path)
+    except Unreadable as error:
+        return Loaded(None, (Problem("error", "", 0, str(error), code="unreadable"),), str(path))
 
 
 def load_file(path: Path) -> Loaded:

@@ -14,7 +14,7 @@ import click
 from node import logs
 from node.quickstart import Made, Wish, prepare
 
-from .load import load_or_exit
+from .load import load_or_exit, read_again
 
 if TYPE_CHECKING:
     from node.config import Config, Loaded
@@ -43,7 +43,7 @@ def run_command(path: Path, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({"ready": True, "servers": node.addresses()}))
 
-    sys.exit(_run(config, loaded, ready))
+    sys.exit(_run(config, loaded, ready, path.absolute()))
 
 
 @click.command("quickstart")
@@ -104,10 +104,10 @@ def quickstart_command(
         else:
             click.echo(_welcome(node, config, made))
 
-    sys.exit(_run(config, loaded, ready))
+    sys.exit(_run(config, loaded, ready, made.config))
 
 
-def _run(config: Config, loaded: Loaded, ready: OnReady) -> int:
+def _run(config: Config, loaded: Loaded, ready: OnReady, path: Path) -> int:
     from node.run import run
     from node.startfaults import StartFailed
 
@@ -116,7 +116,7 @@ def _run(config: Config, loaded: Loaded, ready: OnReady) -> int:
         level = logging.WARNING if problem.severity == "warning" else logging.INFO
         log.log(level, "%s: %s", problem.key, problem.message)
     try:
-        return run(config, ready)
+        return run(config, ready, lambda: read_again(path))
     except StartFailed as error:
         log.critical("the node cannot start: %s", error)
         return EXIT_FAILED

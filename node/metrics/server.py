@@ -25,6 +25,8 @@ from node.listeners import ListenFailed
 from node.refusal import Refusal
 
 if TYPE_CHECKING:
+    import ssl
+
     from node.config.server import Server
     from tls.contexts import FileCertificate
 
@@ -59,10 +61,16 @@ class MetricsServer:
         self._render = render
         self._report = report
         self._certificate = certificate
+        self._tls: ssl.SSLContext | None = None
         self._key = server.api_key.reveal().encode() if server.api_key else b""
         self._listening: asyncio.Server | None = None
         self._silent: dict[web.RequestHandler, float] = {}  # asked nothing yet; connected when
         self._http: web.Server
+
+    def show(self, certificate: FileCertificate | None) -> None:
+        """To new connections, where TLS is on."""
+        if self._tls is not None and certificate is not None:
+            certificate.answer_on(self._tls)
 
     async def open(self) -> None:
         """Raises ListenFailed."""
@@ -76,23 +84,22 @@ class MetricsServer:
             max_field_size=MAX_HEADER_BYTES,
         )
         address = self.server.addr
-        context = None
         if self.server.tls and self._certificate is not None:
-            context = self._certificate.outer_context()
+            self._tls = self._certificate.outer_context()
         try:
             self._listening = await asyncio.get_running_loop().create_server(
                 self._connection,
                 address.host or None,
                 address.port,
                 backlog=self.server.listen_backlog,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if context else None,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if self._tls else None,
             )
         except OSError as error:
             raise ListenFailed(
                 f"server {self.server.name}: cannot listen on {address}: {error.strerror or error}"
             ) from error
-        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if context else "")
+        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if self._tls else "")
 
     @property
     def address(self) -> str:

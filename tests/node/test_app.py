@@ -50,14 +50,15 @@ addr = "127.0.0.1:{lmtp}"
 """
 
 
-def configure(
+def configuration_text(
     directory: Path, pg: DatabaseSettings, *, lmtp: int = 0, most: int = 0, more: str = ""
-) -> Config:
+) -> str:
+    """Of a config.toml, with a certificate."""
     cert, key = self_signed(["localhost"], datetime.now(UTC))
     (directory / "cert.pem").write_bytes(cert)
     (directory / "key.pem").write_bytes(key)
     write = pg.write
-    text = f"""
+    return f"""
 hostname = "mail.example.test"
 [database.write]
 hosts = ["{write.hosts[0][0]}"]
@@ -81,6 +82,12 @@ cert_file = "{directory}/cert.pem"
 key_file = "{directory}/key.pem"
 {SERVERS.format(lmtp=lmtp, most=most)}
 """
+
+
+def configure(
+    directory: Path, pg: DatabaseSettings, *, lmtp: int = 0, most: int = 0, more: str = ""
+) -> Config:
+    text = configuration_text(directory, pg, lmtp=lmtp, most=most, more=more)
     loaded = load(text, source="test", environment={}, read_file=lambda name: Path(name).read_text())
     assert loaded.config is not None, loaded.problems
     return loaded.config

@@ -1,0 +1,139 @@
+"""Reading the configuration again while the node runs.
+
+All or nothing: a file with an error, or a certificate or log file that cannot be used, changes nothing. Of a
+good file those settings come into force that ``RELOADABLE`` names; the others that differ from what the node
+runs with are named, at every reload, until a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from .config import AuthRateLimit, Config, Loaded, Problem
+from .config.merge import merge
+from .config.option import rows
+from .control import Arguments, Handler
+from .notify import Notifier
+
+log = logging.getLogger("sora.node")
+
+_FIXED_SIZES: Final = {"max_ip_username_entries", "max_ip_entries", "max_username_entries"}
+_AT_START: Final = _FIXED_SIZES | {"cleanup_interval"}
+
+# What takes effect without a restart, and for whom.
+RELOADABLE: Final[Mapping[str, str]] = {
+    "logging.output": "the next line",
+    "logging.format": "the next line",
+    "logging.level": "the next line",
+    "trusted_networks": "new connections and logins",
+    "tls.cert_file": "new connections",
+    "tls.key_file": "new connections",
+    "servers[].tls_cert_file": "new connections",
+    "servers[].tls_key_file": "new connections",
+    "servers[].max_connections": "new connections",
+    "servers[].max_connections_per_ip": "new connections",
+    "servers[].max_connections_per_user": "new logins",
+    "servers[].max_connections_per_user_per_ip": "new logins",
+    "servers[].proxy_protocol.trusted_proxies": "new connections",
+    "servers[].proxy_protocol.timeout": "new connections",
+    **{
+        f"servers[].auth_rate_limit.{row.key}": "new logins; counts and blocks stay"
+        for row in rows(AuthRateLimit)
+        if row.key not in _AT_START
+    },
+    "cleanup.grace_period": "the next clean-up",
+    "cleanup.wake_interval": "after the next clean-up",
+    "cleanup.max_age_restriction": "the next clean-up",
+}
+
+
+class ReloadRefused(Exception):
+    """The configuration cannot be put in force; the message says why, and nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``applied`` and ``needs_restart`` are keys; ``problems`` also has warnings of a file that was taken."""
+
+    ok: bool
+    applied: list[str]
+    needs_restart: list[str]
+    problems: list[dict[str, Any]]
+
+
+class Reloader:
+    """``read`` reads the file, in a thread. ``put_in_force`` answers what failed in a part of the node, or
+    raises ReloadRefused, having changed nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[], Loaded],
+        put_in_force: Callable[[Config], Awaitable[list[str]]],
+        notifier: Notifier,
+    ) -> None:
+        self._running = config
+        self._read = read
+        self._put_in_force = put_in_force
+        self._notifier = notifier
+        self._turn = asyncio.Lock()
+        self._requested: set[asyncio.Task[Outcome]] = set()
+
+    def table(self) -> dict[str, Handler]:
+        return {"reload": self._command}
+
+    def request(self) -> None:
+        """For a signal handler. Signals that come while one waits its turn are one."""
+        if len(self._requested) < 2:
+            task = asyncio.create_task(self.reload())
+            self._requested.add(task)
+            task.add_done_callback(self._requested.discard)
+
+    async def _command(self, _arguments: Arguments) -> object:
+        return asdict(await self.reload())
+
+    async def reload(self) -> Outcome:
+        """One at a time; logs what came of it. Never raises for anything in the file."""
+        async with self._turn:
+            self._notifier.reloading()
+            try:
+                loaded = await asyncio.to_thread(self._read)
+                outcome = await self._take(loaded)
+            finally:
+                self._notifier.ready()
+        _log(outcome, loaded.source)
+        return outcome
+
+    async def _take(self, loaded: Loaded) -> Outcome:
+        problems = [_plain(each) for each in loaded.problems if each.severity != "notice"]
+        if loaded.config is None:
+            return Outcome(False, [], [], problems)
+        merged = merge(self._running, loaded.config, RELOADABLE.__contains__)
+        try:
+            failed = await self._put_in_force(merged.config)
+        except ReloadRefused as error:
+            refusal = Problem("error", "", 0, str(error), code="unreadable")
+            return Outcome(False, [], [], [*problems, _plain(refusal)])
+        self._running = merged.config
+        problems += [_plain(Problem("warning", "", 0, each, code="unreadable")) for each in failed]
+        return Outcome(True, merged.taken, merged.left, problems)
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    return asdict(problem) | {"text": str(problem)}
+
+
+def _log(outcome: Outcome, source: str) -> None:
+    for problem in outcome.problems:
+        level = logging.ERROR if problem["severity"] == "error" else logging.WARNING
+        log.log(level, "%s: %s", source, problem["text"])
+    if not outcome.ok:
+        log.error("%s is not taken; nothing was changed", source)
+        return
+    log.info("%s was read again; applied: %s", source, ", ".join(outcome.applied) or "nothing new")
+    if outcome.needs_restart:
+        log.warning("changed, but needs a restart: %s", ", ".join(outcome.needs_restart))

@@ -1,0 +1,265 @@
+"""Reloading a whole node on real PostgreSQL: sessions stay, all or nothing, and what needs a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from click.testing import CliRunner
+
+from node.app import Node
+from node.cli import cli
+from node.commands.load import read_again
+from node.config import Config, Loaded
+from node.control import ask, control_path
+from node.loginguard import Guards
+from node.run import AnyNode, serve
+from storage.postgres.settings import DatabaseSettings
+from tls.selfsigned import self_signed
+
+from .test_app import ADDRESS, PASSWORD, Imap, configuration_text, port
+
+
+@dataclass
+class Running:
+    node: AnyNode
+    path: Path
+    systemd: socket.socket
+    open: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.path.read_text()
+        assert old in text
+        self.path.write_text(text.replace(old, new))
+
+    @property
+    def guards(self) -> Guards:
+        return self.node.guards if isinstance(self.node, Node) else self.node.hub.guards
+
+    async def reload(self) -> dict[str, Any]:
+        outcome = await asyncio.to_thread(ask, control_path(self.node.config), "reload")
+        assert isinstance(outcome, dict)
+        return outcome
+
+    async def told(self, state: bytes) -> None:
+        """Wait until systemd was told this."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20):
+            while not (await loop.sock_recv(self.systemd, 1000)).startswith(state):
+                pass
+
+
+@pytest_asyncio.fixture(params=[1, 2], ids=["one process", "two workers"])
+async def running(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    pg_settings: DatabaseSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Running]:
+    path = tmp_path / "config.toml"
+    path.write_text(f"workers = {request.param}\n{configuration_text(tmp_path, pg_settings)}")
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "notify"))
+    systemd.setblocking(False)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    root, sora = logging.getLogger(), logging.getLogger("sora")
+    before = root.handlers[:], root.level, sora.level
+    started: asyncio.Future[AnyNode] = asyncio.get_running_loop().create_future()
+
+    async def ready(node: Any) -> None:
+        await node.ensure_account(ADDRESS, PASSWORD)
+        started.set_result(node)
+
+    serving = asyncio.create_task(serve(_config(read_again(path)), ready, lambda: read_again(path)))
+    await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    found = Running(await started, path, systemd)
+    await found.told(b"READY=1")
+    yield found
+    for writer in found.open:
+        writer.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await serving == 0
+    await found.told(b"STOPPING=1")
+    systemd.close()
+    root.handlers[:], root.level = before[0], before[1]
+    sora.setLevel(before[2])
+
+
+def _config(loaded: Loaded) -> Config:
+    assert loaded.config is not None, loaded.problems
+    return loaded.config
+
+
+async def test_settings_come_into_force_and_sessions_stay(running: Running, tmp_path: Path) -> None:
+    client = await Imap.open(running.node)
+    await client.login()
+    log = tmp_path / "reloaded.log"
+    running.edit("max_connections = 0", "max_connections = 1\nlisten_backlog = 9")
+    more = f'\n[logging]\noutput = "{log}"\nlevel = "debug"\n[cleanup]\ngrace_period = "3d"\n'
+    running.path.write_text(running.path.read_text() + more)
+    outcome = await running.reload()
+    assert outcome["ok"]
+    assert set(outcome["applied"]) == {
+        *("logging.output", "logging.level", "cleanup.grace_period", "servers.imap.max_connections"),
+    }
+    assert outcome["needs_restart"] == ["servers.imap.listen_backlog"]
+    assert b" OK " in await client.command("NOOP")
+    greetings = [await greeting(running) for _ in range(running.node.config.workers)]
+    assert any(each.startswith(b"* BYE") for each in greetings)  # each process takes one
+    assert running.node.background.cleaner.settings.grace == timedelta(days=3)
+    assert "servers.imap.listen_backlog" in log.read_text()
+    again = await running.reload()
+    assert (again["applied"], again["needs_restart"]) == ([], ["servers.imap.listen_backlog"])
+    client.writer.close()
+
+
+async def greeting(running: Running) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port(running.node, "imap"))
+    running.open.append(writer)
+    return await reader.readline()
+
+
+async def test_limits_by_address_and_trusted_networks(running: Running) -> None:
+    client = await Imap.open(running.node)
+    running.edit('name = "imap"\n', 'name = "imap"\nmax_connections_per_ip = 1\n')
+    assert (await running.reload())["ok"]
+    assert (await greeting(running)).startswith(b"* BYE")
+    running.path.write_text('trusted_networks = ["127.0.0.0/8"]\n' + running.path.read_text())
+    assert (await running.reload())["applied"] == ["trusted_networks"]
+    assert (await greeting(running)).startswith(b"* OK")
+    client.writer.close()
+
+
+async def test_rate_limits(running: Running) -> None:
+    running.edit('name = "imap"\n', 'name = "imap"\nauth_rate_limit = { max_attempts_per_ip = 7 }\n')
+    outcome = await running.reload()
+    assert outcome["applied"] == ["servers.imap.auth_rate_limit.max_attempts_per_ip"]
+    rules = {name: guard.rules.address_failures for name, guard in running.guards}
+    assert rules["imap"] == 7
+    assert rules["pop3"] != 7
+
+
+async def test_another_certificate(running: Running, tmp_path: Path) -> None:
+    trusts_old = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    client = await Imap.open(running.node, trusts_old)
+    for name, content in zip(("cert2", "key2"), self_signed(["localhost"], datetime.now(UTC)), strict=True):
+        (tmp_path / f"{name}.pem").write_bytes(content)
+    running.edit("/cert.pem", "/cert2.pem")
+    running.edit("/key.pem", "/key2.pem")
+    outcome = await running.reload()
+    assert outcome["applied"] == ["tls.cert_file", "tls.key_file"]
+    assert b" OK " in await client.command("NOOP")
+    newcomer = await Imap.open(running.node, ssl.create_default_context(cafile=str(tmp_path / "cert2.pem")))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await Imap.open(running.node, trusts_old)
+    for each in (client, newcomer):
+        each.writer.close()
+
+
+def break_syntax(running: Running) -> None:
+    running.path.write_text("max_connections = [\n" + running.path.read_text())
+
+
+def break_two_values(running: Running) -> None:
+    running.edit("max_connections = 0", 'max_connections = "many"\ncommand_timeout = "soon"')
+
+
+def break_certificate(running: Running) -> None:
+    expired = self_signed(["localhost"], datetime.now(UTC) - timedelta(days=10_000))
+    for name, content in zip(("old", "old-key"), expired, strict=True):
+        (running.path.parent / f"{name}.pem").write_bytes(content)
+    running.edit("/cert.pem", "/old.pem")
+    running.edit("/key.pem", "/old-key.pem")
+
+
+def break_log_file(running: Running) -> None:
+    running.edit('hostname = "mail.example.test"', f'logging.output = "{running.path}/below/a.log"')
+
+
+def remove_file(running: Running) -> None:
+    running.path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "errors"),
+    [
+        (break_syntax, 1),
+        (break_two_values, 2),
+        (break_certificate, 1),
+        (break_log_file, 1),
+        (remove_file, 1),
+    ],
+)
+async def test_a_file_that_cannot_be_used_changes_nothing(
+    running: Running, caplog: pytest.LogCaptureFixture, damage: Callable[[Running], None], errors: int
+) -> None:
+    caplog.set_level(logging.INFO, logger="sora")
+    path, config = control_path(running.node.config), running.node.config
+    running.edit("max_connections = 0", "max_connections = 0\nmax_connections_per_ip = 1")  # good by itself
+    damage(running)
+    handlers = logging.getLogger().handlers[:]
+    outcome = await asyncio.to_thread(ask, path, "reload")
+    assert not outcome["ok"]
+    assert outcome["applied"] == []
+    found = [each["text"] for each in outcome["problems"] if each["severity"] == "error"]
+    assert len(found) == errors
+    for text in found:
+        assert text in caplog.text
+    assert running.node.config is config
+    assert running.node.core.config is config
+    assert logging.getLogger().handlers == handlers
+    client = await Imap.open(running.node)
+    await client.login()
+    client.writer.close()
+
+
+async def test_sighup_and_command_line(running: Running) -> None:
+    running.edit('name = "imap"\n', 'name = "imap"\nmax_connections_per_user = 1\n')
+    os.kill(os.getpid(), signal.SIGHUP)
+    await running.told(b"RELOADING=1")
+    await running.told(b"READY=1")
+    client = await Imap.open(running.node)
+    await client.login()
+    other = await Imap.open(running.node)
+    assert b"NO [LIMIT]" in await other.command(f'LOGIN {ADDRESS} "{PASSWORD}"')
+    running.edit("max_connections_per_user = 1", "max_connections_per_user = 2")
+    done = await asyncio.to_thread(sora_node, running.path, "--json")
+    assert json.loads(done.output)["applied"] == ["servers.imap.max_connections_per_user"]
+    assert done.exit_code == 0
+    assert b" OK " in await other.command(f'LOGIN {ADDRESS} "{PASSWORD}"')
+    done = await asyncio.to_thread(sora_node, running.path)
+    assert "Applied: nothing new" in done.output
+    where = control_path(running.node.config)
+    break_two_values(running)
+    done = await asyncio.to_thread(sora_node, running.path, "--socket", str(where))
+    assert done.exit_code == 2
+    assert "max_connections" in done.output
+    assert "Nothing was changed." in done.output
+    done = await asyncio.to_thread(sora_node, running.path, "--json")  # the file does not say where to ask
+    assert done.exit_code == 2
+    assert not json.loads(done.output)["ok"]
+    for each in (client, other):
+        each.writer.close()
+
+
+def sora_node(path: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(cli, ["reload", "--config", str(path), *arguments])
+
+
+def test_no_node_runs(tmp_path: Path) -> None:
+    done = sora_node(tmp_path / "config.toml", "--socket", str(tmp_path / "control.sock"))
+    assert done.exit_code == 5
