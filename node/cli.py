@@ -7,6 +7,7 @@ import click
 from .commands.config import config_group
 from .commands.reload import reload_command
 from .commands.serve import quickstart_command, run_command
+from .commands.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,3 +27,4 @@ cli.add_command(config_group)
 cli.add_command(run_command)
 cli.add_command(quickstart_command)
 cli.add_command(reload_command)
+cli.add_command(status)

@@ -1,4 +1,4 @@
-"""``sora-admin status``: the running node in a few lines."""
+"""``sora-admin status``, also ``sora-node status``: the running node in a few lines."""
 
 from __future__ import annotations
 

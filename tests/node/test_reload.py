@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 
+from node.admin import main as admin
 from node.app import Node
 from node.cli import cli
 from node.commands.load import read_again
@@ -263,3 +264,10 @@ def sora_node(path: Path, *arguments: str) -> Any:
 def test_no_node_runs(tmp_path: Path) -> None:
     done = sora_node(tmp_path / "config.toml", "--socket", str(tmp_path / "control.sock"))
     assert done.exit_code == 5
+
+
+async def test_status_is_a_command_of_both_programs(running: Running) -> None:
+    arguments = ["status", "--config", str(running.path), "--json"]
+    answers = [await asyncio.to_thread(CliRunner().invoke, each, arguments) for each in (cli, admin)]
+    names = [[each["name"] for each in json.loads(done.output)["listeners"]] for done in answers]
+    assert names[0] == names[1] == ["imap", "imaps", "pop3", "lmtp"]
