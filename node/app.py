@@ -26,6 +26,7 @@ from .controlblocks import block_commands
 from .controlconnections import connection_commands
 from .core import Core
 from .doors import Doors, password_verifier
+from .drain import unready
 from .listeners import Listener
 from .loginguard import Guards
 from .metrics.family import Snapshot
@@ -136,6 +137,14 @@ class Node:
         put_in_force(config, parts)
         self.config = config
         return []
+
+    async def stop_accepting(self) -> None:
+        """Sessions stay. Idempotent."""
+        unready(self.monitoring.checker)
+        await self.doors.stop_accepting()
+
+    def session_count(self) -> int:
+        return len(self.sessions)
 
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""

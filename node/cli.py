@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .commands.config import config_group
+from .commands.drain import drain
 from .commands.reload import reload_command
 from .commands.serve import quickstart_command, run_command
 from .commands.status import status
@@ -28,3 +29,4 @@ cli.add_command(run_command)
 cli.add_command(quickstart_command)
 cli.add_command(reload_command)
 cli.add_command(status)
+cli.add_command(drain)

@@ -21,6 +21,7 @@ from .controlconnections import connection_commands
 from .core import Core
 from .desk import Hub
 from .doors import protocol_servers
+from .drain import unready
 from .health import OK, Finding, State
 from .limits import session_limits
 from .listeners import listening_sockets, shown_address
@@ -57,6 +58,7 @@ class ControlProcess:
         self.sockets: dict[str, list[socket.socket]] = {}
         self.supervisor = Supervisor(config, self.hub, self.sockets, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
+        self._bound: dict[str, str] = {}  # addresses, by server
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
         self._last: dict[str, Snapshot] = {}  # of each worker
         self._gone: Snapshot = {}
@@ -97,6 +99,7 @@ class ControlProcess:
         for server in protocol_servers(self.config):
             certificate = self.core.certificates.of(server)  # an unusable one is found before workers start
             self.sockets[server.name] = await listening_sockets(server)
+            self._bound[server.name] = shown_address(self.sockets[server.name][0])
             self.hub.sessions.limit(server.name, session_limits(server))
             log.info(
                 "%s listens on %s%s",
@@ -187,9 +190,7 @@ class ControlProcess:
                 totals[name][0] += connections
                 totals[name][1] += refused
         return [
-            ListenerStatus(
-                each.name, each.type, shown_address(self.sockets[each.name][0]), *totals[each.name]
-            )
+            ListenerStatus(each.name, each.type, self._bound[each.name], *totals[each.name])
             for each in protocol_servers(self.config)
         ]
 
@@ -210,11 +211,19 @@ class ControlProcess:
         faults = await self.supervisor.reload(config)
         return [f"{name} goes on with the old settings: {fault}" for name, fault in faults.items()]
 
+    async def stop_accepting(self) -> None:
+        """Sessions stay. Idempotent."""
+        unready(self.monitoring.checker)
+        self._close_sockets()
+        await self.supervisor.stop_accepting()
+
+    def session_count(self) -> int:
+        return len(self.hub.sessions)
+
     async def ensure_account(self, address: str, password: str) -> None:
         """Create the account when it is not there yet."""
         await ensure_account(self.core.accounts, address, password)
 
     def addresses(self) -> dict[str, str]:
         """Server name to the address that was really bound."""
-        bound = {name: shown_address(group[0]) for name, group in self.sockets.items()}
-        return bound | {each.server.name: each.address for each in self.metrics_servers}
+        return self._bound | {each.server.name: each.address for each in self.metrics_servers}

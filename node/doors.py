@@ -85,6 +85,10 @@ class Doors:
         core.workers.start("views", self._watch_views)
         await self._open_listeners()
 
+    async def stop_accepting(self) -> None:
+        """Sessions stay. Idempotent."""
+        await asyncio.gather(*(listener.close() for listener in self.listeners))
+
     def hurry(self) -> None:
         """Cut off running commands of a stop that is under way."""
         self._hurry.set()

@@ -83,6 +83,7 @@ class Listener:
         self._arrive = arrive
         self._admission = admission
         self._acceptor: Acceptor | None = None
+        self._address = ""
         self._entering: set[asyncio.Task[None]] = set()
         self._refusing = 0
         self.refused = 0  # connections beyond max_connections
@@ -109,6 +110,7 @@ class Listener:
         server's address. Raises ListenFailed."""
         is_ours = sockets is None
         self._acceptor = Acceptor(list(sockets or await listening_sockets(self.server)), self._arrived)
+        self._address = shown_address(self._acceptor.sockets[0])
         if is_ours:
             is_tls = self._implicit_context() is not None
             log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
@@ -116,8 +118,7 @@ class Listener:
     @property
     def address(self) -> str:
         """Host and port that were really bound."""
-        assert self._acceptor is not None
-        return shown_address(self._acceptor.sockets[0])
+        return self._address
 
     def yield_to_others(self, *, is_ahead: bool) -> None:
         """Whether this process has more than its share of the connections on shared sockets."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from . import notify
 from .app import Node
 from .controlprocess import ControlProcess, worker_count
+from .drain import Drain
 from .memory import keep_large_buffers_apart
 from .reload import Reloader
 
@@ -51,7 +52,7 @@ async def serve(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -
     notifier = notify.take(os.environ)
     node = compose(config)
     reloader = Reloader(config, read, node.reload, notifier)
-    node.commands |= reloader.table()
+    node.commands |= reloader.table() | Drain(node, stop.set).table()
     beating = asyncio.create_task(notifier.keep_alive())
 
     def asked() -> None:

@@ -124,6 +124,11 @@ class Supervisor:
         pairs = zip(workers, answers, strict=True)
         return {name: answer for name, answer in pairs if not isinstance(answer, LinkFault)}
 
+    async def stop_accepting(self) -> None:
+        """Sessions stay; a worker that ends is not replaced any more."""
+        self._is_stopping = True
+        await self.ask_all("drain")
+
     async def reload(self, config: Config) -> dict[str, str]:
         """For the workers that run, and those to come. What went wrong, by worker."""
         self.config = config
@@ -196,6 +201,8 @@ class Supervisor:
             while config is not self.config:  # it changed meanwhile
                 config = self.config
                 await self._reload(worker)
+            if self._is_stopping:
+                await worker.link.call("drain")
         except LinkFault as error:
             return str(error)
         worker.is_ready = True

@@ -114,7 +114,11 @@ class WorkerProcess:
         state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
         doors = self._doors = Doors(core, state, verifier, sockets)
         parts = Parts(core, gates, self._sessions, doors.listeners, workers)
-        self._calls |= {"decide": gates.decide, "reload": partial(_reload, parts)}
+        self._calls |= {
+            "decide": gates.decide,
+            "reload": partial(_reload, parts),
+            "drain": doors.stop_accepting,
+        }
         self._notices |= {
             "full": self._sessions.set_full,
             "goodbye": self._sessions.say_goodbye,

@@ -1,4 +1,4 @@
-"""Reloading a whole node on real PostgreSQL: sessions stay, all or nothing, and what needs a restart."""
+"""Reloading and draining a whole node on real PostgreSQL: sessions stay; what takes effect, what does not."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Running:
     node: AnyNode
     path: Path
     systemd: socket.socket
+    is_drained: bool = False
     open: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def edit(self, old: str, new: str) -> None:
@@ -92,7 +93,8 @@ async def running(
     yield found
     for writer in found.open:
         writer.close()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not found.is_drained:
+        os.kill(os.getpid(), signal.SIGTERM)
     assert await serving == 0
     await found.told(b"STOPPING=1")
     systemd.close()
@@ -271,3 +273,41 @@ async def test_status_is_a_command_of_both_programs(running: Running) -> None:
     answers = [await asyncio.to_thread(CliRunner().invoke, each, arguments) for each in (cli, admin)]
     names = [[each["name"] for each in json.loads(done.output)["listeners"]] for done in answers]
     assert names[0] == names[1] == ["imap", "imaps", "pop3", "lmtp"]
+
+
+async def drain(running: Running, within: str) -> dict[str, Any]:
+    running.is_drained = True
+    arguments = ["drain", "--config", str(running.path), "--json", "--within", within]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.output)
+    assert isinstance(answer, dict)
+    return answer
+
+
+async def test_a_node_drains_until_the_last_session_has_gone(running: Running) -> None:
+    client = await Imap.open(running.node)
+    await client.login()
+    assert (await drain(running, "1h"))["sessions"] == 1
+    assert b" OK " in await client.command("NOOP")
+    with pytest.raises(ConnectionRefusedError):
+        await greeting(running)
+    path = control_path(running.node.config)
+    health = await asyncio.to_thread(ask, path, "health")
+    assert health["status"] == "down"  # which is what /readyz refuses by
+    assert len((await asyncio.to_thread(ask, path, "status"))["listeners"]) == 4
+    await client.command("LOGOUT")  # the node ends now, see the fixture
+    client.writer.close()
+
+
+async def test_a_drain_has_an_end(running: Running) -> None:
+    client = await Imap.open(running.node)
+    assert (await drain(running, "1s"))["within_s"] == 1
+    assert (await client.reader.readline()).startswith(b"* BYE")
+    client.writer.close()
+
+
+def test_a_drain_wants_a_duration(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["drain", "--config", str(tmp_path / "config.toml"), "--within", "soon"])
+    assert done.exit_code == 2
+    assert "--within" in done.output
