@@ -232,7 +232,8 @@ def ask(path: Path, command: str, arguments: Arguments | None = None, *, timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _short(path) as name:
             connection.settimeout(timeout_s)
             connection.connect(name)
-            connection.sendall(request.encode() + b"\n")
+            with suppress(BrokenPipeError):  # a node that refuses us says so without listening
+                connection.sendall(request.encode() + b"\n")
             with connection.makefile("rb") as replies:
                 line = replies.readline()
     except (FileNotFoundError, ConnectionRefusedError) as error:

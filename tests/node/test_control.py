@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,35 @@ async def test_nobody_else_may_connect(server: ControlServer, monkeypatch: pytes
     else:
         with pytest.raises(ControlRefused, match="only root"):
             await asyncio.to_thread(ask, server.path, "echo")
+
+
+async def test_a_refusal_is_heard_though_the_node_hung_up_before_it_was_asked(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    refusal = b'{"ok": false, "code": "forbidden", "error": "only root"}\n'
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        hung_up = threading.Event()
+        connect = socket.socket.connect
+
+        def refuse() -> None:
+            accepted, _ = listening.accept()
+            accepted.sendall(refusal)
+            accepted.close()
+            hung_up.set()
+
+        class Late(socket.socket):
+            def connect(self, address: object) -> None:  # type: ignore[override]
+                connect(self, address)  # type: ignore[arg-type]
+                assert hung_up.wait(10)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(socket, "socket", Late)
+            with pytest.raises(ControlRefused, match="only root"):
+                ask(path, "echo")
+        thread.join()
 
 
 @pytest.mark.parametrize(
