@@ -1,0 +1,92 @@
+"""The seams inside the engine: what membership (``swim``) asks of the layer above it, and offers to it.
+
+``serf.Serf`` is the delegate of ``swim.Swim``; ``state.SharedState`` is a part that Serf passes through to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .address import Address
+from .effects import Change, Effect, MemberView
+from .instant import Instant
+from .messages import NodeRecord
+
+
+class Outlet(Protocol):
+    """What the parts of an engine do to the outside, through the engine."""
+
+    def emit(self, effect: Effect) -> None: ...
+
+    def send(self, to: Address, parts: Sequence[bytes], *, node: str = "", piggyback: bool = True) -> None:
+        """Encoded messages (``codec.encode``) in one datagram, filled up with broadcasts when ``piggyback``.
+        ``node``: the name of the member at ``to``, when known. Too much for one datagram is split."""
+        ...
+
+    def open_stream(self, to: Address, message: bytes, *, wants_reply: bool) -> int:
+        """One encoded message on a stream; the ticket of ``Swim.stream_reply``."""
+        ...
+
+
+class Members(Protocol):
+    """The view of membership that others read. O(1) but for ``__iter__`` and ``alive``."""
+
+    own_name: str
+
+    def get(self, name: str) -> MemberView | None: ...
+
+    def by_address(self, address: Address) -> MemberView | None: ...
+
+    def alive(self) -> Sequence[MemberView]:
+        """Alive and suspect, without this node, in the order of their names."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """All records, dead ones and this node included: what timers and retransmissions scale with."""
+        ...
+
+
+class Delegate(Protocol):
+    """Called by ``Swim`` while it handles a packet, a stream or a timer."""
+
+    def meta(self) -> bytes:
+        """Tags of this node, encoded, at most 512 bytes."""
+        ...
+
+    def receive_user(self, raw: bytes, source: Address, at: Instant, *, is_stream: bool) -> None:
+        """A user message. Raises PacketRejected."""
+        ...
+
+    def broadcasts(self, room: int, overhead: int, to: str) -> list[bytes]:
+        """User messages (raw, without the type byte of memberlist) for a packet to member ``to`` ("" when not
+        known); each takes ``overhead`` bytes more than its own length, all of them at most ``room``."""
+        ...
+
+    def local_state(self, at: Instant, *, is_join: bool) -> bytes: ...
+
+    def merge_state(self, raw: bytes, source: Address, at: Instant, *, is_join: bool) -> None:
+        """Raises PacketRejected; then the nodes of the same push/pull are not merged either."""
+        ...
+
+    def ack_payload(self, source_node: str, at: Instant) -> bytes:
+        """For the ack to a ping of ``source_node`` ("" when not said)."""
+        ...
+
+    def ping_done(self, node: str, round_trip_s: float, payload: bytes, at: Instant) -> None:
+        """Raises PacketRejected for a payload that makes no sense; the ack counts all the same."""
+        ...
+
+    def accepts(self, nodes: Sequence[NodeRecord]) -> None:
+        """Before nodes of a push/pull are merged. Raises PacketRejected to refuse them all."""
+        ...
+
+    def changed(self, change: Change, member: MemberView, at: Instant) -> None:
+        """Swim's own word: LEFT and FAILED by how it ended. The delegate emits what the outside hears."""
+        ...
+
+
+def part_of(raw: bytes) -> bytes:
+    """A user message as memberlist's."""
+    return b"\x08" + raw
