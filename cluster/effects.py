@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass, field
 
 from .address import Address
+from .errors import Reason
 from .messages import State
 
 # --- to do ------------------------------------------------------------------------------------------
@@ -145,6 +146,15 @@ class NoticeHeard:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A packet or stream, or a part of one, was dropped: for the log, whose rate the owner bounds."""
+
+    source: Address
+    reason: Reason
+    detail: str
+
+
 Effect = (
     SendDatagram
     | OpenStream
@@ -157,4 +167,5 @@ Effect = (
     | Joined
     | FactChanged
     | NoticeHeard
+    | Rejected
 )
