@@ -48,6 +48,25 @@ class Members(Protocol):
         ...
 
 
+class Membership(Members, Protocol):
+    """What the delegate does to membership; ``swim.Swim``.
+
+    Records of dead and left members are kept, and counted, until the delegate says ``forget``: Serf does
+    after ``forget_failed_s`` or ``forget_left_s``, and emits REAPED.
+    """
+
+    def set_meta_changed(self, at: Instant) -> None: ...
+
+    def force_dead(self, name: str, at: Instant) -> None:
+        """A dead member has left after all: its record becomes LEFT. Calls no ``changed``. Nothing happens to
+        one that is alive."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Drop the record of a dead or left member; the same as never heard of. Calls no ``changed``."""
+        ...
+
+
 class Delegate(Protocol):
     """Called by ``Swim`` while it handles a packet, a stream or a timer."""
 
@@ -84,6 +103,11 @@ class Delegate(Protocol):
 
     def changed(self, change: Change, member: MemberView, at: Instant) -> None:
         """Swim's own word: LEFT and FAILED by how it ended. The delegate emits what the outside hears."""
+        ...
+
+    def conflict(self, name: str, address: Address, other: Address, at: Instant) -> None:
+        """Another live node, at ``other``, says that it is ``name``, which is at ``address``; also when the
+        name is ours. Called each time that is heard; the delegate emits NameConflict at a bounded rate."""
         ...
 
 

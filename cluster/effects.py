@@ -71,11 +71,13 @@ class MemberChanged:
 
 @dataclass(frozen=True, slots=True)
 class NameConflict:
-    """Another live node, at ``other``, uses this name too."""
+    """Another live node, at ``other``, uses this name too. ``is_lost``: the name is ours and most members
+    know the other by it, so this node has to stop being in the cluster."""
 
     name: str
     address: Address
     other: Address
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
