@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEBIAN_PG ?= /usr/lib/postgresql/15/bin
 
-.PHONY: setup run test test-debian-postgres check interop bench clean
+.PHONY: setup run test test-debian-postgres check interop lab bench clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,7 @@ run: $(STAMP)
 	$(BIN)/sora-node quickstart $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadscope -m "not interop and not bench" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope -m "not interop and not bench and not lab" $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -35,10 +35,14 @@ interop: $(STAMP) test-debian-postgres
 test-debian-postgres: $(STAMP)
 	@if test -x $(DEBIAN_PG)/postgres; then \
 	  SORA_TEST_PG_BIN=$(DEBIAN_PG) $(BIN)/python -m pytest -q -n auto --dist loadscope \
-	    -m "not interop and not bench" tests/contracts tests/storage tests/node; \
+	    -m "not interop and not bench and not lab" tests/contracts tests/storage tests/node; \
 	else \
 	  echo "SKIPPED: the suite on Debian's PostgreSQL: $(DEBIAN_PG) is missing (apt-get install postgresql-15)" >&2; \
 	fi
+
+# Three nodes in network namespaces: needs root. By hand: $(BIN)/python -m tests.lab
+lab: $(STAMP)
+	$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)

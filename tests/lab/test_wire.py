@@ -1,0 +1,75 @@
+"""The wire of the lab does to frames what it was told."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from .lab import ADDRESSES, Lab
+
+PORT = 4711
+FEW_S = 2.0
+
+
+@contextmanager
+def sockets(lab: Lab, *names: str) -> Iterator[list[socket.socket]]:
+    """Datagram sockets on machines."""
+    with ExitStack() as stack:
+        made = []
+        for name in names:
+            with lab.at(name):
+                each = stack.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            each.bind((ADDRESSES[name], PORT))
+            each.settimeout(FEW_S)
+            made.append(each)
+        yield made
+
+
+def passes(source: socket.socket, target: socket.socket) -> bool:
+    source.sendto(b"frame", target.getsockname())
+    target.settimeout(0.3)
+    try:
+        return target.recv(100) == b"frame"
+    except TimeoutError:
+        return False
+
+
+def test_a_cut_is_one_way_and_heals(lab: Lab) -> None:
+    with sockets(lab, "client", "node-1") as (client, node):
+        assert passes(client, node)
+        assert passes(node, client)
+        lab.cut("client", "node-1")
+        assert not passes(client, node)
+        assert passes(node, client)
+        lab.heal()
+        assert passes(client, node)
+
+
+def test_frames_are_late_by_what_was_said(lab: Lab) -> None:
+    with sockets(lab, "client", "node-2") as (client, node):
+        assert passes(client, node)
+        lab.delay(0.2, 0.0, "client", "node-2")
+        begun = time.monotonic()
+        client.sendto(b"frame", node.getsockname())
+        node.settimeout(FEW_S)
+        assert node.recv(100) == b"frame"
+        assert 0.2 <= time.monotonic() - begun < FEW_S
+
+
+def test_about_the_share_that_was_said_is_lost(lab: Lab) -> None:
+    with sockets(lab, "client", "node-3") as (client, node):
+        assert passes(client, node)
+        before = lab.wire(figures=[])["dropped"]
+        lab.lose(0.5, "client", "node-3")
+        for _ in range(400):
+            client.sendto(b"frame", node.getsockname())
+        node.settimeout(0.3)
+        heard = 0
+        try:
+            while node.recv(100):
+                heard += 1
+        except TimeoutError:
+            assert 120 < heard < 280  # the wire decides with a seed; 200 is the mean
+        assert lab.wire(figures=[])["dropped"] - before >= 400 - heard
