@@ -20,7 +20,8 @@ from .profile import SORA, Profile
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``keys``: 16, 24 or 32 bytes each, the first is the primary one; never empty. ``advertise``: what the
-    others are told. ``tags``: of this node, beside those the engine sets itself (``sora``)."""
+    others are told. ``tags``: of this node, beside those the engine sets itself: ``sora`` (version) and
+    ``epoch`` (decimal ``epoch`` below), from which the others know at once that a node has a new life."""
 
     name: str
     advertise: Address
@@ -132,6 +133,11 @@ class ClusterEngine(Protocol):
 
     def members(self) -> list[MemberView]:
         """All that are not forgotten, this node included, by name."""
+        ...
+
+    def skews(self) -> dict[str, float]:
+        """How far the wall clocks of other nodes are ahead of ours, in seconds, by name, when last heard; the
+        way of the packet is in it. For ``doctor``."""
         ...
 
     def figures(self) -> dict[str, int | float]:
