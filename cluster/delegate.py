@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from .address import Address
@@ -21,7 +21,8 @@ class Outlet(Protocol):
 
     def send(self, to: Address, parts: Sequence[bytes], *, node: str = "", piggyback: bool = True) -> None:
         """Encoded messages (``codec.encode``) in one datagram, filled up with broadcasts when ``piggyback``.
-        ``node``: the name of the member at ``to``, when known. Too much for one datagram is split."""
+        ``node``: the name of the member at ``to``, when known. Too much for one datagram is split. Without
+        parts it is a round of gossip: nothing is sent unless there is something to piggyback."""
         ...
 
     def open_stream(self, to: Address, message: bytes, *, wants_reply: bool) -> int:
@@ -40,6 +41,15 @@ class Members(Protocol):
 
     def alive(self) -> Sequence[MemberView]:
         """Alive and suspect, without this node, in the order of their names."""
+        ...
+
+    def __iter__(self) -> Iterator[MemberView]:
+        """All records, in the order of their names."""
+        ...
+
+    @property
+    def is_slow(self) -> bool:
+        """This node has reason to think that it is late itself, or badly connected: it should not lead."""
         ...
 
     @property
@@ -81,6 +91,10 @@ class Delegate(Protocol):
     def broadcasts(self, room: int, overhead: int, to: str) -> list[bytes]:
         """User messages (raw, without the type byte of memberlist) for a packet to member ``to`` ("" when not
         known); each takes ``overhead`` bytes more than its own length, all of them at most ``room``."""
+        ...
+
+    def has_broadcasts(self) -> bool:
+        """Whether ``broadcasts`` may have something for someone: without it there are no rounds of gossip."""
         ...
 
     def local_state(self, at: Instant, *, is_join: bool) -> bytes: ...
