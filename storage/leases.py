@@ -1,4 +1,4 @@
-"""Leases with fencing numbers, and what was tried for certificates: the contracts. ``postgres.leases`` has them.
+"""Leases with fencing numbers, and what was tried for certificates: the contracts of ``postgres.leases``.
 
 All times are the database's, aware UTC; ``_s`` are seconds.
 """
@@ -21,7 +21,7 @@ class Leases(Protocol):
     """One holder at a time, by the clock of the database alone. Raises Unavailable."""
 
     async def take(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        """None: another holds it. Each take has a higher fence than all before, also one by the holder itself."""
+        """None: another holds it. Each take has a higher fence than all before, one by the holder too."""
         ...
 
     async def renew(self, lease: Lease, ttl_s: float) -> bool:

@@ -176,8 +176,8 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What an order needs done on its way. Each is awaited before the next step at the CA; any may raise, which
-    ends the order. ``check``: is the order still ours? Raises IssuingFailed(FENCED)."""
+    """What an order needs done on its way. Each is awaited before the next step at the CA; any may raise,
+    which ends the order. ``check``: is the order still ours? Raises IssuingFailed(FENCED)."""
 
     publish_http: Callable[[str, str, str], Awaitable[None]]  # name, token, key authorisation
     withdraw_http: Callable[[str, str], Awaitable[None]]  # name, token
