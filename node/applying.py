@@ -14,7 +14,7 @@ from tls.errors import CertificateUnusable
 from . import logs
 from .background import cleaner_settings
 from .frontdoor import door_settings
-from .limits import session_limits, share_of
+from .limits import session_limits
 from .reload import ReloadRefused
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ class Counting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What this process has of a node. ``processes``: how many share ``max_connections``."""
+    """What this process has of a node."""
 
     core: Core
     guards: Guarding
     sessions: Counting
     listeners: Sequence[Listener] = ()
-    processes: int = 1
     metrics_servers: Sequence[MetricsServer] = ()
     background: Background | None = None
 
@@ -76,6 +75,6 @@ def put_in_force(config: Config, parts: Parts) -> None:
 
 
 def _apply_to_listener(listener: Listener, server: Server, config: Config, parts: Parts) -> None:
-    listener.server = share_of(server, parts.processes)
+    listener.server = server
     listener.certificate = parts.core.certificates.of(server)
     listener.door.settings = door_settings(server, config.trusted_networks)

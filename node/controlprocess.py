@@ -53,7 +53,7 @@ class ControlProcess:
     def __init__(self, config: Config, workers: int) -> None:
         self.config = config
         self._exit = AsyncExitStack()
-        self.hub = Hub(config)
+        self.hub = Hub(config, workers)
         self.core = Core(config, self._exit, processes=workers + 1)
         self.sockets: dict[str, list[socket.socket]] = {}
         self.supervisor = Supervisor(config, self.hub, self.sockets, workers, self._departed)

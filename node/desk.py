@@ -7,6 +7,7 @@ remembers what is there on its account, so that all of it goes when the worker i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.pop3.maildrop import LocalMaildropLock
@@ -15,8 +16,9 @@ from storage.model import AccountId
 
 from .link import Answerer, Hearer, Link, LinkFault
 from .loginguard import Decision, Guards
+from .places import Leases
 from .ratelimit import Delta, Failures, Subject, encode
-from .sessions import Sessions, address_key
+from .sessions import EVERYBODY, Leave, Sessions, address_key
 
 if TYPE_CHECKING:
     from .config import Config
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 # A password check waits in a queue of bounded length.
 DECIDE_TIMEOUT_S: Final = 60.0
 _SOMEBODY: Final = Identity(AccountId(0), "", "")  # only the worker needs to know who
+GIVE_BACK_WITHIN_S: Final = 1.0
+DEAF_AFTER_BEATS: Final = 2  # no use to wait for
 FIGURES_AT_ONCE: Final = 5_000  # sessions, some 300 KB
 
 
@@ -45,14 +49,15 @@ class RemoteConnection:
 
 
 class Hub:
-    """``on_staged``: a worker has put a body into staging."""
+    """``workers``: how many there are to be. ``on_staged``: a worker has put a body into staging."""
 
-    def __init__(self, config: Config, on_staged: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: Config, workers: int, on_staged: Callable[[], None] = lambda: None) -> None:
         self.check_takes_s = 0.0
         self.guards = Guards(config, check_takes_s=lambda: self.check_takes_s)
         self.guards.mirror = self._mirror
         self.guards.welcomed = self._welcomed
         self.sessions = Sessions(config.trusted_networks)
+        self.leases = Leases(self.sessions.most, workers)
         self.maildrops = LocalMaildropLock()
         self.on_staged = on_staged
         self.desks: set[Desk] = set()
@@ -89,10 +94,13 @@ class Hub:
         for block in self.guards.limiter.deltas(self.guards.clock()):
             desk.link.notify("block", encode(block), self.guards.limiter.is_welcome(block.subject))
         self.desks.add(desk)
+        self.leases.begin(desk)
+        desk.link.notify("begin")
         self.balance()
 
     def recheck(self) -> None:
         """Limits or trusted networks have changed: which addresses are full now."""
+        self.leases.settle_all()
         places = {(server, ip) for desk in self.desks for server, ip in desk.places()}
         for server, ip in places | {(server, ip) for (server, _), ip in self._full.items()}:
             self.check_full(server, ip)
@@ -132,12 +140,18 @@ class Desk:
         self.is_ahead = False
         self._hub = hub
         self._connections: dict[str, RemoteConnection] = {}
-        self._arrivals: dict[int, tuple[str, str, Callable[[], None]]] = {}
+        self._arrivals: dict[int, tuple[str, str, tuple[Leave, Leave]]] = {}
         self._locks: dict[int, Callable[[], None]] = {}
-        self.calls: dict[str, Answerer] = {"judge": self._judge, "login": self._login, "lock": self._lock}
+        self.calls: dict[str, Answerer] = {
+            "judge": self._judge,
+            "login": self._login,
+            "lock": self._lock,
+            "place": partial(hub.leases.ask, self),
+        }
         self.notices: dict[str, Hearer] = {
             "arrived": self._arrived,
             "left": self._left,
+            "returned": partial(hub.leases.returned, self),
             "turned_away": self._turned_away,
             "opened": self._opened,
             "closed": self._closed,
@@ -156,12 +170,15 @@ class Desk:
         return len(self._arrivals)
 
     def places(self) -> Iterator[tuple[str, str]]:
-        """Server and address of each connection."""
-        return ((server, ip) for server, ip, _ in self._arrivals.values())
+        """Server and address of each connection; everybody has one, too."""
+        for server, ip, _ in self._arrivals.values():
+            yield server, ip
+            yield server, EVERYBODY
 
     def clear(self) -> None:
         """The worker is gone, and with it all that it had."""
         self._hub.desks.discard(self)
+        self._hub.leases.end(self)
         for connection in self._connections.values():
             self._hub.sessions.closed(connection)
         self._connections.clear()
@@ -201,17 +218,32 @@ class Desk:
     # --- sessions ---
 
     def _arrived(self, number: int, server: str, ip: str) -> None:
-        self._arrivals[number] = (server, ip, self._hub.sessions.count_arrival(server, ip))
-        self._hub.check_full(server, ip)
+        count = self._hub.sessions.count_arrival
+        self._arrivals[number] = (server, ip, (count(server, ip), count(server, EVERYBODY)))
+        self._check_full(server, ip)
         self._hub.balance()
 
     def _left(self, number: int) -> None:
         arrival = self._arrivals.pop(number, None)
         if arrival is not None:
             server, ip, leave = arrival
-            leave()
-            self._hub.check_full(server, ip)
+            for each in leave:
+                each()
+            self._check_full(server, ip)
             self._hub.balance()
+
+    def _check_full(self, server: str, ip: str) -> None:
+        self._hub.check_full(server, ip)
+        self._hub.check_full(server, EVERYBODY)
+
+    def grant(self, server: str, ip: str, count: int) -> None:
+        self.link.notify("granted", server, ip, count)
+
+    async def give_back(self, server: str, ip: str, wanted: int) -> None:
+        """Raises LinkFault."""
+        if self.link.beats_missed > DEAF_AFTER_BEATS:
+            raise LinkFault("the worker hangs")
+        await self.link.call("give_back", server, ip, wanted, timeout_s=GIVE_BACK_WITHIN_S)
 
     def _turned_away(self) -> None:
         self._hub.sessions.refused += 1

@@ -28,7 +28,7 @@ from .authn import DirectAuthenticator
 from .core import PROTOCOLS, Core
 from .frontdoor import door_settings
 from .hashupgrade import HashUpgrader
-from .limits import command_limits, node_memory, search_options, session_clock, session_limits, share_of
+from .limits import command_limits, node_memory, search_options, session_clock, session_limits
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
@@ -186,7 +186,7 @@ class Doors:
             ),
         )
         listener = Listener(
-            share_of(server, self._state.processes),
+            server,
             self._factory(server.type, services, policy),
             live,
             self._core.certificates.of(server),

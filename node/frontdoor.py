@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,7 +92,7 @@ class FrontDoor:
         name: str,
         settings: DoorSettings,
         tls_context: Callable[[], ssl.SSLContext | None] = lambda: None,
-        admit: Callable[[Entrant], Entrant] = lambda entrant: entrant,
+        admit: Callable[[Entrant], Awaitable[Entrant]] | None = None,
     ) -> None:
         self.counts = DoorCounts()
         self._name = name
@@ -110,7 +110,8 @@ class FrontDoor:
         try:
             context = self._tls_context()
             entrant.peer = await self._peer(sock, address)
-            entrant = self._admit(entrant)
+            if self._admit is not None:
+                entrant = await self._admit(entrant)
             if context is not None and self.settings.looks_at_hellos:
                 entrant.peer = await self._hello(sock, entrant.peer)
             if context is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from protocols.clock import ClockSettings
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 def session_limits(server: Server) -> SessionLimits:
     return SessionLimits(
+        total=server.max_connections,
         per_address=server.max_connections_per_ip,
         per_user=server.max_connections_per_user,
         per_user_and_address=server.max_connections_per_user_per_ip,
@@ -77,8 +77,3 @@ def session_clock(server: Server) -> ClockSettings:
     return ClockSettings(
         session_s=server.absolute_session_timeout_s, min_bytes_per_minute=server.min_bytes_per_minute
     )
-
-
-def share_of(server: Server, processes: int) -> Server:
-    """With one process's part of ``max_connections``."""
-    return replace(server, max_connections=-(-server.max_connections // processes))

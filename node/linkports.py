@@ -20,9 +20,10 @@ from storage.model import AccountId
 
 from .link import Link, LinkFault
 from .loginguard import LOGIN_TYPES, Decide, Decision, capacity_of, rules_of
+from .places import Budgets, share
 from .ratelimit import Limiter, Subject, decode, parse_address
 from .ratelimit.exemptions import Exemptions
-from .sessions import SessionLimits, Sessions, address_key
+from .sessions import EVERYBODY, Leave, SessionLimits, Sessions, address_key
 
 if TYPE_CHECKING:
     from .config import Config, Server
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # Delays before a password check are at most minutes; the control process keeps them.
 JUDGE_TIMEOUT_S: Final = 600.0
 NAMES_CUT_AT: Final = 320
+PLACE_TIMEOUT_S: Final = 3.0
 
 
 def wire_peer(peer: Peer) -> tuple[str, int, str, int]:
@@ -38,40 +40,63 @@ def wire_peer(peer: Peer) -> tuple[str, int, str, int]:
 
 
 class LinkSessions:
-    """Arrivals are counted here and told; an address that is full over all processes is known a moment later,
-    so a burst over several workers may get as many places in each of them."""
+    """Arrivals are counted here and told. What may be let in without asking is in ``budgets``."""
 
-    def __init__(self, link: Link, config: Config) -> None:
+    def __init__(self, link: Link, config: Config, workers: int) -> None:
         self._link = link
+        self._workers = workers
         self._own = Sessions(config.trusted_networks)  # arrivals of this process
+        self.budgets = Budgets(
+            lambda server, ip: share(self._own.most(server, ip), workers),
+            self._own.arrived,
+            self._ask_places,
+            lambda server, ip, count: link.notify("returned", server, ip, count),
+        )
         self._connections: dict[str, Registered] = {}
         self._full: set[tuple[str, Hashable]] = set()
         self._numbers = itertools.count(1)
 
     def limit(self, server: str, limits: SessionLimits) -> None:
         self._own.limit(server, limits)
+        self.budgets.settle_all(server)
 
     def trust(self, networks: Sequence[Network]) -> None:
         self._own.trust(networks)
 
-    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
-        if (server, address_key(ip)) in self._full:
-            self._link.notify("turned_away")
-            return None
-        leave = self._own.arrive(server, ip)
-        if leave is None:
-            self._link.notify("turned_away")
-            return None
-        number = next(self._numbers)
-        self._link.notify("arrived", number, server, ip)
-        return self._leaver(number, leave)
+    async def arrive(self, server: str, ip: str) -> Leave | None:
+        if (server, address_key(ip)) not in self._full:
+            if self._has_room(server, ip):
+                return self._count(server, ip)
+            try:
+                if await self.budgets.claim(server, ip):
+                    return self._count(server, ip)
+            finally:
+                self.budgets.settle(server, ip)
+        self._link.notify("turned_away")
+        return None
 
-    def _leaver(self, number: int, leave: Callable[[], None]) -> Callable[[], None]:
-        def leave_all() -> None:
-            leave()
-            self._link.notify("left", number)
+    def _has_room(self, server: str, ip: str) -> bool:
+        return not self._own.most(server, ip) or self.budgets.has_room(server, ip)
 
-        return leave_all
+    async def _ask_places(self, server: str, ip: str, count: int) -> bool:
+        try:
+            return bool(await self._link.call("place", server, ip, count, timeout_s=PLACE_TIMEOUT_S))
+        except LinkFault:
+            return False
+
+    def _count(self, server: str, ip: str) -> Leave:
+        leave_here = self._own.count_arrival(server, ip)
+        number = 0 if ip == EVERYBODY else next(self._numbers)  # everybody is told by who it is, once
+        if number:
+            self._link.notify("arrived", number, server, ip)
+
+        def leave() -> None:
+            leave_here()
+            if number:
+                self._link.notify("left", number)
+            self.budgets.settle(server, ip)
+
+        return leave
 
     def opened(self, connection: Registered, protocol: str, server: str) -> None:
         self._connections[connection.session_id] = connection
@@ -95,6 +120,9 @@ class LinkSessions:
         self._link.notify("named", session_id, name[:NAMES_CUT_AT], version[:NAMES_CUT_AT])
 
     # --- what the control process says ---
+
+    async def give_back(self, server: str, ip: str, wanted: int) -> None:
+        self.budgets.give_back(server, ip, wanted)
 
     def set_full(self, server: str, ip: str, is_full: bool) -> None:
         change = self._full.add if is_full else self._full.discard

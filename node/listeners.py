@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.driver import LineConnection
@@ -13,6 +14,7 @@ from protocols.driver import LineConnection
 from .acceptor import Acceptor, bind
 from .frontdoor import DoorSettings, Entrant, FrontDoor, Rejected
 from .refusal import Refusal
+from .sessions import EVERYBODY, Leave
 
 if TYPE_CHECKING:
     import ssl
@@ -29,12 +31,18 @@ log = logging.getLogger("sora.listeners")
 REFUSALS_AT_ONCE: Final = 100
 
 
-# Asked with a client's address: what to call when it is gone; None: it has as many connections as it may.
-Arrive = Callable[[str], Callable[[], None] | None]
+# Asked with a client's address, or ``sessions.EVERYBODY``: what to call when it is gone; None: there are as
+# many connections as may be.
+Arrive = Callable[[str], Awaitable[Leave | None]]
 
 
-def _nothing() -> None:
-    """Leave of what was not counted."""
+async def _not_counted(_ip: str) -> Leave:
+    return lambda: None
+
+
+def _both(one: Leave, other: Leave) -> None:
+    one()
+    other()
 
 
 class ListenFailed(Exception):
@@ -72,7 +80,7 @@ class Listener:
         certificate: FileCertificate | None,
         door: DoorSettings | None = None,
         *,
-        arrive: Arrive = lambda _ip: _nothing,
+        arrive: Arrive = _not_counted,
         admission: Admission | None = None,
     ) -> None:
         self.server = server
@@ -83,6 +91,7 @@ class Listener:
         self._arrive = arrive
         self._admission = admission
         self._acceptor: Acceptor | None = None
+        self._is_closed = False
         self._address = ""
         self._entering: set[asyncio.Task[None]] = set()
         self._refusing = 0
@@ -127,6 +136,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop accepting, and end what has not become a session yet; sessions stay."""
+        self._is_closed = True
         if self._acceptor is not None:
             self._acceptor.close()
         await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its socket
@@ -135,10 +145,6 @@ class Listener:
             await asyncio.wait(self._entering)
 
     def _arrived(self, sock: socket.socket, address: Any) -> None:
-        most = self.server.max_connections
-        if most and len(self.live) + len(self.live.entering) >= most:
-            self._refuse(sock, address)
-            return
         connection = LineConnection(
             self._factory, self.live, tls_context=self.starttls_context, before_tls=self.door.look
         )
@@ -147,21 +153,30 @@ class Listener:
 
     async def _enter(self, sock: socket.socket, address: Any, connection: LineConnection) -> None:
         try:
+            leave = await self._arrive(EVERYBODY)
+            if leave is None:
+                self.live.entering.discard(connection)
+                await self._refuse(sock, address)
+                return
+            connection.leave = leave
+            if self._is_closed:
+                sock.close()
+                return
             await self.door.enter(sock, address, connection)
         finally:
             if connection in self.live.entering:  # it never became a session, which would leave by itself
                 self.live.entering.discard(connection)
                 connection.leave()
 
-    def _admit(self, entrant: Entrant) -> Entrant:
+    async def _admit(self, entrant: Entrant) -> Entrant:
         if not isinstance(entrant, LineConnection):
             return entrant
         if self._admission is not None and self._admission.refuses(entrant.peer):
             self.refused_as_blocked += 1
             return self._turned_away(entrant.peer)
-        leave = self._arrive(entrant.peer.ip)
+        leave = await self._arrive(entrant.peer.ip)
         if leave is not None:
-            entrant.leave = leave
+            entrant.leave = partial(_both, entrant.leave, leave)
             return entrant
         self.refused_by_address += 1
         self._log_refused("max_connections_per_ip", self.refused_by_address)
@@ -183,16 +198,13 @@ class Listener:
         if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood must not fill the log
             log.warning("%s: %s reached, %d refused so far", self.server.name, limit, count)
 
-    def _refuse(self, sock: socket.socket, address: Any) -> None:
+    async def _refuse(self, sock: socket.socket, address: Any) -> None:
         self.refused += 1
         self._log_refused("max_connections", self.refused)
         if self._refusing >= REFUSALS_AT_ONCE:
             sock.close()
             return
         self._refusing += 1
-        self._start(self._say_refusal(sock, address))
-
-    async def _say_refusal(self, sock: socket.socket, address: Any) -> None:
         try:
             await self.door.enter(sock, address, Refusal(self.server.type))
         finally:

@@ -4,9 +4,9 @@ Theory: everything is a set of what is there now; a count is the length of a set
 taken from a number, so nothing can drift, and removing twice does no harm.
 
 Two lives are registered. An *arrival* lasts from accept until the socket is gone, TLS handshake included; it
-is what ``max_connections_per_ip`` counts. A *session* lasts as long as the driver's connection; once it has
-logged in it is what the limits per user count. Addresses of trusted networks are in neither count: webmail
-and proxies come from there.
+is what ``max_connections`` and ``max_connections_per_ip`` count. A *session* lasts as long as the driver's
+connection; once it has logged in it is what the limits per user count. Addresses of trusted networks are in
+no count but that of ``max_connections``: webmail and proxies come from there.
 
 A limit is checked at one place and at one moment each, in one step with the registration, so connections
 that come at the same time cannot pass it together.
@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protocols.errors import TooManySessions
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.sessions")
 
+# Stands for all addresses together: what arrives from it is what ``max_connections`` counts.
+EVERYBODY: Final = "*"
+Leave = Callable[[], None]  # harmless when called twice
+
 MAX_TOLD_CHARS = 200  # of what a client says of itself
 
 
@@ -37,6 +41,7 @@ MAX_TOLD_CHARS = 200  # of what a client says of itself
 class SessionLimits:
     """Of one server; 0 is no limit."""
 
+    total: int = 0
     per_address: int = 0
     per_user: int = 0
     per_user_and_address: int = 0
@@ -113,22 +118,30 @@ class Sessions:
 
     # --- arrivals ---
 
-    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
-        """A socket of ``ip`` was accepted: what to call when it is gone, harmless when called twice; None:
-        refuse it, its address has as many as it may."""
+    async def arrive(self, server: str, ip: str) -> Leave | None:
+        """As ``shared.Registry``; waits for nothing."""
         if self.is_full(server, ip):
             self.refused += 1
             return None
         return self.count_arrival(server, ip)
 
-    def is_full(self, server: str, ip: str) -> bool:
-        """Its address has as many as it may."""
-        most = self._limits.get(server, _UNLIMITED).per_address
-        if not most or self._is_trusted(ip):
-            return False
-        return self._index.count((server, "address", address_key(ip))) >= most
+    def most(self, server: str, ip: str) -> int:
+        """Sockets that the address may have; 0 is no limit."""
+        limits = self._limits.get(server, _UNLIMITED)
+        if ip == EVERYBODY:
+            return limits.total
+        return 0 if not limits.per_address or self._is_trusted(ip) else limits.per_address
 
-    def count_arrival(self, server: str, ip: str) -> Callable[[], None]:
+    def arrived(self, server: str, ip: str) -> int:
+        """Sockets that the address has."""
+        return self._index.count((server, "address", address_key(ip)))
+
+    def is_full(self, server: str, ip: str) -> bool:
+        """It has as many as it may."""
+        most = self.most(server, ip)
+        return bool(most) and self.arrived(server, ip) >= most
+
+    def count_arrival(self, server: str, ip: str) -> Leave:
         """Of a socket that was let in; what to call when it is gone."""
         if self._is_trusted(ip):
             return _nothing

@@ -15,7 +15,7 @@ from .loginguard import Guard
 
 if TYPE_CHECKING:
     from .config import Server
-    from .sessions import SessionLimits
+    from .sessions import Leave, SessionLimits
 
 
 class Gate(Guard, Admission, Protocol):
@@ -29,9 +29,9 @@ class Registry(SessionRegistry, Protocol):
         """From now on; what is there already stays."""
         ...
 
-    def arrive(self, server: str, ip: str) -> Callable[[], None] | None:
-        """A socket of ``ip`` was accepted: what to call when it is gone, harmless when called twice; None:
-        refuse it, its address has as many as it may."""
+    async def arrive(self, server: str, ip: str) -> Leave | None:
+        """A socket of ``ip`` (``sessions.EVERYBODY``: of any address) was accepted: what to call when it is
+        gone; None: refuse it, there are as many as may be."""
         ...
 
 

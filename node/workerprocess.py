@@ -109,18 +109,21 @@ class WorkerProcess:
         await core.open()
         core.mail.on_staged = lambda: self.link.notify("staged")
         verifier = password_verifier(workers)
-        self._sessions = LinkSessions(self.link, config)
+        self._sessions = LinkSessions(self.link, config, workers)
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
         state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
         doors = self._doors = Doors(core, state, verifier, sockets)
-        parts = Parts(core, gates, self._sessions, doors.listeners, workers)
+        parts = Parts(core, gates, self._sessions, doors.listeners)
         self._calls |= {
             "decide": gates.decide,
             "reload": partial(_reload, parts),
             "drain": doors.stop_accepting,
+            "give_back": self._sessions.give_back,
         }
         self._notices |= {
             "full": self._sessions.set_full,
+            "granted": self._sessions.budgets.granted,
+            "begin": self._sessions.budgets.begin,
             "goodbye": self._sessions.say_goodbye,
             "block": gates.absorb,
             "welcome": gates.welcome,

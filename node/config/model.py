@@ -40,8 +40,8 @@ class Config:
     workers: int = option(
         whole(0, 1024),
         0,
-        "Processes that serve clients; 0 is one per CPU. Of max_connections and of the database connections"
-        " each has its share. With 1 everything runs in one process.",
+        "Processes that serve clients; 0 is one per CPU. Of the database connections each has its share."
+        " With 1 everything runs in one process.",
     )
     memory_limit_bytes: int = option(
         SIZE,

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sized
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,7 +22,7 @@ from node.link import Link
 from node.linkports import LinkGates, LinkMaildropLock, LinkSessions
 from node.loginguard import Decision, Guards
 from node.ratelimit import parse_address, subject_of
-from node.sessions import SessionLimits, Sessions
+from node.sessions import EVERYBODY, Leave, SessionLimits, Sessions
 from node.shared import Gate, Registry
 from protocols.errors import AuthenticationUnavailable, TooManySessions
 from protocols.pop3.maildrop import LocalMaildropLock
@@ -35,7 +36,7 @@ SERVER = Server(
     name="imap",
     auth_rate_limit=AuthRateLimit(max_attempts_per_ip_username=3, delay_start_threshold=90),
 )
-LIMITS = SessionLimits(per_address=2, per_user=2)
+LIMITS = SessionLimits(total=5, per_address=2, per_user=2)
 
 
 @dataclass(eq=False)
@@ -67,6 +68,8 @@ class Node:
     ports: list[Ports]
     sessions: Sessions  # the registry itself
     guards: Guards
+    leases: Sized = ()
+    recheck: Callable[[], None] = lambda: None
 
 
 def one_process() -> Node:
@@ -82,7 +85,7 @@ def one_process() -> Node:
 
 async def several_processes(made: list[Link]) -> Node:
     config = Config(servers=(SERVER,))
-    hub = Hub(config)
+    hub = Hub(config, 2)
     hub.sessions.limit("imap", LIMITS)
     ports = []
     for _ in range(2):
@@ -92,12 +95,14 @@ async def several_processes(made: list[Link]) -> Node:
         desk.link.lost.add_done_callback(lambda _, desk=desk: desk.clear())
         calls, notices = {}, {"ahead": lambda _is_ahead: None}
         link = Link(calls, notices)
-        sessions = LinkSessions(link, config)
+        sessions = LinkSessions(link, config, 2)
         sessions.limit("imap", LIMITS)
         gates = LinkGates(link, config, b"k" * 32, lambda: 0.0)
-        calls |= {"decide": gates.decide, "figures": figures_of(sessions)}
+        calls |= {"decide": gates.decide, "figures": figures_of(sessions), "give_back": sessions.give_back}
         notices |= {
             "full": sessions.set_full,
+            "granted": sessions.budgets.granted,
+            "begin": sessions.budgets.begin,
             "goodbye": sessions.say_goodbye,
             "block": gates.absorb,
             "welcome": gates.welcome,
@@ -108,7 +113,7 @@ async def several_processes(made: list[Link]) -> Node:
         assert gate is not None
         ports.append(Ports(sessions, gate, LinkMaildropLock(link), link))
         made += [link, desk.link]
-    return Node(ports, hub.sessions, hub.guards)
+    return Node(ports, hub.sessions, hub.guards, hub.leases, hub.recheck)
 
 
 def figures_of(sessions: LinkSessions) -> Callable[[list[str]], object]:
@@ -177,25 +182,80 @@ async def test_logins_are_counted_over_all_processes(node: Node) -> None:
 
 async def test_full_address_is_refused_in_all_processes_until_one_leaves(node: Node) -> None:
     first, second = (ports.sessions for ports in node.ports)
-    leave = [first.arrive("imap", "192.0.2.7"), first.arrive("imap", "192.0.2.7")]
+    leave = [await first.arrive("imap", "192.0.2.7"), await first.arrive("imap", "192.0.2.7")]
     assert all(leave)
-    probes = []
-
-    def is_refused() -> bool:
-        probes.append(second.arrive("imap", "192.0.2.7"))
-        return probes[-1] is None
-
-    await settled(is_refused)
-    for each in probes[:-1]:
-        assert each is not None
-        each()
-    assert first.arrive("imap", "192.0.2.7") is None
-    assert second.arrive("imap", "192.0.2.8") is not None
+    assert await second.arrive("imap", "192.0.2.7") is None
+    assert await first.arrive("imap", "192.0.2.7") is None
+    assert await second.arrive("imap", "192.0.2.8") is not None
     for each in leave:
         assert each is not None
         each()
         each()
-    await settled(lambda: second.arrive("imap", "192.0.2.7") is not None)
+    await until_let_in(second, "192.0.2.7")
+    await until_let_in(second, "192.0.2.7")
+
+
+async def until_let_in(sessions: Registry, ip: str) -> Leave:
+    async with asyncio.timeout(5):
+        while (leave := await sessions.arrive("imap", ip)) is None:
+            await asyncio.sleep(0)
+    return leave
+
+
+async def test_connections_at_one_instant_never_pass_a_limit_together(node: Node) -> None:
+    """Wherever they come, and all places are filled."""
+    for ip, most in (("192.0.2.7", LIMITS.per_address), (EVERYBODY, LIMITS.total)):
+        for sides in ([0, 1], [1], [0, 0, 1]):
+            arriving = [node.ports[side].sessions.arrive("imap", ip) for side in sides * 20]
+            leave = [each for each in await asyncio.gather(*arriving) if each is not None]
+            assert len(leave) == most
+            for each in leave:
+                each()
+            await settled(lambda: node.sessions.is_empty)
+    await settled(lambda: not node.leases)
+
+
+async def test_arrivals_that_are_given_up_keep_no_place(node: Node) -> None:
+    for dice in map(random.Random, range(20)):
+        tasks = [
+            asyncio.ensure_future(node.ports[dice.randrange(2)].sessions.arrive("imap", "192.0.2.7"))
+            for _ in range(5)
+        ]
+        for _ in range(dice.randrange(12)):
+            await asyncio.sleep(0)
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
+        for each in tasks:
+            if not each.cancelled() and (leave := each.result()) is not None:
+                leave()
+    await settled(lambda: not node.leases and node.sessions.is_empty)
+    for _ in range(LIMITS.per_address):
+        await until_let_in(node.ports[0].sessions, "192.0.2.7")
+
+
+async def test_lower_and_higher_limits_hold_for_who_comes(node: Node) -> None:
+    def limit(total: int) -> None:
+        for sessions in (node.sessions, *(ports.sessions for ports in node.ports)):
+            sessions.limit("imap", SessionLimits(total=total))
+        node.recheck()
+
+    limit(8)
+    first, second = (ports.sessions for ports in node.ports)
+    leave = [await first.arrive("imap", EVERYBODY) for _ in range(7)]
+    limit(4)
+    assert await first.arrive("imap", EVERYBODY) is None
+    for each in leave[:4]:
+        assert each is not None
+        each()
+    await until_let_in(second, EVERYBODY)
+    assert await second.arrive("imap", EVERYBODY) is None
+    limit(20)
+    for _ in range(16):
+        await until_let_in(second, EVERYBODY)
+    assert await first.arrive("imap", EVERYBODY) is None
+    limit(0)
+    assert await first.arrive("imap", EVERYBODY) is not None
 
 
 async def test_goodbye_reaches_the_connection(node: Node) -> None:
@@ -302,7 +362,8 @@ async def test_what_a_process_held_is_free_when_it_is_gone() -> None:
     for number in range(2):
         gone.sessions.opened(connected(number), "imap", "imap")
         await gone.sessions.logged_in(f"s{number}", ANN)
-        assert gone.sessions.arrive("imap", "192.0.2.7") is not None
+        assert await gone.sessions.arrive("imap", "192.0.2.7") is not None
+        assert await gone.sessions.arrive("imap", EVERYBODY) is not None
     left.sessions.opened(connected(5), "imap", "imap")
     assert await gone.maildrops.acquire(ANN.account_id) is not None
     with pytest.raises(TooManySessions):
@@ -311,7 +372,10 @@ async def test_what_a_process_held_is_free_when_it_is_gone() -> None:
     gone.link.end("killed")
     await settled(lambda: len(node.sessions) == 1)
     await left.sessions.logged_in("s5", ANN)
-    await settled(lambda: left.sessions.arrive("imap", "192.0.2.7") is not None)
+    for ip, most in (("192.0.2.7", LIMITS.per_address), (EVERYBODY, LIMITS.total)):
+        for _ in range(most):
+            await until_let_in(left.sessions, ip)
+        assert await left.sessions.arrive("imap", ip) is None
     assert await left.maildrops.acquire(ANN.account_id) is not None
     with pytest.raises(AuthenticationUnavailable):
         await login(gone, ANN, b"right")

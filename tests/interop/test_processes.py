@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
 import statistics
 import time
 import urllib.request
@@ -242,6 +244,79 @@ def test_limits_count_all_workers(limited: NodeProcess) -> None:
     until(lambda: not command(limited, "connections.list")["connections"], 10)
     with imap_inbox(limited) as client:
         assert client.imap(b"NOOP")[0].startswith(b"OK")
+
+
+MOST, MOST_PER_ADDRESS = 12, 5
+
+
+@pytest.fixture
+def small() -> Iterator[NodeProcess]:
+    def edit(text: str) -> str:
+        limits = f"max_connections = {MOST}\nmax_connections_per_ip = {MOST_PER_ADDRESS}"
+        return re.sub(r'(?m)^(name = "imap")$', rf"\1\n{limits}", two_workers(text))
+
+    with NodeProcess().prepare(edit) as running:
+        yield running
+
+
+def come_at_once(node: NodeProcess, addresses: list[str]) -> list[socket.socket]:
+    """All connections in one instant; those that got a greeting are kept."""
+    socks = []
+    for address in addresses:
+        sock = socket.socket()
+        sock.bind((address, 0))
+        sock.settimeout(30)
+        socks.append(sock)
+    for sock in socks:
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", node.port("imap")))
+    kept = []
+    for sock in socks:
+        sock.settimeout(30)
+        said = sock.recv(4096)
+        if said.startswith(b"* OK"):
+            kept.append(sock)
+        else:
+            assert said.startswith(b"* BYE [UNAVAILABLE]")
+            sock.close()
+    return kept
+
+
+def let_go(node: NodeProcess, socks: list[socket.socket], left: int) -> None:
+    for sock in socks:
+        sock.close()
+    until(lambda: imap_connections(node) == left, 10)
+
+
+def imap_connections(node: NodeProcess) -> int:
+    (found,) = [each for each in command(node, "status")["listeners"] if each["name"] == "imap"]
+    return int(found["connections"])
+
+
+def test_connection_limits_are_exact_over_all_workers(small: NodeProcess) -> None:
+    """However the connections fall to the workers, and even in one instant."""
+    crowd = [f"127.0.1.{number}" for number in range(1, 61)]
+    for _ in range(5):
+        kept = come_at_once(small, crowd)
+        assert len(kept) == MOST
+        # half of them leave, whoever serves them, and exactly as many others come in
+        let_go(small, kept[::2], MOST - MOST // 2)
+        more = come_at_once(small, crowd)
+        assert len(more) == MOST // 2
+        let_go(small, kept[1::2] + more, 0)
+        lonely = come_at_once(small, ["127.0.2.1"] * 40)
+        assert len(lonely) == MOST_PER_ADDRESS
+        others = come_at_once(small, crowd)
+        assert len(others) == MOST - MOST_PER_ADDRESS
+        let_go(small, lonely + others, 0)
+    # the places of a worker that is killed are free
+    kept = come_at_once(small, crowd)
+    victim = next(iter(workers(small).values()))
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: are_replaced(small, {victim}), 10)
+    left = imap_connections(small)
+    assert 0 < left < MOST
+    assert len(come_at_once(small, crowd)) == MOST - left
 
 
 def test_block_holds_in_all_workers(limited: NodeProcess) -> None:

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,13 @@ async def serving(
     *,
     tls: bool = False,
     most: int = 0,
-    arrive: Arrive = lambda _ip: lambda: None,
+    arrive: Arrive | None = None,
 ) -> AsyncIterator[Served]:
-    server = Server(type="imap", name="test", addr=Address("127.0.0.1", 0), tls=tls, max_connections=most)
+    if arrive is None:
+        registry = NodeSessions()
+        registry.limit("test", SessionLimits(total=most))
+        arrive = partial(registry.arrive, "test")
+    server = Server(type="imap", name="test", addr=Address("127.0.0.1", 0), tls=tls)
     sessions = Sessions()
     live = LiveConnections(DeadlineWheel(asyncio.get_running_loop()))
     certificate = FileCertificate(*pair, now=lambda: datetime.now(UTC))
@@ -503,10 +508,7 @@ def test_limits_by_address_count_the_client_behind_the_balancer(
         registry = NodeSessions()
         registry.limit("test", SessionLimits(per_address=1))
 
-        def arrive(ip: str) -> Callable[[], None] | None:
-            return registry.arrive("test", ip)
-
-        async with serving(pair, PROXIED, tls=tls, arrive=arrive) as served:
+        async with serving(pair, PROXIED, tls=tls, arrive=partial(registry.arrive, "test")) as served:
 
             async def come(ip: str) -> tuple[socket.socket, bytes]:
                 sock = await dial(served.port)

@@ -156,7 +156,7 @@ async def test_the_number_of_series_does_not_grow_with_users_or_addresses(
         peer = Peer(f"2001:db8::{n:x}", n)
         with pytest.raises(AuthenticationUnavailable):
             await authenticator.authenticate("imap", peer, f"user{n}@example{n}.test", b"x")
-        leave = node.sessions.arrive("imap", peer.ip)
+        leave = await node.sessions.arrive("imap", peer.ip)
         assert leave is not None
         if n % 2:
             leave()

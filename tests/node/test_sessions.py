@@ -68,27 +68,27 @@ def test_what_counts_as_one_address(one: str, other: str, is_same: bool) -> None
     assert (address_key(one) == address_key(other)) is is_same
 
 
-def test_address_may_have_so_many_sockets_and_then_others_again() -> None:
+async def test_address_may_have_so_many_sockets_and_then_others_again() -> None:
     sessions = sessions_with(SessionLimits(per_address=2))
-    leave = [sessions.arrive("imap", "2001:db8::1"), sessions.arrive("imap", "2001:db8::2")]
-    assert sessions.arrive("imap", "2001:db8::3") is None
-    assert sessions.arrive("imap", "2001:db8:1::3") is not None
-    assert sessions.arrive("pop3", "2001:db8::3") is not None
+    leave = [await sessions.arrive("imap", "2001:db8::1"), await sessions.arrive("imap", "2001:db8::2")]
+    assert await sessions.arrive("imap", "2001:db8::3") is None
+    assert await sessions.arrive("imap", "2001:db8:1::3") is not None
+    assert await sessions.arrive("pop3", "2001:db8::3") is not None
     assert sessions.refused == 1
     for _ in range(2):  # leaving twice frees one place
         assert leave[0] is not None
         leave[0]()
-    assert sessions.arrive("imap", "2001:db8::4") is not None
-    assert sessions.arrive("imap", "2001:db8::5") is None
+    assert await sessions.arrive("imap", "2001:db8::4") is not None
+    assert await sessions.arrive("imap", "2001:db8::5") is None
 
 
-def test_trusted_networks_are_never_counted() -> None:
+async def test_trusted_networks_are_never_counted() -> None:
     sessions = sessions_with(SessionLimits(per_address=1), "10.0.0.0/8", "2001:db8::/32")
     for _ in range(5):
-        assert sessions.arrive("imap", "10.1.2.3") is not None
-        assert sessions.arrive("imap", "::ffff:10.1.2.3") is not None
-        assert sessions.arrive("imap", "2001:db8::7") is not None
-        assert sessions.arrive("imap", "") is not None
+        assert await sessions.arrive("imap", "10.1.2.3") is not None
+        assert await sessions.arrive("imap", "::ffff:10.1.2.3") is not None
+        assert await sessions.arrive("imap", "2001:db8::7") is not None
+        assert await sessions.arrive("imap", "") is not None
     assert sessions.is_empty
 
 
