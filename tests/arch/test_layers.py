@@ -59,6 +59,7 @@ PURE = (
     "cluster/api.py",
     "cluster/codec.py",
     "cluster/compression.py",
+    "cluster/dialect.py",
     "cluster/effects.py",
     "cluster/engine.py",
     "cluster/errors.py",
