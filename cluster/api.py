@@ -104,7 +104,9 @@ class ClusterEngine(Protocol):
         """A Serf query: its number in ``QueryAnswered``. ``timeout_s`` 0: the default."""
         ...
 
-    def respond(self, token: int, payload: bytes, at: Instant) -> None: ...
+    def respond(self, token: int, payload: bytes, at: Instant) -> None:
+        """Raises LookupError when the query is over or answered, ValueError when ``payload`` is too long."""
+        ...
 
     def set_keys(self, keys: Sequence[bytes], at: Instant) -> None:
         """On this node alone; the first is used for sending."""

@@ -67,6 +67,10 @@ class Membership(Members, Protocol):
 
     def set_meta_changed(self, at: Instant) -> None: ...
 
+    def retransmit_limit(self) -> int:
+        """How many packets a broadcast goes along with, at the present size of the cluster."""
+        ...
+
     def force_dead(self, name: str, at: Instant) -> None:
         """A dead member has left after all: its record becomes LEFT. Calls no ``changed``. Nothing happens to
         one that is alive."""

@@ -12,6 +12,14 @@ from ..messages import MAX_META_BYTES
 
 _MAGIC: Final = 0xFF
 SORA_TAG: Final = "sora"  # its value: the version of a node; only members with it understand our own messages
+EPOCH_TAG: Final = "epoch"
+_SOME_VERSION: Final = "1"
+
+
+def own_tags(tags: Mapping[str, str], epoch: int, before: Mapping[str, str] | None = None) -> dict[str, str]:
+    """``tags`` with those that every node of Sora has; the version is that of ``tags``, or of ``before``."""
+    version = tags.get(SORA_TAG) or (before or {}).get(SORA_TAG) or _SOME_VERSION
+    return {**tags, SORA_TAG: version, EPOCH_TAG: str(epoch)}
 
 
 def encode_tags(tags: Mapping[str, str]) -> bytes:
