@@ -10,8 +10,10 @@ from node.units import Address, format_duration
 
 from .features import is_active
 from .finding import Facts, Finding, Rule, conflict, inadvisable, missing
+from .imapcaps import WORDS, is_capability
 from .server import Server
 from .servertypes import PROXY_TYPES
+from .suggest import did_you_mean
 
 EVERY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104
 REQUIRED_KEYS = {"http_api": ("api_key", 16), "http_user_api": ("jwt_secret", 32)}  # least characters
@@ -211,6 +213,16 @@ def filters(facts: Facts) -> Iterator[Finding]:
                 yield Finding("warning", here, "takes nothing away", "add disable_caps", "unused")
 
 
+def capabilities(facts: Facts) -> Iterator[Finding]:
+    for path, server in running(facts):
+        named = [(f"{path}.disabled_caps", word) for word in server.disabled_caps]
+        for index, each in enumerate(server.client_filters):
+            named += [(f"{path}.client_filters[{index}].disable_caps", word) for word in each.disable_caps]
+        for where, word in named:
+            if not is_capability(word):
+                yield Finding("error", where, f'"{word}" is no IMAP capability', did_you_mean(word, WORDS))
+
+
 RULES: tuple[Rule, ...] = (
     any_server,
     same_address,
@@ -223,4 +235,5 @@ RULES: tuple[Rule, ...] = (
     metrics,
     trusted_proxies,
     filters,
+    capabilities,
 )

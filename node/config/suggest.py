@@ -11,8 +11,9 @@ MAX_WORD = 64
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """The word meant, or ``""``."""
-    found = difflib.get_close_matches(word[:MAX_WORD].lower(), sorted(words), n=1, cutoff=0.7)
-    return found[0] if found else ""
+    known = {each.lower(): each for each in words}
+    found = difflib.get_close_matches(word[:MAX_WORD].lower(), sorted(known), n=1, cutoff=0.7)
+    return known[found[0]] if found else ""
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .registry import Command, CommandTable, State
+from .registry import CommandTable, State
 
 # What the machine, the view and the session provide without a command of their own.
 _BUILT_IN: Final = (b"LITERAL+", b"CHILDREN")
@@ -16,11 +16,6 @@ _BUILT_IN: Final = (b"LITERAL+", b"CHILDREN")
 _REV2_NEEDS: Final = frozenset(
     b"LITERAL+ CHILDREN BINARY ENABLE ESEARCH IDLE LIST-EXTENDED LIST-STATUS MOVE NAMESPACE "
     b"SASL-IR SEARCHRES SPECIAL-USE STATUS=SIZE UIDPLUS UNSELECT".split()
-)
-# RFC 3501 §6: what every client may use, whatever extension has added to it since.
-_BASIC: Final = frozenset(
-    b"CAPABILITY NOOP LOGOUT AUTHENTICATE LOGIN SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE "
-    b"LIST LSUB STATUS APPEND CHECK CLOSE EXPUNGE SEARCH FETCH STORE COPY".split()
 )
 
 
@@ -40,15 +35,6 @@ def has_rev2(table: CommandTable) -> bool:
     return _REV2_NEEDS.issubset({*_BUILT_IN, *table.capabilities})
 
 
-def is_hidden(command: Command, hidden: frozenset[bytes]) -> bool:
-    """Whether the command exists only for capabilities that this client is not told of."""
-    return (
-        bool(command.capabilities)
-        and command.name not in _BASIC
-        and all(name.upper() in hidden for name in command.capabilities)
-    )
-
-
 def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
     names = [b"IMAP4rev1"]
     if has_rev2(table) and not now.hidden & _REV2_NEEDS:
@@ -64,4 +50,8 @@ def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
         registered = [name for name in registered if not name.startswith(b"AUTH=")]
     names += [*_BUILT_IN, *registered, b"APPENDLIMIT=%d" % now.max_message_bytes]
     names += now.additional
-    return tuple(name for name in dict.fromkeys(names) if name.upper() not in now.hidden)
+    return tuple(name for name in dict.fromkeys(names) if not _is_hidden(name.upper(), now.hidden))
+
+
+def _is_hidden(name: bytes, hidden: frozenset[bytes]) -> bool:
+    return name in hidden or (name.startswith(b"APPENDLIMIT=") and b"APPENDLIMIT" in hidden)

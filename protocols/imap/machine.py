@@ -116,7 +116,9 @@ _Read: TypeAlias = Event | Literal[_Step.AGAIN] | None
 
 
 class ImapMachine:
-    """See the module docstring. ``is_authenticated`` is the session's to set; it raises the limits."""
+    """See the module docstring. ``is_authenticated`` is the session's to set; it raises the limits. So is
+    ``takes_unasked_literals``: without it non-synchronizing literals are read over, their commands refused.
+    """
 
     __slots__ = (
         "_appending",
@@ -130,10 +132,12 @@ class ImapMachine:
         "_remaining",
         "_scanned",
         "is_authenticated",
+        "takes_unasked_literals",
     )
 
     def __init__(self) -> None:
         self.is_authenticated = False
+        self.takes_unasked_literals = True
         self._buffer = bytearray()
         self._out: list[bytes] = []
         self._reader: Callable[[], _Read] = self._read_command
@@ -274,6 +278,9 @@ class ImapMachine:
     def _start_literal(self, line: bytes, literal: re.Match[bytes]) -> _Read:
         size, is_synchronizing, is_binary = int(literal[2]), not literal[3], bool(literal[1])
         before = bytes(self._parts + line[: literal.start()])
+        if not (is_synchronizing or self.takes_unasked_literals):
+            self._failure = self._failure or _bad(before, "LITERAL+ is not available to this client")
+            return self._refuse_folded(before, size, is_synchronizing=False)
         append = _APPEND.match(before)
         if append is not None and self._failure is None and b"\0" not in before:
             self._parts.clear()

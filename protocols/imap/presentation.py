@@ -2,7 +2,7 @@
 ID, and clients that are better not told of something.
 
 A server's settings carry a ``Presentation`` as ``ServerPolicy.options["presentation"]``. What is hidden is
-not announced, cannot be enabled, and the commands that exist for it alone are refused.
+not announced, cannot be enabled, and refused in every form (``governed``).
 
 References: RFC 2971 §3.3 (ID fields).
 """

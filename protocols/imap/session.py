@@ -28,7 +28,7 @@ from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, StorageError
 from storage.model import Mailbox, ModSeq, Uid
 
-from . import capability, responses
+from . import capability, governed, responses
 from .grammar import Cursor
 from .machine import (
     AppendStarted,
@@ -133,8 +133,8 @@ class ImapSession:
         self.table = table
         self.presentation = presentation_of(policy)
         self.client = Client(ja4=connection.peer.ja4)
-        # capabilities this client is not told of
-        self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
+        self.hidden: frozenset[bytes] = frozenset()  # capabilities this client is not told of
+        self._filtered_for: tuple[str, ...] = ()
         self.send = machine.send
         self.identity: Identity | None = None
         self.selected: SessionView | None = None
@@ -154,6 +154,7 @@ class ImapSession:
         self._awaiting: AwaitLine | None = None
         self._transfer: Transfer | None = None
         self._contexts = self._make_contexts()
+        self._filter()
 
     # --- facts ---
 
@@ -223,9 +224,17 @@ class ImapSession:
         """More is known of the client (fields of ``presentation.Client``): filters are applied anew."""
         self.client = replace(self.client, **facts)
         before = self._filtered_for
-        self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
+        self._filter()
         if self._filtered_for != before:
             self._log_filters()
+
+    def shows(self, name: bytes) -> bool:
+        """Whether this client is told of a capability; if not, of what comes with it neither."""
+        return name not in self.hidden
+
+    def _filter(self) -> None:
+        self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
+        self._machine.takes_unasked_literals = self.shows(b"LITERAL+")
 
     def _log_filters(self) -> None:
         for reason in self._filtered_for:
@@ -345,9 +354,9 @@ class ImapSession:
 
     def _on_command(self, event: CommandReady) -> Awaitable[None] | None:
         self._tag = event.tag
-        name, args, self._is_uid = event.name, event.args, False
-        if name == b"UID" and (match := _SUBCOMMAND.match(args)) is not None:
-            name, args, self._is_uid = match[1].upper(), match[2], True
+        name, rest, self._is_uid = event.name, event.args, False
+        if name == b"UID" and (match := _SUBCOMMAND.match(rest)) is not None:
+            name, rest, self._is_uid = match[1].upper(), match[2], True
         self._leave_gone_mailbox()
         command = (self.table.uid if self._is_uid else self.table.plain).get(name)
         refusal = self._refusal(command)
@@ -356,8 +365,9 @@ class ImapSession:
             return None
         self._command = command
         try:
-            cursor = Cursor(args, utf8=UTF8_ACCEPT in self.enabled or IMAP4REV2 in self.enabled)
-            outcome = command.run(self, command.parse(cursor, self._contexts[self._is_uid]))
+            cursor = Cursor(rest, utf8=UTF8_ACCEPT in self.enabled or IMAP4REV2 in self.enabled)
+            args = command.parse(cursor, self._contexts[self._is_uid])
+            outcome = self._hidden_form(command, args) or command.run(self, args)
         except PeerError as error:
             outcome = Bad(error.reply)
         except StorageError as error:
@@ -367,8 +377,6 @@ class ImapSession:
     def _refusal(self, command: Command | None) -> Bad | None:
         if command is None:
             return Bad("Unknown command")
-        if self.hidden and capability.is_hidden(command, self.hidden):
-            return Bad("This command is not available to this client")
         if self.state in command.states:
             return None
         if self.identity is None:
@@ -376,6 +384,11 @@ class ImapSession:
         if State.AUTHENTICATED in command.states:
             return Bad("Not while a mailbox is selected")
         return Bad("Already logged in" if State.SELECTED not in command.states else "No mailbox is selected")
+
+    def _hidden_form(self, command: Command, args: object) -> Bad | None:
+        if not self.hidden or (name := governed.hidden_use(command.name, args, self.hidden)) is None:
+            return None
+        return Bad(f"{name.decode('ascii')} is not available to this client")
 
     def _proceed(self, outcome: Outcome | Awaitable[Outcome]) -> Awaitable[None] | None:
         """Finish at once where nothing has to be waited for: no task, no loop turn."""
@@ -496,7 +509,9 @@ class ImapSession:
         assert command.start is not None
         try:
             args: Any = command.parse(Cursor(event.args, utf8=self.utf8), self._contexts[False])
-            started = await command.start(self, args, event)
+            args = replace(args, is_binary=event.is_binary)
+            hidden = self._hidden_form(command, args)
+            started = hidden or await command.start(self, args, event)
         except PeerError as error:
             return Bad(error.reply)
         except StorageError as error:

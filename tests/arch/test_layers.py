@@ -40,6 +40,7 @@ PURE = (
     "protocols/imap/items.py",
     "protocols/imap/searchkeys.py",
     "protocols/imap/capability.py",
+    "protocols/imap/governed.py",
     "protocols/imap/registry.py",
     "protocols/imap/view.py",
     "node/config/*.py",

@@ -41,6 +41,7 @@ class AppendArgs:
     flags: Flags
     internaldate: datetime | None
     closing: bytes  # what must follow the literal
+    is_binary: bool = False  # the literal is a literal8
 
 
 def parse_append(cursor: Cursor, _context: ParseContext) -> AppendArgs:
@@ -124,6 +125,8 @@ class AppendTransfer:
         session.services.feed.publish(MailboxChanged(self._mailbox.account_id, self._mailbox.id, modseq))
         if session.selected is not None and session.selected.mailbox.id == self._mailbox.id:
             await session.views.refresh(self._mailbox.id, modseq)  # EXISTS before the reply
+        if not session.shows(b"UIDPLUS"):
+            return Ok("Appended")
         return Ok("Appended", responses.code_appenduid(appended.uidvalidity, appended.uid))
 
     async def _append(self, staged: StagedContent) -> Appended | None:

@@ -58,7 +58,7 @@ async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
     if not copied.pairs:
         return No("The messages no longer exist", b"EXPUNGEISSUED")
     await _publish_target(session, target, copied)
-    return Ok("Copied", responses.code_copyuid(copied.uidvalidity, copied.pairs))
+    return Ok("Copied", _where(session, copied))
 
 
 async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
@@ -82,8 +82,13 @@ async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
     assert moved.source_modseq is not None
     announce_expunged(session, tuple(source for source, _ in moved.pairs), moved.source_modseq)
     await _publish_target(session, target, moved)
-    session.send(responses.ok("Moved", responses.code_copyuid(moved.uidvalidity, moved.pairs)))
+    if (code := _where(session, moved)) is not None:
+        session.send(responses.ok("Moved", code))
     return Ok("Moved")
+
+
+def _where(session: ImapSession, copied: Copied) -> bytes | None:
+    return responses.code_copyuid(copied.uidvalidity, copied.pairs) if session.shows(b"UIDPLUS") else None
 
 
 async def _publish_target(session: ImapSession, target: Mailbox, copied: Copied) -> None:

@@ -117,7 +117,8 @@ def _implied(names: Iterable[str]) -> set[str]:
 
 
 class _Tree:
-    def __init__(self, listed: MailboxList) -> None:
+    def __init__(self, listed: MailboxList, hidden: frozenset[bytes]) -> None:
+        self._hidden = hidden  # capabilities that the client is not told of
         self.mailboxes = {mailbox.name: mailbox for mailbox in listed.mailboxes}
         self.subscribed = listed.subscribed
         self.parents = _implied(self.mailboxes)
@@ -129,11 +130,16 @@ class _Tree:
         found = [] if mailbox is not None else [b"\\NonExistent", b"\\Noselect"]
         if b"SUBSCRIBED" in returns and name in self.subscribed:
             found.append(b"\\Subscribed")
+        if b"CHILDREN" not in self._hidden:
+            found += self._children(name, is_asked=mailbox is not None or b"CHILDREN" in returns)
+        if mailbox is not None and b"SPECIAL-USE" not in self._hidden:
+            found += responses.special_use(mailbox.special_use)
+        return found
+
+    def _children(self, name: str, *, is_asked: bool) -> list[bytes]:
         if name in self.parents:
-            found.append(b"\\HasChildren")
-        elif mailbox is not None or b"CHILDREN" in returns:
-            found.append(b"\\HasNoChildren")
-        return [*found, *responses.special_use(mailbox.special_use if mailbox is not None else None)]
+            return [b"\\HasChildren"]
+        return [b"\\HasNoChildren"] if is_asked else []
 
     def candidates(self, selections: frozenset[bytes]) -> set[str]:
         """Names that are selected, whatever the pattern."""
@@ -167,7 +173,7 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
         return Ok("Done")
     if HIGHESTMODSEQ in args.status:
         session.enable_condstore()
-    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
+    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id), session.hidden)
     returns = args.returns | (args.selections & _RETURNS)
     selected = tree.candidates(args.selections)
     names = _matching(selected, args)
@@ -216,7 +222,7 @@ def parse_lsub(cursor: Cursor, _context: ParseContext) -> ListArgs:
 
 async def run_lsub(session: ImapSession, args: ListArgs) -> Outcome:
     """With ``%``, parents of subscribed names are named too, as not selectable (RFC 3501 §6.3.9)."""
-    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id))
+    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id), session.hidden)
     pattern = args.reference + args.patterns[0]
     matches = compile_pattern(pattern)
     names = set(tree.subscribed)

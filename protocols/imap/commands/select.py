@@ -76,7 +76,8 @@ def _describe(session: ImapSession, view: SessionView) -> None:
             send(responses.ok("First unseen message", responses.code_unseen(unseen + 1)))
     send(responses.ok("UIDs are valid", responses.code_uidvalidity(mailbox.uidvalidity)))
     send(responses.ok("Predicted next UID", responses.code_uidnext(mailbox.uidnext)))
-    send(responses.ok("Highest", responses.code_highestmodseq(view.shared.version)))
+    if session.shows(b"CONDSTORE"):
+        send(responses.ok("Highest", responses.code_highestmodseq(view.shared.version)))
 
 
 def _claim_recent(session: ImapSession, view: SessionView, mailbox: Mailbox) -> None:

@@ -35,6 +35,19 @@ def test_objects(text: str, problem: tuple[str, str, str]) -> None:
     assert problem in {brief(each) for each in problems_of(storage)}
 
 
+@pytest.mark.parametrize("word", ["idle", "QRESYNC", "X-ICEWARP-SERVER", "AUTH=PLAIN", "AppendLimit"])
+def test_capabilities_that_may_be_taken_away(word: str) -> None:
+    assert not found(IMAP + f'disabled_caps = ["{word}"]')
+
+
+def test_a_misspelt_capability_is_guessed() -> None:
+    (problem,) = problems_of(STORAGE + IMAP + 'disabled_caps = ["CONSTORE"]')
+    assert (problem.message, problem.suggestion) == (
+        '"CONSTORE" is no IMAP capability',
+        'did you mean "CONDSTORE"?',
+    )
+
+
 def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
     text = '[database.write]\n[s3]\ndriver = "file"\n' + IMAP
     assert load_text(text).config is not None
@@ -121,6 +134,12 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
         (
             IMAP + '[[servers.imap.client_filters]]\nreason = "x"',
             ("warning", "unused", "servers.imap.client_filters[0]"),
+        ),
+        (IMAP + 'disabled_caps = ["IDEL"]', ("error", "value", "servers.imap.disabled_caps")),
+        (IMAP + 'disabled_caps = ["X"]', ("error", "value", "servers.imap.disabled_caps")),
+        (
+            IMAP + '[[servers.imap.client_filters]]\nclient_name = "x"\ndisable_caps = ["IDLE", "CONSTORE"]',
+            ("error", "value", "servers.imap.client_filters[0].disable_caps"),
         ),
     ],
 )

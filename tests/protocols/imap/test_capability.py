@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-from protocols.imap.capability import Circumstances, capabilities, is_hidden
+import pytest
+
+from protocols.imap.capability import Circumstances, capabilities
 from protocols.imap.commands import COMMANDS
+from protocols.imap.governed import CAPABILITIES, SHOWS_ONLY
 from protocols.imap.presentation import ClientFilter, Presentation, capability_names, id_fields
 from protocols.imap.registry import CommandTable, State
 from protocols.ports import Peer
@@ -105,7 +108,159 @@ async def test_a_hidden_mechanism_is_refused() -> None:
     assert b"2 NO" in await wire.send(b"2 AUTHENTICATE PLAIN AGFubkBleGFtcGxlLm9yZwBzZWNyZXQ=\r\n")
 
 
-def test_what_belongs_to_the_base_protocol_is_never_refused() -> None:
-    hidden = frozenset(name.upper() for command in COMMANDS for name in command.capabilities)
-    refused = {command.name for command in COMMANDS if is_hidden(command, hidden)}
-    assert refused == {b"STARTTLS", b"IDLE", b"ENABLE", b"ID", b"NAMESPACE", b"UNSELECT", b"MOVE"}
+ANNOUNCED = {name.upper() for name in line()} | {
+    name.upper()
+    for command in COMMANDS
+    for name in command.capabilities
+    if not name.startswith(b"AUTH=")  # AUTHENTICATE itself
+}
+# Every form of every command that belongs to a capability, after SELECT with a message or two.
+FORMS = {
+    b"APPENDLIMIT": [b"STATUS INBOX (APPENDLIMIT)", b'LIST "" * RETURN (STATUS (APPENDLIMIT))'],
+    b"BINARY": [
+        b"FETCH 1 BINARY[]",
+        b"FETCH 1 (FLAGS BINARY.PEEK[1])",
+        b"UID FETCH 1 BINARY.SIZE[1]",
+        b"APPEND INBOX ~{3}",
+        b"APPEND INBOX ~{3+}\r\nabc",
+    ],
+    b"CHILDREN": [b'LIST "" * RETURN (CHILDREN)'],
+    b"CONDSTORE": [
+        b"SELECT INBOX (CONDSTORE)",
+        b"EXAMINE INBOX (CONDSTORE)",
+        b"FETCH 1 MODSEQ",
+        b"FETCH 1:* (FLAGS) (CHANGEDSINCE 1)",
+        b"UID FETCH 1:* FLAGS (CHANGEDSINCE 1)",
+        b"STORE 1 (UNCHANGEDSINCE 1) +FLAGS (x)",
+        b"UID STORE 1 (UNCHANGEDSINCE 1) +FLAGS.SILENT (x)",
+        b"SEARCH MODSEQ 1",
+        b"UID SEARCH OR SEEN NOT (UNSEEN MODSEQ 1)",
+        b"STATUS INBOX (HIGHESTMODSEQ)",
+        b'LIST "" * RETURN (STATUS (MESSAGES HIGHESTMODSEQ))',
+    ],
+    b"CREATE-SPECIAL-USE": [b"CREATE Drafts2 (USE (\\Drafts))", b"CREATE X (USE (\\Unheard))"],
+    b"ENABLE": [b"ENABLE CONDSTORE"],
+    b"ESEARCH": [b"SEARCH RETURN () ALL", b"SEARCH RETURN (COUNT) SEEN", b"UID SEARCH RETURN (MIN MAX) ALL"],
+    b"ID": [b"ID NIL", b'ID ("name" "x")'],
+    b"IDLE": [b"IDLE"],
+    b"LIST-EXTENDED": [
+        b'LIST (SUBSCRIBED) "" *',
+        b'LIST "" (INBOX Sent)',
+        b'LIST "" * RETURN (SUBSCRIBED)',
+        b'LIST (SUBSCRIBED RECURSIVEMATCH) "" *',
+    ],
+    b"LIST-STATUS": [b'LIST "" * RETURN (STATUS (MESSAGES))'],
+    b"LITERAL+": [b"STATUS {5+}\r\nINBOX (MESSAGES)", b"APPEND INBOX {3+}\r\nabc", b"NOOP {3+}\r\nabc"],
+    b"MOVE": [b"MOVE 1 Trash", b"UID MOVE 1 Trash"],
+    b"NAMESPACE": [b"NAMESPACE"],
+    b"SEARCHRES": [
+        b"SEARCH RETURN (SAVE) ALL",
+        b"UID SEARCH RETURN (COUNT SAVE) ALL",
+        b"SEARCH $",
+        b"SEARCH NOT UID $",
+        b"FETCH $ FLAGS",
+        b"UID STORE $ +FLAGS (x)",
+        b"COPY $ Trash",
+        b"UID MOVE $ Trash",
+        b"UID EXPUNGE $",
+    ],
+    b"SPECIAL-USE": [b'LIST (SPECIAL-USE) "" *', b'LIST "" * RETURN (SPECIAL-USE)'],
+    b"STATUS=SIZE": [b"STATUS INBOX (SIZE)", b'LIST "" * RETURN (STATUS (SIZE))'],
+    b"UIDPLUS": [b"UID EXPUNGE 1"],
+    b"UNSELECT": [b"UNSELECT"],
+    b"UTF8=ACCEPT": [b"APPEND INBOX UTF8 (~{3}"],
+    b"WITHIN": [b"SEARCH YOUNGER 10", b"UID SEARCH (SEEN NOT OLDER 10)"],
+}
+# What every client may use, whatever extension has added to it since (RFC 3501 §6).
+BASIC = [
+    *(b"NOOP", b"CHECK", b"FETCH 1:* (FLAGS UID BODY.PEEK[HEADER] RFC822.SIZE)", b"STORE 1 +FLAGS (\\Seen)"),
+    *(b"SEARCH ALL", b"UID SEARCH SINCE 1-Jan-2020", b"COPY 1 Trash", b"EXPUNGE", b"SUBSCRIBE INBOX"),
+    *(b'LIST "" *', b'LSUB "" *', b"STATUS INBOX (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)", b"CREATE Fresh"),
+    *(b"RENAME Fresh Stale", b"DELETE Stale", b"EXAMINE INBOX", b"SELECT INBOX", b"CLOSE", b"CAPABILITY"),
+]
+
+
+def hiding(*names: bytes) -> ImapLab:
+    return ImapLab(options={"presentation": Presentation(hidden=frozenset(names))})
+
+
+async def with_a_message(lab: ImapLab) -> Wire:
+    wire = await lab.log_in("INBOX")
+    await wire.send(b"a APPEND INBOX {9}\r\n")
+    assert b"a OK" in await wire.send(b"A: b\r\n\r\nc\r\n")
+    return wire
+
+
+def test_every_announced_capability_says_what_it_governs() -> None:
+    named = {name.partition(b"=")[0] if name.startswith(b"APPENDLIMIT=") else name for name in ANNOUNCED}
+    assert named - {b"STARTTLS", b"SASL-IR"} == {*FORMS, *SHOWS_ONLY} - {b"LOGINDISABLED"}
+    assert {*FORMS, b"STARTTLS", b"SASL-IR"} - {b"LITERAL+"} == CAPABILITIES
+
+
+@pytest.mark.parametrize("name", sorted(FORMS), ids=bytes.decode)
+async def test_a_hidden_capability_is_refused_in_all_its_forms(name: bytes) -> None:
+    wire = await with_a_message(hiding(name))
+    shown = await wire.send(b"c CAPABILITY\r\n")
+    assert name not in shown.replace(b"=", b" ").split() or b"=" in name
+    assert b"IMAP4rev2" not in shown or name in NOT_OF_REV2
+    for form in FORMS[name]:
+        said = await wire.send(b"x %b\r\n" % form)
+        assert said.startswith(b"x BAD") or b"\r\nx BAD" in said, (form, said)
+    for command in BASIC:
+        said = await wire.send(b"y %b\r\n" % command)
+        assert b"y OK" in said, (command, said)
+
+
+NOT_OF_REV2 = {b"APPENDLIMIT", b"CONDSTORE", b"CREATE-SPECIAL-USE", b"ID", b"UTF8=ACCEPT", b"WITHIN"}
+
+
+@pytest.mark.parametrize("name", sorted(FORMS), ids=bytes.decode)
+async def test_what_is_not_hidden_is_not_refused(name: bytes) -> None:
+    wire = await with_a_message(hiding(b"XUNHEARD"))
+    for form in FORMS[name]:
+        said = await wire.send(b"x %b\r\n" % form)
+        assert b"not available" not in said, (form, said)
+        if said.startswith(b"+"):
+            await wire.send(b"DONE\r\n" if name == b"IDLE" else b"abc)\r\n")
+        await wire.send(b"z SELECT INBOX\r\n")
+
+
+async def test_literals_that_were_refused_are_read_over() -> None:
+    wire = await with_a_message(hiding(b"LITERAL+"))
+    said = await wire.send(b"1 STATUS {5+}\r\nINBOX (MESSAGES)\r\n2 NOOP\r\n3 STATUS {5}\r\n")
+    assert said.startswith(b"1 BAD")
+    assert b"2 OK" in said
+    assert said.endswith(b"\r\n")
+    assert b"\r\n+ " in said
+    assert b"3 OK" in await wire.send(b"INBOX (MESSAGES)\r\n")
+    said = await wire.send(b"4 APPEND INBOX {8+}\r\n9 LOGOUT\r\n5 NOOP\r\n")
+    assert b"9 " not in said
+    assert b"4 BAD" in said
+    assert b"5 OK" in said
+
+
+async def test_no_initial_response_without_sasl_ir() -> None:
+    wire = await hiding(b"SASL-IR").connect()
+    response = b"AGFubkBleGFtcGxlLm9yZwBzZWNyZXQ="
+    assert b"1 BAD" in await wire.send(b"1 AUTHENTICATE PLAIN %b\r\n" % response)
+    assert await wire.send(b"2 AUTHENTICATE PLAIN\r\n") == b"+ \r\n"
+    assert b"2 OK" in await wire.send(response + b"\r\n")
+
+
+async def test_what_comes_with_a_hidden_capability_is_not_said_either() -> None:
+    wire = await with_a_message(hiding(b"UIDPLUS", b"CONDSTORE", b"SPECIAL-USE", b"CHILDREN"))
+    assert b"HIGHESTMODSEQ" not in await wire.send(b"1 SELECT INBOX\r\n")
+    assert b"COPYUID" not in await wire.send(b"2 COPY 1 Trash\r\n")
+    await wire.send(b"3 APPEND INBOX {9}\r\n")
+    assert b"APPENDUID" not in await wire.send(b"A: b\r\n\r\nc\r\n")
+    moved = await wire.send(b"4 MOVE 1 Trash\r\n")
+    assert b"4 OK" in moved
+    assert b"COPYUID" not in moved
+    listed = await wire.send(b'5 LIST "" *\r\n')
+    assert b"Trash" in listed
+    assert b"\\Trash" not in listed
+    assert b"Children" not in listed
+    wire = await with_a_message(hiding())
+    assert b"HIGHESTMODSEQ" in await wire.send(b"1 SELECT INBOX\r\n")
+    assert b"COPYUID" in await wire.send(b"2 COPY 1 Trash\r\n")
+    assert b"\\Trash" in await wire.send(b'5 LIST "" *\r\n')
