@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from .units import Address
-
 log = logging.getLogger("sora.listeners")
 
 Arrived = Callable[[socket.socket, Any], None]  # the connection, non-blocking, and its peer's address
@@ -21,49 +19,13 @@ PAUSE_S: Final = 1.0
 # Other processes accept from the same sockets: one that has more than its share leaves them this much time.
 YIELD_S: Final = 0.01
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-
-
-async def bind(address: Address, backlog: int) -> list[socket.socket]:
-    """Listening sockets: one for each family when the host is empty or a name. Raises OSError."""
-    infos = await asyncio.get_running_loop().getaddrinfo(
-        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    opened: list[socket.socket] = []
-    refusal: OSError | None = None
-    for family, _, _, _, name in dict.fromkeys(infos):
-        try:
-            opened.append(_bind_one(family, name, backlog))
-        except OSError as error:
-            refusal = error
-            if error.errno not in NO_SUCH_FAMILY:
-                break
-    else:
-        if opened:
-            return opened
-    for sock in opened:
-        sock.close()
-    raise refusal or OSError(errno.EADDRNOTAVAIL, "no such address")
-
-
-def _bind_one(family: int, name: Any, backlog: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(name)
-        sock.listen(backlog)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class Acceptor:
-    """Hands every new connection of ``sockets`` to ``arrived``, which owns it from then on."""
+    """Hands every new connection of ``sockets`` to ``arrived``, which owns it from then on.
+
+    A socket may stop to listen and listen again in another process's hands: it is asked again every second.
+    """
 
     def __init__(self, sockets: list[socket.socket], arrived: Arrived) -> None:
         self.sockets = sockets
@@ -71,18 +33,35 @@ class Acceptor:
         self.yields = False  # to other processes that accept from the same sockets
         self._loop = asyncio.get_running_loop()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._is_accepting = False
         for sock in sockets:
             sock.setblocking(False)  # one that was inherited may not be
-            self._resume(sock)
+        self.resume()
 
-    def close(self) -> None:
-        """Stop accepting. Idempotent."""
+    def pause(self) -> None:
+        """Stop accepting, keep the sockets. Idempotent."""
+        if not self._is_accepting:
+            return
+        self._is_accepting = False
         for sock in self.sockets:
             pause = self._pauses.pop(sock, None)
             if pause is not None:
                 pause.cancel()
             else:
                 self._loop.remove_reader(sock)
+
+    def resume(self) -> None:
+        """Idempotent."""
+        if self._is_accepting:
+            return
+        self._is_accepting = True
+        for sock in self.sockets:
+            self._resume(sock)
+
+    def close(self) -> None:
+        """Stop accepting. Idempotent."""
+        self.pause()
+        for sock in self.sockets:
             sock.close()
         self.sockets = []
 
@@ -114,6 +93,9 @@ class Acceptor:
             except ConnectionError:  # it came and went
                 continue
             except OSError as error:
+                if error.errno == errno.EINVAL:  # it does not listen: the node drains
+                    self._pause(listening, PAUSE_S, self._resume)
+                    return
                 if error.errno not in EXHAUSTED:
                     raise
                 log.error("cannot accept connections: %s; trying again in %g s", error, PAUSE_S)

@@ -25,8 +25,9 @@ from .control import ControlServer, ControlUnusable, Handler, control_path
 from .controlblocks import block_commands
 from .controlconnections import connection_commands
 from .core import Core
-from .doors import Doors, password_verifier
-from .drain import unready
+from .doors import Doors, password_verifier, protocol_servers
+from .drain import ready, unready
+from .footing import Footing, plain_footing
 from .listeners import Listener
 from .loginguard import Guards
 from .metrics.family import Snapshot
@@ -50,11 +51,13 @@ THIS_PROCESS = "main"
 class Node:
     """One node in one process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, footing: Footing | None = None) -> None:
         self.config = config
         self._exit = AsyncExitStack()
+        footing = footing or plain_footing(config)
+        self.sockets = footing.sockets
         self.sessions = Sessions(config.trusted_networks)
-        self.core = Core(config, self._exit)
+        self.core = Core(config, self._exit, certificates=footing.certificates)
         self.verifier = password_verifier(1)
         self.guards = Guards(config, check_takes_s=lambda: self.verifier.check_takes_s)
         state = NodeState(self.guards.of, self.sessions, LocalMaildropLock(), self.guards.close)
@@ -81,6 +84,8 @@ class Node:
 
     async def _start(self) -> None:
         core = self.core
+        self._exit.callback(self.sockets.close)
+        self.sockets.bind()
         await EmbeddedServers(self.config, self._exit).start()
         await apply_migrations(core)
         await core.open()
@@ -88,7 +93,8 @@ class Node:
         core.mail.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.guards.run)
-        await self.doors.open()
+        servers = protocol_servers(self.config)
+        await self.doors.open(self.sockets.listen(servers, core.certificates))
         await self._start_monitoring()
         await open_control(self.config, self._commands(), self._exit)
 
@@ -100,7 +106,7 @@ class Node:
         add_node_state(registry, self.guards, self.sessions)
         add_doors(registry, self.doors)
         self.monitoring.start()
-        self.metrics_servers = await open_metrics_servers(self.core, self.monitoring)
+        self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
 
     async def _snapshots(self) -> dict[str, Snapshot]:
         return {THIS_PROCESS: self.monitoring.registry.snapshot()}
@@ -130,18 +136,25 @@ class Node:
             core=self.core,
             guards=self.guards,
             sessions=self.sessions,
-            listeners=self.listeners,
+            doors=self.doors,
             metrics_servers=self.metrics_servers,
             background=self.background,
         )
-        put_in_force(config, parts)
+        troubles = put_in_force(config, parts)
         self.config = config
-        return []
+        return troubles
 
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
         unready(self.monitoring.checker)
-        await self.doors.stop_accepting()
+        await self.doors.stop_accepting(self.sockets.handed_names())
+        self.sockets.shut(protocol_servers(self.config))
+
+    async def resume_accepting(self) -> None:
+        """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""
+        self.sockets.reopen(protocol_servers(self.config))
+        self.doors.resume_accepting()
+        ready(self.monitoring.checker)
 
     def session_count(self) -> int:
         return len(self.sessions)

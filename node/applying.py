@@ -13,15 +13,14 @@ from tls.errors import CertificateUnusable
 
 from . import logs
 from .background import cleaner_settings
-from .frontdoor import door_settings
 from .limits import session_limits
 from .reload import ReloadRefused
 
 if TYPE_CHECKING:
     from .background import Background
-    from .config import Config, Server
+    from .config import Config
     from .core import Core
-    from .listeners import Listener
+    from .doors import Doors
     from .metrics.server import MetricsServer
     from .sessions import SessionLimits
     from .units import Network
@@ -44,13 +43,13 @@ class Parts:
     core: Core
     guards: Guarding
     sessions: Counting
-    listeners: Sequence[Listener] = ()
+    doors: Doors | None = None
     metrics_servers: Sequence[MetricsServer] = ()
     background: Background | None = None
 
 
-def put_in_force(config: Config, parts: Parts) -> None:
-    """Raises ReloadRefused."""
+def put_in_force(config: Config, parts: Parts) -> list[str]:
+    """What the operator has to know all the same. Raises ReloadRefused."""
     try:
         swap_certificates = parts.core.certificates.prepare(config)
         if config.logging != parts.core.config.logging:
@@ -65,16 +64,11 @@ def put_in_force(config: Config, parts: Parts) -> None:
     servers = {server.name: server for server in config.servers}
     for server in config.servers:
         parts.sessions.limit(server.name, session_limits(server))
-    for listener in parts.listeners:
-        _apply_to_listener(listener, servers[listener.server.name], config, parts)
+    if parts.doors is not None:
+        parts.doors.obey(config)
     for serving in parts.metrics_servers:
         serving.server = servers[serving.server.name]
         serving.show(parts.core.certificates.of(serving.server))
     if parts.background is not None:
         parts.background.cleaner.settings = cleaner_settings(config.cleanup)
-
-
-def _apply_to_listener(listener: Listener, server: Server, config: Config, parts: Parts) -> None:
-    listener.server = server
-    listener.certificate = parts.core.certificates.of(server)
-    listener.door.settings = door_settings(server, config.trusted_networks)
+    return parts.core.certificates.troubles()

@@ -63,6 +63,11 @@ class Checker:
     def add(self, name: str, check: Check, *, is_critical: bool = False) -> None:
         self._jobs.append(_Job(self.board.add(name, is_critical=is_critical), check))
 
+    def remove(self, name: str) -> None:
+        """Idempotent. A check that runs comes to its end unseen."""
+        self._jobs = [job for job in self._jobs if job.component.name != name]
+        self.board.remove(name)
+
     async def refresh(self, max_age_s: float) -> None:
         """Run the checks whose last answer is older; returns when they are done (``TIMEOUT_S`` at most)."""
         now = self._clock()

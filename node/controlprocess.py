@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
@@ -21,16 +20,16 @@ from .controlconnections import connection_commands
 from .core import Core
 from .desk import Hub
 from .doors import protocol_servers
-from .drain import unready
+from .drain import ready, unready
+from .footing import Footing, plain_footing
 from .health import OK, Finding, State
 from .limits import session_limits
-from .listeners import listening_sockets, shown_address
 from .metrics.family import Kind, Snapshot, merge
 from .metrics.sources import add_background, add_core, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
 from .startfaults import START_FAULTS, StartFailed
 from .status import ListenerStatus, StatusCommand
-from .supervisor import Supervisor, WorkerFailed, snapshot_from
+from .supervisor import Orders, Supervisor, WorkerFailed, snapshot_from
 
 if TYPE_CHECKING:
     from .config import Config
@@ -50,13 +49,14 @@ def worker_count(config: Config) -> int:
 class ControlProcess:
     """The same to its owner as ``app.Node``."""
 
-    def __init__(self, config: Config, workers: int) -> None:
+    def __init__(self, config: Config, workers: int, footing: Footing | None = None) -> None:
         self.config = config
         self._exit = AsyncExitStack()
+        footing = footing or plain_footing(config)
         self.hub = Hub(config, workers)
-        self.core = Core(config, self._exit, processes=workers + 1)
-        self.sockets: dict[str, list[socket.socket]] = {}
-        self.supervisor = Supervisor(config, self.hub, self.sockets, workers, self._departed)
+        self.core = Core(config, self._exit, processes=workers + 1, certificates=footing.certificates)
+        self.sockets = footing.sockets
+        self.supervisor = Supervisor(self._orders, self.hub, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
         self._bound: dict[str, str] = {}  # addresses, by server
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
@@ -82,6 +82,8 @@ class ControlProcess:
 
     async def _start(self) -> None:
         core = self.core
+        self._exit.callback(self.sockets.close)
+        self.sockets.bind()
         await EmbeddedServers(self.config, self._exit).start()
         await apply_migrations(core)
         await core.open()
@@ -89,35 +91,23 @@ class ControlProcess:
         self.hub.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.hub.guards.run)
-        await self._bind()
         await self._start_workers()
         await self._start_monitoring()
         await open_control(self.config, self._commands(), self._exit)
 
-    async def _bind(self) -> None:
-        self._exit.callback(self._close_sockets)
-        for server in protocol_servers(self.config):
-            certificate = self.core.certificates.of(server)  # an unusable one is found before workers start
-            self.sockets[server.name] = await listening_sockets(server)
-            self._bound[server.name] = shown_address(self.sockets[server.name][0])
-            self.hub.sessions.limit(server.name, session_limits(server))
-            log.info(
-                "%s listens on %s%s",
-                server.name,
-                shown_address(self.sockets[server.name][0]),
-                " (TLS)" if certificate and server.tls and not server.tls_use_starttls else "",
-            )
-
-    def _close_sockets(self) -> None:
-        for group in self.sockets.values():
-            for each in group:
-                each.close()
-
     async def _start_workers(self) -> None:
         self._exit.push_async_callback(self.supervisor.stop)
-        self._exit.callback(self._close_sockets)  # ours first: nobody waits in a queue that is not served
+        self._exit.callback(self.sockets.close)  # ours first: nobody waits in a queue that is not served
         self._exit.callback(self.hub.guards.close)
+        servers = protocol_servers(self.config)
+        for server in servers:
+            self.hub.sessions.limit(server.name, session_limits(server))
+        self.supervisor.sockets = self.sockets.listen(servers, self.core.certificates)
+        self._bound = {server.name: self.sockets.of(server).address for server in servers}
         await self.supervisor.start()
+
+    def _orders(self) -> Orders:
+        return Orders(self.config, self.core.certificates.materials())
 
     async def _start_monitoring(self) -> None:
         self.monitoring = Monitoring(self.core, self._snapshots)
@@ -128,7 +118,7 @@ class ControlProcess:
         registry.add(lambda: [("sora_worker_failures_total", ("process",), self.supervisor.restarts)])
         self.monitoring.checker.add("processes", self._check_workers)
         self.monitoring.start()
-        self.metrics_servers = await open_metrics_servers(self.core, self.monitoring)
+        self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
         self.core.workers.start("worker figures", self._keep_figures)
 
     def _commands(self) -> dict[str, Handler]:
@@ -179,8 +169,12 @@ class ControlProcess:
         self._gone = merge(families, {"before": self._gone, "now": last})
 
     async def _check_workers(self) -> Finding:
-        missing = self.supervisor.missing
-        return Finding(State.DEGRADED, f"{missing} workers do not run; see the log") if missing else OK
+        missing, behind = self.supervisor.missing, self.supervisor.behind
+        if missing:
+            return Finding(State.DEGRADED, f"{missing} workers do not run; see the log")
+        if behind:
+            return Finding(State.DEGRADED, f"{', '.join(behind)}: not taken the last reload; see the log")
+        return OK
 
     async def _listener_status(self) -> list[ListenerStatus]:
         counts: dict[str, dict[str, list[int]]] = await self.supervisor.ask_all("counts")
@@ -205,17 +199,26 @@ class ControlProcess:
             metrics_servers=self.metrics_servers,
             background=self.background,
         )
-        put_in_force(config, parts)
+        troubles = put_in_force(config, parts)
         self.config = config
         self.hub.recheck()
-        faults = await self.supervisor.reload(config)
-        return [f"{name} goes on with the old settings: {fault}" for name, fault in faults.items()]
+        faults = await self.supervisor.reload()
+        behind = [
+            f"{name} goes on with the old settings and is asked again: {why}" for name, why in faults.items()
+        ]
+        return [*troubles, *behind]
 
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
         unready(self.monitoring.checker)
-        self._close_sockets()
-        await self.supervisor.stop_accepting()
+        await self.supervisor.stop_accepting(self.sockets.handed_names())
+        self.sockets.shut(protocol_servers(self.config))
+
+    async def resume_accepting(self) -> None:
+        """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""
+        self.sockets.reopen(protocol_servers(self.config))
+        await self.supervisor.resume_accepting()
+        ready(self.monitoring.checker)
 
     def session_count(self) -> int:
         return len(self.hub.sessions)

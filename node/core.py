@@ -70,13 +70,20 @@ class _MailStore(PostgresMailStore):
 class Core:
     """``processes``: how many share the node's database connections. ``exit`` belongs to the owner."""
 
-    def __init__(self, config: Config, exit_stack: AsyncExitStack, *, processes: int = 1) -> None:
+    def __init__(
+        self,
+        config: Config,
+        exit_stack: AsyncExitStack,
+        *,
+        processes: int = 1,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.config = config
         self.exit = exit_stack
         self.settings: DatabaseSettings = settings_from(config, processes=processes)
         self.plain_store = object_store(config)
         self.store = MeteredStore(self.plain_store)
-        self.certificates = Certificates(config)
+        self.certificates = certificates or Certificates(config)
         self.workers = Workers()
 
     @property

@@ -9,26 +9,28 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
-from protocols.imap.presentation import OPTION
+from protocols.imap.presentation import OPTION as PRESENTATION
+from protocols.imap.searchpace import OPTION as SEARCH_PACE
+from protocols.imap.searchpace import SearchPace
 from protocols.imap.sessions import imap_sessions
 from protocols.imap.views import ViewRegistry
 from protocols.lmtp.session import lmtp_sessions
 from protocols.pop3.session import pop3_sessions
-from protocols.ports import Identity, ServerPolicy, Services, SessionFactory
+from protocols.ports import Connection, Identity, Machine, ServerPolicy, Services, Session, SessionFactory
 from storage.warmup import Warmup, WarmupSettings
 
 from .authn import DirectAuthenticator
 from .core import PROTOCOLS, Core
 from .frontdoor import door_settings
 from .hashupgrade import HashUpgrader
-from .limits import command_limits, node_memory, search_options, session_clock, session_limits
+from .limits import command_limits, node_memory, search_rate, session_clock, session_limits
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from storage.bodies import BodyFinder
 
     from .config import Config, Server
-    from .shared import Gate, NodeState
+    from .shared import NodeState
 
 log = logging.getLogger("sora.node")
 
@@ -52,18 +54,13 @@ def protocol_servers(config: Config) -> list[Server]:
 
 
 class Doors:
-    """Of one process, on its open core. ``sockets``: by server name, those that are bound already."""
+    """Of one process, on its open core."""
 
-    def __init__(
-        self,
-        core: Core,
-        state: NodeState,
-        verifier: PasswordVerifier,
-        sockets: Mapping[str, Sequence[socket.socket]] | None = None,
-    ) -> None:
+    def __init__(self, core: Core, state: NodeState, verifier: PasswordVerifier) -> None:
         self._core = core
         self._state = state
-        self._sockets = sockets or {}
+        self._services_of: dict[str, Services] = {}
+        self._paces: dict[str, SearchPace] = {}  # what was counted stays counted over a reload
         self._hurry = asyncio.Event()
         self.listeners: list[Listener] = []
         self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
@@ -74,8 +71,8 @@ class Doors:
     def bodies(self) -> BodyFinder:
         return self._core.bodies
 
-    async def open(self) -> None:
-        """Raises CertificateUnusable, ListenFailed."""
+    async def open(self, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+        """``sockets`` listen; by server name. Raises CertificateUnusable."""
         core = self._core
         core.exit.push_async_callback(self.verifier.close)
         upgrader = HashUpgrader(core.accounts, self.verifier)
@@ -83,11 +80,33 @@ class Doors:
         self.authenticator = DirectAuthenticator(core.accounts, self.verifier, upgrader)
         self.views = ViewRegistry(core.mail, core.feed)
         core.workers.start("views", self._watch_views)
-        await self._open_listeners()
+        await self._open_listeners(sockets)
 
-    async def stop_accepting(self) -> None:
-        """Sessions stay. Idempotent."""
-        await asyncio.gather(*(listener.close() for listener in self.listeners))
+    async def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
+        """Sessions stay. Of the servers ``turned_away`` the sockets go on listening, and who connects is cut
+        off. Idempotent."""
+        stopping = (
+            listener.stop_accepting(turns_away=listener.server.name in turned_away)
+            for listener in self.listeners
+        )
+        await asyncio.gather(*stopping)
+
+    def resume_accepting(self) -> None:
+        """Undo ``stop_accepting``. Idempotent."""
+        for listener in self.listeners:
+            listener.resume_accepting()
+
+    def obey(self, config: Config) -> None:
+        """From now on, for new connections; searches and memory are counted by the new limits at once."""
+        self.memory.total_bytes = node_memory(config, processes=self._state.processes).total_bytes
+        servers = {server.name: server for server in config.servers}
+        for listener in self.listeners:
+            server = servers[listener.server.name]
+            listener.server = server
+            listener.certificate = self._core.certificates.of(server)
+            listener.door.settings = door_settings(server, config.trusted_networks)
+            listener.live.clock = session_clock(server)
+            listener.factory = self._factory(listener, server)
 
     def hurry(self) -> None:
         """Cut off running commands of a stop that is under way."""
@@ -109,11 +128,11 @@ class Doors:
             return
         watching.result()
 
-    async def _open_listeners(self) -> None:
+    async def _open_listeners(self, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
         wheel = DeadlineWheel(asyncio.get_running_loop())
         boot = secrets.token_hex(3)  # session ids differ between starts, processes and nodes
         session_ids = (f"{boot}.{n:x}" for n in itertools.count(1))
-        services = self._services()
+        self._shared = self._services()
         exit_stack = self._core.exit
         exit_stack.push_async_callback(self._end_sessions)
         exit_stack.callback(self._state.release_logins)
@@ -127,10 +146,8 @@ class Doors:
                 protocol=server.type,
                 server=server.name,
             )
-            gate = self._state.gate_of(server)
-            authenticator = self.authenticator.behind(gate)
-            listener = self._listener(server, replace(services, authenticator=authenticator), live, gate)
-            await listener.open(self._sockets.get(server.name))
+            listener = self._listener(server, live)
+            await listener.open(sockets[server.name])
             exit_stack.push_async_callback(listener.close)
             self.listeners.append(listener)
 
@@ -163,14 +180,36 @@ class Doors:
         core.exit.push_async_callback(warmup.close)
         return lambda identity: warmup.login(identity.account_id)
 
-    def _listener(
-        self, server: Server, services: Services, live: LiveConnections, gate: Gate | None
-    ) -> Listener:
-        config = self._core.config
-        policy = ServerPolicy(
+    def _listener(self, server: Server, live: LiveConnections) -> Listener:
+        gate = self._state.gate_of(server)
+        authenticator = self.authenticator.behind(gate)
+        self._services_of[server.name] = replace(self._shared, authenticator=authenticator)
+        listener = Listener(
+            server,
+            _unopened,
+            live,
+            self._core.certificates.of(server),
+            door_settings(server, self._core.config.trusted_networks),
+            arrive=partial(self._state.sessions.arrive, server.name),
+            admission=gate,
+        )
+        listener.factory = self._factory(listener, server)
+        return listener
+
+    def _factory(self, listener: Listener, server: Server) -> SessionFactory:
+        """Of sessions that obey these settings as long as they last."""
+        services, policy = self._services_of[server.name], self._policy(listener, server)
+        if server.type == "imap":
+            return imap_sessions(services, policy, self.views)
+        if server.type == "pop3":
+            return pop3_sessions(services, policy, self._state.maildrops)
+        return lmtp_sessions(services, policy)
+
+    def _policy(self, listener: Listener, server: Server) -> ServerPolicy:
+        return ServerPolicy(
             name=server.name,
-            hostname=config.hostname or socket.getfqdn(),
-            tls_context=lambda: listener.starttls_context(),
+            hostname=self._core.config.hostname or socket.getfqdn(),
+            tls_context=listener.starttls_context,
             implicit_tls=server.tls and not server.tls_use_starttls,
             insecure_auth=server.insecure_auth,
             max_message_bytes=(
@@ -181,27 +220,13 @@ class Doors:
             session_memory_bytes=server.limits.session_memory_limit_bytes,
             command_limits_s=command_limits(server),
             instruments=self.instruments[server.type],
-            options=(
-                {OPTION: imap_presentation(server), **search_options(server)} if server.type == "imap" else {}
-            ),
+            options=self._imap_options(server) if server.type == "imap" else {},
         )
-        listener = Listener(
-            server,
-            self._factory(server.type, services, policy),
-            live,
-            self._core.certificates.of(server),
-            door_settings(server, config.trusted_networks),
-            arrive=partial(self._state.sessions.arrive, server.name),
-            admission=gate,
-        )
-        return listener
 
-    def _factory(self, protocol: str, services: Services, policy: ServerPolicy) -> SessionFactory:
-        if protocol == "imap":
-            return imap_sessions(services, policy, self.views)
-        if protocol == "pop3":
-            return pop3_sessions(services, policy, self._state.maildrops)
-        return lmtp_sessions(services, policy)
+    def _imap_options(self, server: Server) -> dict[str, object]:
+        pace = self._paces.setdefault(server.name, SearchPace(search_rate(server)))
+        pace.rate = search_rate(server)
+        return {PRESENTATION: imap_presentation(server), SEARCH_PACE: pace}
 
     async def _end_sessions(self) -> None:
         goodbye = asyncio.create_task(self._end_all())
@@ -222,6 +247,10 @@ class Doors:
     async def _end(self, live: LiveConnections) -> int:
         spread_s = min(GOODBYES_SPREAD_S, len(live) / 500)
         return await live.shutdown(spread_s=spread_s, grace_s=STOP_SESSIONS_WITHIN_S)
+
+
+def _unopened(_connection: Connection) -> tuple[Machine, Session]:
+    raise AssertionError("a listener that is not open accepts nobody")
 
 
 def password_verifier(processes: int) -> PasswordVerifier:

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from .control import Arguments, Handler, seconds_argument
+from .control import Arguments, ControlRefused, Handler, seconds_argument
 from .health import Finding, State
+from .sockets import ListenFailed
 
 if TYPE_CHECKING:
     from .checks import Checker
@@ -24,6 +25,8 @@ class Drained(Protocol):
 
     async def stop_accepting(self) -> None: ...
 
+    async def resume_accepting(self) -> None: ...
+
     def session_count(self) -> int: ...
 
 
@@ -36,12 +39,28 @@ class Drain:
         self._waiting: asyncio.Task[None] | None = None
 
     def table(self) -> dict[str, Handler]:
-        return {"drain": self._command}
+        return {"drain": self._command, "drain.undo": self._undo}
 
     async def _command(self, arguments: Arguments) -> object:
         within_s = seconds_argument(arguments, "within_s") or WITHIN_S
         await self.begin(within_s)
         return {"sessions": self._node.session_count(), "within_s": within_s}
+
+    async def _undo(self, _arguments: Arguments) -> object:
+        if self._waiting is None:
+            raise ControlRefused("not_found", "this node is not draining")
+        if self._waiting.done():
+            raise ControlRefused("busy", "too late, the node is stopping already")
+        try:
+            await self._node.resume_accepting()
+        except ListenFailed as error:
+            raise ControlRefused("busy", f"the node goes on draining: {error}") from error
+        if self._waiting.done():
+            raise ControlRefused("busy", "too late, the last session has just gone and the node stops")
+        self._waiting.cancel()
+        self._waiting = None
+        log.info("the drain was taken back: connections are accepted again")
+        return {"sessions": self._node.session_count()}
 
     async def begin(self, within_s: float) -> None:
         """Nothing is accepted any more when it returns. Asked again, only the time changes."""
@@ -66,6 +85,11 @@ def unready(checker: Checker) -> None:
     if any(each.name == "drain" for each in checker.board):
         return
     checker.add("drain", _draining, is_critical=True)
+
+
+def ready(checker: Checker) -> None:
+    """Undo ``unready``. Idempotent."""
+    checker.remove("drain")
 
 
 async def _draining() -> Finding:

@@ -73,6 +73,10 @@ class Board:
         component = self._components[name] = Component(name, is_critical)
         return component
 
+    def remove(self, name: str) -> None:
+        """Idempotent."""
+        self._components.pop(name, None)
+
     def __iter__(self) -> Iterator[Component]:
         return iter(self._components.values())
 

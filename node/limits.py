@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from protocols.clock import ClockSettings
-from protocols.imap.searchpace import OPTION as SEARCH_PACE
-from protocols.imap.searchpace import SearchPace, SearchRate
+from protocols.imap.searchpace import SearchRate
 from protocols.memory import NodeMemory
 
 from .sessions import SessionLimits
@@ -56,13 +55,11 @@ def command_limits(server: Server) -> dict[str, float]:
     return {"RCPT": lmtp.rcpt_s, "DATA": lmtp.data_s}
 
 
-def search_options(server: Server) -> dict[str, SearchPace]:
-    """For ``ServerPolicy.options`` of an IMAP server."""
+def search_rate(server: Server) -> SearchRate | None:
     limits = server.limits
     if not limits.search_rate_limit_per_min:
-        return {}
-    rate = SearchRate(limits.search_rate_limit_per_min, limits.search_rate_limit_window_s)
-    return {SEARCH_PACE: SearchPace(rate)}
+        return None
+    return SearchRate(limits.search_rate_limit_per_min, limits.search_rate_limit_window_s)
 
 
 def node_memory(config: Config, *, processes: int = 1) -> NodeMemory:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.driver import LineConnection
 
-from .acceptor import Acceptor, bind
+from .acceptor import Acceptor
 from .frontdoor import DoorSettings, Entrant, FrontDoor, Rejected
 from .refusal import Refusal
 from .sessions import EVERYBODY, Leave
+from .sockets import bind, bind_failed, shown_address
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +31,7 @@ log = logging.getLogger("sora.listeners")
 
 # Refusing costs a handshake where TLS comes first; a flood beyond this is closed without a word.
 REFUSALS_AT_ONCE: Final = 100
+RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a balancer sees at once that it has to go elsewhere
 
 
 # Asked with a client's address, or ``sessions.EVERYBODY``: what to call when it is gone; None: there are as
@@ -43,27 +46,6 @@ async def _not_counted(_ip: str) -> Leave:
 def _both(one: Leave, other: Leave) -> None:
     one()
     other()
-
-
-class ListenFailed(Exception):
-    """The address cannot be bound; the message names the server and the cure."""
-
-
-async def listening_sockets(server: Server) -> list[socket.socket]:
-    """Raises ListenFailed."""
-    try:
-        return await bind(server.addr, server.listen_backlog)
-    except OSError as error:
-        raise ListenFailed(
-            f"server {server.name}: cannot listen on {server.addr}: {error.strerror or error}"
-            " (is another program on that port, or does the port need root?)"
-        ) from error
-
-
-def shown_address(listening: socket.socket) -> str:
-    """Host and port that were really bound."""
-    host, port, *_ = listening.getsockname()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Listener:
@@ -84,7 +66,7 @@ class Listener:
         admission: Admission | None = None,
     ) -> None:
         self.server = server
-        self._factory = factory
+        self.factory = factory  # may be replaced, for new connections
         self.live = live
         self.certificate = certificate  # may be replaced, as ``server``, for new connections
         self.door = FrontDoor(server.name, door or DoorSettings(), self._implicit_context, self._admit)
@@ -95,6 +77,7 @@ class Listener:
         self._address = ""
         self._entering: set[asyncio.Task[None]] = set()
         self._refusing = 0
+        self._turns_away = False
         self.refused = 0  # connections beyond max_connections
         self.refused_by_address = 0  # beyond max_connections_per_ip
         self.refused_as_blocked = 0  # by auth_rate_limit or an operator
@@ -115,14 +98,19 @@ class Listener:
         return self.certificate.context
 
     async def open(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """On ``sockets`` that listen already, which this object owns from then on, or those of the
-        server's address. Raises ListenFailed."""
-        is_ours = sockets is None
-        self._acceptor = Acceptor(list(sockets or await listening_sockets(self.server)), self._arrived)
+        """On ``sockets``, which this object owns from then on, or new ones on the server's address. Raises
+        ListenFailed."""
+        self._acceptor = Acceptor(list(sockets or self._listening()), self._arrived)
         self._address = shown_address(self._acceptor.sockets[0])
-        if is_ours:
-            is_tls = self._implicit_context() is not None
-            log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if is_tls else "")
+
+    def _listening(self) -> list[socket.socket]:
+        try:
+            bound = bind(self.server.addr)
+            for sock in bound:
+                sock.listen(self.server.listen_backlog)
+        except OSError as error:
+            raise bind_failed(self.server, error) from error
+        return bound
 
     @property
     def address(self) -> str:
@@ -139,14 +127,34 @@ class Listener:
         self._is_closed = True
         if self._acceptor is not None:
             self._acceptor.close()
+        await self._end_entering()
+
+    async def stop_accepting(self, *, turns_away: bool = False) -> None:
+        """As ``close``, but the sockets are kept. ``turns_away``: they go on listening, as somebody else has
+        them too, so whoever connects is cut off at once."""
+        self._is_closed, self._turns_away = True, turns_away
+        if self._acceptor is not None and not turns_away:
+            self._acceptor.pause()
+        await self._end_entering()
+
+    def resume_accepting(self) -> None:
+        self._is_closed = self._turns_away = False
+        if self._acceptor is not None:
+            self._acceptor.resume()
+
+    async def _end_entering(self) -> None:
         await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its socket
         self.door.end_waiting()
         if self._entering:
             await asyncio.wait(self._entering)
 
     def _arrived(self, sock: socket.socket, address: Any) -> None:
+        if self._turns_away:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+            return
         connection = LineConnection(
-            self._factory, self.live, tls_context=self.starttls_context, before_tls=self.door.look
+            self.factory, self.live, tls_context=self.starttls_context, before_tls=self.door.look
         )
         self.live.entering.add(connection)
         self._start(self._enter(sock, address, connection))

@@ -24,6 +24,7 @@ from .metrics.registry import Reading, Registry
 if TYPE_CHECKING:
     from .core import Core
     from .metrics.server import MetricsServer
+    from .sockets import Sockets
 
 PROBED_KEY = "probe"  # is never there; asking for it needs the endpoint, the bucket and our key to work
 
@@ -143,17 +144,18 @@ class Monitoring:
             yield "sora_disk_size_bytes", (name,), disk.size_bytes
 
 
-async def open_metrics_servers(core: Core, monitoring: Monitoring) -> list[MetricsServer]:
+async def open_metrics_servers(core: Core, monitoring: Monitoring, sockets: Sockets) -> list[MetricsServer]:
     """Those of the configuration. Raises ListenFailed."""
     servers = [each for each in core.config.servers if each.start and each.type == "metrics"]
     if not servers:
         return []
+    listening = sockets.listen(servers, core.certificates)
     from .metrics.server import MetricsServer  # aiohttp takes 0.15 s and 16 MB
 
     opened = []
     for server in servers:
         serving = MetricsServer(server, monitoring.render, monitoring.report, core.certificates.of(server))
-        await serving.open()
+        await serving.open(listening[server.name])
         core.exit.push_async_callback(serving.close)
         core.workers.start(f"{server.name}-sweep", serving.sweep)
         opened.append(serving)

@@ -13,16 +13,45 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from .config import AuthRateLimit, Config, Loaded, Problem
+from .config import AuthRateLimit, Config, Loaded, Problem, Server
 from .config.merge import merge
-from .config.option import rows
+from .config.option import every_row, rows
 from .control import Arguments, Handler
+from .core import PROTOCOLS
 from .notify import Notifier
 
 log = logging.getLogger("sora.node")
 
 _FIXED_SIZES: Final = {"max_ip_username_entries", "max_ip_entries", "max_username_entries"}
 _AT_START: Final = _FIXED_SIZES | {"cleanup_interval"}
+
+# Settings of a server that its sessions begin with and keep: only where there are sessions.
+_OF_SESSIONS: Final = (
+    "command_timeout",
+    "auth_idle_timeout",
+    "absolute_session_timeout",
+    "min_bytes_per_minute",
+    "insecure_auth",
+    "append_limit",
+    "max_message_size",
+    "limits.session_memory_limit",
+    "client_filters",
+    "disabled_caps",
+    "additional_caps",
+    "id_name",
+    "id_version",
+    "id_vendor",
+    "id_support_url",
+    *(
+        key
+        for key, _ in every_row(Server)
+        if key.startswith(tuple(f"timeouts.{each}_command_timeouts." for each in PROTOCOLS))
+    ),
+)
+_FOR_SESSIONS: Final = {f"servers[].{key}": "new connections" for key in _OF_SESSIONS} | {
+    "servers[].limits.search_rate_limit_per_min": "the next search; what was counted stays",
+    "servers[].limits.search_rate_limit_window": "the next search; what was counted stays",
+}
 
 # What takes effect without a restart, and for whom.
 RELOADABLE: Final[Mapping[str, str]] = {
@@ -45,10 +74,17 @@ RELOADABLE: Final[Mapping[str, str]] = {
         for row in rows(AuthRateLimit)
         if row.key not in _AT_START
     },
+    **_FOR_SESSIONS,
+    "memory_limit": "the next command that needs a large buffer",
     "cleanup.grace_period": "the next clean-up",
     "cleanup.wake_interval": "after the next clean-up",
     "cleanup.max_age_restriction": "the next clean-up",
 }
+
+
+def takes_effect(key: str, server_type: str) -> bool:
+    """Whether a reload is enough for a canonical key, in a server of this type."""
+    return key in RELOADABLE and (key not in _FOR_SESSIONS or server_type in PROTOCOLS)
 
 
 class ReloadRefused(Exception):
@@ -112,7 +148,7 @@ class Reloader:
         problems = [_plain(each) for each in loaded.problems if each.severity != "notice"]
         if loaded.config is None:
             return Outcome(False, [], [], problems)
-        merged = merge(self._running, loaded.config, RELOADABLE.__contains__)
+        merged = merge(self._running, loaded.config, takes_effect)
         try:
             failed = await self._put_in_force(merged.config)
         except ReloadRefused as error:

@@ -13,6 +13,7 @@ from . import notify
 from .app import Node
 from .controlprocess import ControlProcess, worker_count
 from .drain import Drain
+from .footing import Footing, plain_footing
 from .memory import keep_large_buffers_apart
 from .reload import Reloader
 
@@ -25,7 +26,7 @@ AnyNode = Node | ControlProcess
 OnReady = Callable[[AnyNode], Awaitable[None]]
 
 
-def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -> int:
+def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded], footing: Footing) -> int:
     """Serve until SIGTERM or Ctrl-C; answers the exit status. Start-up errors are raised.
 
     ``read`` reads the configuration again, for a reload. Ctrl-C a second time does not
@@ -36,21 +37,23 @@ def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -> int:
         import uvloop
     except ImportError:
         log.warning("uvloop is missing: every idle TLS connection costs ten times the memory")
-        return asyncio.run(serve(config, on_ready, read))
-    return uvloop.run(serve(config, on_ready, read))
+        return asyncio.run(serve(config, on_ready, read, footing))
+    return uvloop.run(serve(config, on_ready, read, footing))
 
 
-def compose(config: Config) -> AnyNode:
+def compose(config: Config, footing: Footing) -> AnyNode:
     """A node of one process when one is to serve clients."""
     workers = worker_count(config)
-    return Node(config) if workers == 1 else ControlProcess(config, workers)
+    return Node(config, footing) if workers == 1 else ControlProcess(config, workers, footing)
 
 
-async def serve(config: Config, on_ready: OnReady, read: Callable[[], Loaded]) -> int:
+async def serve(
+    config: Config, on_ready: OnReady, read: Callable[[], Loaded], footing: Footing | None = None
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     notifier = notify.take(os.environ)
-    node = compose(config)
+    node = compose(config, footing or plain_footing(config))
     reloader = Reloader(config, read, node.reload, notifier)
     node.commands |= reloader.table() | Drain(node, stop.set).table()
     beating = asyncio.create_task(notifier.keep_alive())

@@ -9,8 +9,9 @@ from storage.postgres.migrate import MigrationError
 from storage.postgres.server import ServerError
 from tls.errors import CertificateUnusable
 
-from .listeners import ListenFailed
+from .privileges import PrivilegesUnusable
 from .rclone import RcloneUnusable
+from .sockets import ListenFailed
 
 
 class StartFailed(Exception):
@@ -24,5 +25,6 @@ START_FAULTS: Final = (
     StorageError,
     CertificateUnusable,
     ListenFailed,
+    PrivilegesUnusable,
     OSError,
 )

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ from .desk import Desk, Hub
 from .link import BEAT_EVERY_S, Link, LinkFault
 
 if TYPE_CHECKING:
+    from .certificates import Materials
     from .config import Config
     from .metrics.family import Snapshot
 
@@ -34,6 +35,7 @@ log = logging.getLogger("sora.processes")
 
 START_WITHIN_S: Final = 60.0
 RELOAD_WITHIN_S: Final = 20.0
+RETRY_EVERY_S: Final = 5.0  # of a reload, with a worker that could not follow
 STOP_WITHIN_S: Final = 35.0  # sessions have 20 s, then loops and stores
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
@@ -45,6 +47,14 @@ class WorkerFailed(Exception):
     """A worker does not start; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker works by: the configuration and the certificates as the control process has read them."""
+
+    config: Config
+    certificates: Materials
+
+
 @dataclass(slots=True)
 class Worker:
     """One process that runs, or has just ended."""
@@ -54,30 +64,32 @@ class Worker:
     desk: Desk
     started: float
     is_ready: bool = False
+    is_behind: bool = False  # it has not taken the last reload
 
 
 class Supervisor:
-    """``sockets``: the listening sockets by server name; they stay the control process's.
-
-    ``departed`` is called with the last known figures of a worker that is gone.
-    """
+    """``orders``: for a worker that begins now. ``departed``: called with the name of one that is gone."""
 
     def __init__(
         self,
-        config: Config,
+        orders: Callable[[], Orders],
         hub: Hub,
-        sockets: Mapping[str, Sequence[socket.socket]],
         workers: int,
         departed: Callable[[str], None] = lambda _name: None,
     ) -> None:
-        self.config = config  # what the next worker is started with
+        self._orders = orders
+        self._edition = 0  # of the configuration; one more with every reload
         self._hub = hub
-        self._sockets = sockets
+        # that listen, by server name; they stay the control process's. To be set before ``start``
+        self.sockets: Mapping[str, Sequence[socket.socket]] = {}
         self._count = workers
         self._departed = departed
         self._key = secrets.token_bytes(32)
         self._is_stopping = False
+        self._is_draining = False
+        self._turned_away: list[str] = []  # servers whose sockets listen on while the node drains
         self._wanted_again = asyncio.Event()
+        self._retries: set[asyncio.Task[None]] = set()
         self._slots: list[asyncio.Task[None]] = []
         self.workers: dict[str, Worker] = {}  # by name
         self.restarts = 0
@@ -94,6 +106,8 @@ class Supervisor:
         """Goodbyes are said, running commands finished; what is left after ``STOP_WITHIN_S`` is killed."""
         self._is_stopping = True
         self._wanted_again.set()
+        for retry in self._retries:
+            retry.cancel()
         for worker in self.workers.values():
             worker.link.notify("stop")
         if self._slots:
@@ -112,11 +126,12 @@ class Supervisor:
     def ready(self) -> dict[str, Worker]:
         return {name: worker for name, worker in self.workers.items() if worker.is_ready}
 
-    async def ask_all(self, method: str) -> dict[str, Any]:
+    async def ask_all(self, method: str, *arguments: object) -> dict[str, Any]:
         """The answers by worker; one that does not answer is left out."""
         workers = self.ready()
         answers = await asyncio.gather(
-            *(worker.link.call(method, timeout_s=3.0) for worker in workers.values()), return_exceptions=True
+            *(worker.link.call(method, *arguments, timeout_s=3.0) for worker in workers.values()),
+            return_exceptions=True,
         )
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, LinkFault):
@@ -124,33 +139,78 @@ class Supervisor:
         pairs = zip(workers, answers, strict=True)
         return {name: answer for name, answer in pairs if not isinstance(answer, LinkFault)}
 
-    async def stop_accepting(self) -> None:
-        """Sessions stay; a worker that ends is not replaced any more."""
-        self._is_stopping = True
-        await self.ask_all("drain")
+    async def stop_accepting(self, turned_away: Collection[str]) -> None:
+        """Sessions stay; a worker that ends is not replaced. Of the servers ``turned_away`` the sockets go on
+        listening. Idempotent."""
+        self._is_draining = True
+        self._turned_away = list(turned_away)
+        await self.ask_all("drain", self._turned_away)
 
-    async def reload(self, config: Config) -> dict[str, str]:
-        """For the workers that run, and those to come. What went wrong, by worker."""
-        self.config = config
+    async def resume_accepting(self) -> None:
+        """Undo ``stop_accepting``; workers that ended meanwhile are replaced. Idempotent."""
+        self._is_draining = False
+        self._wanted_again.set()
+        if not self._is_stopping:
+            self._wanted_again.clear()
+        await self.ask_all("resume")
+
+    async def reload(self) -> dict[str, str]:
+        """There are new orders, for the workers that run and those to come. What went wrong, by worker; these
+        are asked again until they follow."""
+        self._edition += 1
         workers = self.ready()
         answers = await asyncio.gather(*map(self._reload, workers.values()), return_exceptions=True)
         faults: dict[str, str] = {}
-        for name, answer in zip(workers, answers, strict=True):
+        for (name, worker), answer in zip(workers.items(), answers, strict=True):
+            worker.is_behind = isinstance(answer, LinkFault)
             if isinstance(answer, LinkFault):
                 faults[name] = str(answer)
+                self._retry(name, worker)
             elif answer is not None:
                 raise answer
         return faults
 
     async def _reload(self, worker: Worker) -> None:
-        await worker.link.call("reload", pickle.dumps(self.config), timeout_s=RELOAD_WITHIN_S)
+        await worker.link.call("reload", pickle.dumps(self._orders()), timeout_s=RELOAD_WITHIN_S)
+
+    def _retry(self, name: str, worker: Worker) -> None:
+        task = asyncio.create_task(self._catch_up(name, worker, self._edition))
+        self._retries.add(task)
+        task.add_done_callback(self._retries.discard)
+
+    async def _catch_up(self, name: str, worker: Worker, edition: int) -> None:
+        """Until the worker follows, is gone, or another reload has come."""
+        told = ""
+        while True:
+            await asyncio.wait([worker.link.lost], timeout=RETRY_EVERY_S)
+            if worker.link.lost.done() or edition != self._edition:
+                return
+            try:
+                await self._reload(worker)
+            except LinkFault as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("%s still goes on with the old settings: %s", name, told)
+                continue
+            if edition == self._edition:
+                worker.is_behind = False
+                log.info("%s has taken the new settings", name)
+            return
 
     # --- one worker after another ---
 
     async def _keep(self, name: str, first: asyncio.Future[None]) -> None:
         backoff = 0.0
         while not self._is_stopping:
-            worker = await self._spawn(name)
+            try:
+                worker = await self._spawn(name)
+            except OSError as error:
+                reason = f"it cannot be started: {error}"
+                if not first.done():
+                    first.set_exception(WorkerFailed(reason))
+                    return
+                backoff = await self._pause(name, reason, backoff)
+                continue
             try:
                 reason = await self._serve(name, worker, first)
             finally:
@@ -161,17 +221,26 @@ class Supervisor:
             if self._is_stopping:
                 return
             is_steady = time.monotonic() - worker.started > STEADY_S
-            pause_s, backoff = (0.0, 0.0) if is_steady else (backoff, _longer(backoff))
-            self.restarts += 1
-            log.error("%s ended (%s); it is replaced %s", name, reason, _when(pause_s))
-            if pause_s:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted_again.wait(), pause_s)
+            backoff = await self._pause(name, reason, 0.0 if is_steady else backoff, is_steady=is_steady)
+
+    async def _pause(self, name: str, reason: str, pause_s: float, *, is_steady: bool = False) -> float:
+        """Before a worker is replaced; the pause for the next time."""
+        self.restarts += 1
+        if self._is_draining:
+            log.error("%s ended (%s); it is not replaced while the node drains", name, reason)
+            while self._is_draining and not self._is_stopping:
+                await self._wanted_again.wait()
+            return 0.0
+        log.error("%s ended (%s); it is replaced %s", name, reason, _when(pause_s))
+        if pause_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted_again.wait(), pause_s)
+        return 0.0 if is_steady else _longer(pause_s)
 
     async def _spawn(self, name: str) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        descriptors = [sock.fileno() for group in self._sockets.values() for sock in group]
+        descriptors = [sock.fileno() for group in self.sockets.values() for sock in group]
         path = os.environ.get("PYTHONPATH")
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
         with theirs:
@@ -190,19 +259,15 @@ class Supervisor:
 
     async def _serve(self, name: str, worker: Worker, first: asyncio.Future[None]) -> str:
         """Until it ends; why."""
-        descriptors = {server: [each.fileno() for each in group] for server, group in self._sockets.items()}
-        config = self.config
+        descriptors = {server: [each.fileno() for each in group] for server, group in self.sockets.items()}
+        edition = self._edition
         starting = worker.link.call(
-            *("start", self._count, self._key, pickle.dumps(config), descriptors),
+            *("start", self._count, self._key, pickle.dumps(self._orders()), descriptors),
             timeout_s=START_WITHIN_S,
         )
         try:
             await starting
-            while config is not self.config:  # it changed meanwhile
-                config = self.config
-                await self._reload(worker)
-            if self._is_stopping:
-                await worker.link.call("drain")
+            await self._bring_up_to_date(worker, edition)
         except LinkFault as error:
             return str(error)
         worker.is_ready = True
@@ -215,6 +280,20 @@ class Supervisor:
             if worker.link.is_silent:
                 return "it hangs"
         return worker.link.lost.result()
+
+    async def _bring_up_to_date(self, worker: Worker, edition: int) -> None:
+        """With what came while it started. Raises LinkFault."""
+        is_drained = False
+        while edition != self._edition or is_drained is not self._is_draining:
+            if edition != self._edition:
+                edition = self._edition
+                await self._reload(worker)
+            elif self._is_draining:
+                is_drained = True
+                await worker.link.call("drain", self._turned_away)
+            else:
+                is_drained = False
+                await worker.link.call("resume")
 
     async def _bury(self, name: str, worker: Worker) -> None:
         """Whatever it holds is free when this returns, and the process is gone."""
@@ -235,6 +314,11 @@ class Supervisor:
         """Workers that should serve and do not."""
         return self._count - len(self.ready())
 
+    @property
+    def behind(self) -> list[str]:
+        """Workers that go on with the settings of before the last reload."""
+        return [name for name, worker in sorted(self.ready().items()) if worker.is_behind]
+
     def describe(self) -> list[dict[str, object]]:
         """For ``sora-admin status``."""
         return [
@@ -242,6 +326,7 @@ class Supervisor:
                 "name": name,
                 "pid": worker.process.pid,
                 "ready": worker.is_ready,
+                "behind": worker.is_behind,
                 "sessions": len(worker.desk),
                 "uptime_s": round(time.monotonic() - worker.started, 3),
             }

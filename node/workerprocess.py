@@ -17,8 +17,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tls.errors import CertificateUnusable
+
 from . import logs
 from .applying import Parts, put_in_force
+from .certificates import Certificates
 from .core import Core
 from .doors import Doors, password_verifier
 from .link import Answerer, Hearer, Link, LinkFault
@@ -30,12 +33,10 @@ from .metrics.sources import add_core, add_doors
 from .reload import ReloadRefused
 from .shared import NodeState
 from .startfaults import START_FAULTS
-from .supervisor import plain_snapshot
+from .supervisor import Orders, plain_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from .config import Config
 
 log = logging.getLogger("sora.processes")
 
@@ -87,38 +88,42 @@ class WorkerProcess:
         self, workers: int, key: bytes, pickled: bytes, descriptors: dict[str, list[int]]
     ) -> None:
         # from our own control process, over a socket that nobody else has
-        config: Config = pickle.loads(pickled)  # noqa: S301
+        orders: Orders = pickle.loads(pickled)  # noqa: S301
+        config = orders.config
         logs.configure(output=config.logging.output, style=config.logging.format, level=config.logging.level)
         sockets = {
             server: [socket.socket(fileno=number) for number in numbers]
             for server, numbers in descriptors.items()
         }
         try:
-            await self._open(config, workers, key, sockets)
+            await self._open(orders, workers, key, sockets)
         except START_FAULTS as error:
             raise LinkFault(f"{type(error).__name__}: {error}") from error
 
     async def _open(
         self,
-        config: Config,
+        orders: Orders,
         workers: int,
         key: bytes,
         sockets: Mapping[str, Sequence[socket.socket]],
     ) -> None:
-        core = Core(config, self._exit, processes=workers + 1)
+        config = orders.config
+        certificates = Certificates(config, orders.certificates)
+        core = Core(config, self._exit, processes=workers + 1, certificates=certificates)
         await core.open()
         core.mail.on_staged = lambda: self.link.notify("staged")
         verifier = password_verifier(workers)
         self._sessions = LinkSessions(self.link, config, workers)
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
         state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
-        doors = self._doors = Doors(core, state, verifier, sockets)
-        parts = Parts(core, gates, self._sessions, doors.listeners)
+        doors = self._doors = Doors(core, state, verifier)
+        parts = Parts(core, gates, self._sessions, doors)
         self._calls |= {
             "decide": gates.decide,
             "reload": partial(_reload, parts),
             "drain": doors.stop_accepting,
             "give_back": self._sessions.give_back,
+            "resume": self._resume,
         }
         self._notices |= {
             "full": self._sessions.set_full,
@@ -129,7 +134,7 @@ class WorkerProcess:
             "welcome": gates.welcome,
             "ahead": lambda is_ahead: doors.yield_to_others(is_ahead=is_ahead),
         }
-        await doors.open()
+        await doors.open(sockets)
         self._registry = Registry()
         add_core(self._registry, core)
         add_doors(self._registry, doors)
@@ -138,6 +143,10 @@ class WorkerProcess:
         self._registry.add(lambda: [("sora_event_loop_lag_seconds", (), lag.lags)])
 
     # --- what the control process asks ---
+
+    async def _resume(self) -> None:
+        assert self._doors is not None
+        self._doors.resume_accepting()
 
     async def _metrics(self) -> object:
         return plain_snapshot(self._registry.snapshot())
@@ -151,9 +160,11 @@ class WorkerProcess:
 
 
 async def _reload(parts: Parts, pickled: bytes) -> None:
+    orders: Orders = pickle.loads(pickled)  # noqa: S301  # from our own control process, too
     try:
-        put_in_force(pickle.loads(pickled), parts)  # noqa: S301  # from our own control process, too
-    except ReloadRefused as error:
+        parts.core.certificates.learn(orders.certificates)
+        put_in_force(orders.config, parts)
+    except (ReloadRefused, CertificateUnusable) as error:
         raise LinkFault(str(error)) from error
 
 

@@ -5,48 +5,66 @@ every new handshake at the inner context that is current then. So a swap needs n
 connections stay as they are. (Loading a new pair into a live context is no alternative: OpenSSL keeps one
 slot for each key type, and an old RSA certificate would survive beside a new ECDSA one.)
 
+What is served is what was read: the key is kept in memory, and goes to other processes of the node, which
+may not be allowed to read it any more.
+
 A pair that does not match, is expired or not yet valid never replaces a working one. At start an expired
 pair is served all the same, with a critical log line: refusing would lock every customer out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .bundle import Bundle, parse_bundle
 from .errors import CertificateUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
 log = logging.getLogger("sora.tls")
 
 # Reading a pair between the two renames of a renewal is normal; the next look sees both.
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A pair as it was read from its files; ``stamp`` is what they looked like then. A secret."""
+
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    stamp: Stamp = ()
 
 
 class FileCertificate:
     """One chain file and one key file, watched. Not thread-safe; lives on the loop."""
 
-    def __init__(self, cert_file: Path, key_file: Path, *, now: Callable[[], datetime]) -> None:
-        """Loads the pair. Raises CertificateUnusable when there is nothing that could be served."""
+    def __init__(
+        self, cert_file: Path, key_file: Path, *, now: Callable[[], datetime], known: Material | None = None
+    ) -> None:
+        """Loads the pair, or takes what another process has read. Raises CertificateUnusable when there is
+        nothing that could be served."""
         self.cert_file = cert_file
         self.key_file = key_file
         self._now = now
-        self._stamp = self._look()
-        self.bundle, self.context = self._load()
+        self.material = known or self._read(self._look())
+        self._stamp = self.material.stamp
+        self.bundle, self.context = self._load(self.material)
         refusal = self.bundle.refusal(now())
         if refusal:
             log.critical("certificate %s is %s; it is served because there is no other", cert_file, refusal)
 
     def outer_context(self) -> ssl.SSLContext:
         """A context for a listener with implicit TLS that always answers with the current pair."""
-        outer = self._build()
+        outer = self._build(self.material)
         self.answer_on(outer)
         return outer
 
@@ -64,15 +82,22 @@ class FileCertificate:
         if stamp == self._stamp or not stamp:
             return False
         try:
-            bundle, context = self._load()
-            refusal = bundle.refusal(self._now())
-            if refusal:
-                raise CertificateUnusable(f"{self.cert_file}: {refusal}")
+            return self._take(self._read(stamp))
         except (CertificateUnusable, OSError) as error:
             log.error("the changed certificate is not taken, the old one stays: %s", error)
             self._stamp = stamp
             return False
-        self._stamp = stamp
+
+    def adopt(self, material: Material) -> bool:
+        """Swap in what another process has read; whether it is another pair. Raises CertificateUnusable."""
+        return material != self.material and self._take(material)
+
+    def _take(self, material: Material) -> bool:
+        bundle, context = self._load(material)
+        refusal = bundle.refusal(self._now())
+        if refusal:
+            raise CertificateUnusable(f"{self.cert_file}: {refusal}")
+        self.material, self._stamp = material, material.stamp
         if bundle.fingerprint == self.bundle.fingerprint:
             return False
         self.bundle, self.context = bundle, context
@@ -84,25 +109,38 @@ class FileCertificate:
             stats = [os.stat(path) for path in (self.cert_file, self.key_file)]
         except OSError:
             return ()
-        return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in stats)
+        return tuple((s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for s in stats)  # rights, too
 
-    def _load(self) -> tuple[Bundle, ssl.SSLContext]:
+    def _read(self, stamp: Stamp) -> Material:
         try:
-            chain, key = self.cert_file.read_bytes(), self.key_file.read_bytes()
+            return Material(self.cert_file.read_bytes(), self.key_file.read_bytes(), stamp)
         except OSError as error:
             raise CertificateUnusable(f"{error.filename}: {error.strerror}") from error
-        bundle = parse_bundle(chain, key, str(self.cert_file))
+
+    def _load(self, material: Material) -> tuple[Bundle, ssl.SSLContext]:
+        bundle = parse_bundle(material.chain, material.key, str(self.cert_file))
         try:
-            return bundle, self._build()
+            return bundle, self._build(material)
         except ssl.SSLError as error:
             raise CertificateUnusable(f"{self.cert_file}: {error}") from error
 
-    def _build(self) -> ssl.SSLContext:
+    def _build(self, material: Material) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
         # Tickets would be good on this process alone, under a key that never changes; mail connections last.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        context.load_cert_chain(self.cert_file, self.key_file)
+        with _as_file(material.chain) as chain, _as_file(material.key) as key:
+            context.load_cert_chain(chain, key)
         return context
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A name to read it by, in memory: Python's ssl takes certificates from files only."""
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from node import logs
 from node.quickstart import Made, Wish, prepare
 
-from .load import load_or_exit, read_again
+from .load import EXIT_CONFIG, load_or_exit, read_again
 
 if TYPE_CHECKING:
     from node.config import Config, Loaded
@@ -96,51 +95,58 @@ def quickstart_command(
         click.echo(f"quickstart: {error}", err=True)
         sys.exit(EXIT_FAILED)
     config, loaded = load_or_exit(made.config)
+    password = made.password_file.read_text()  # as long as we are root
 
     async def ready(node: AnyNode) -> None:
-        await node.ensure_account(made.address, await asyncio.to_thread(made.password_file.read_text))
+        await node.ensure_account(made.address, password)
         if as_json:
-            click.echo(json.dumps(_facts(node, config, made)))
+            click.echo(json.dumps(_facts(node, config, made, password)))
         else:
-            click.echo(_welcome(node, config, made))
+            click.echo(_welcome(node, config, made, password))
 
     sys.exit(_run(config, loaded, ready, made.config))
 
 
 def _run(config: Config, loaded: Loaded, ready: OnReady, path: Path) -> int:
+    from node.footing import take_footing
+    from node.privileges import PrivilegesUnusable
     from node.run import run
-    from node.startfaults import StartFailed
+    from node.startfaults import START_FAULTS, StartFailed
 
-    logs.configure(output=config.logging.output, style=config.logging.format, level=config.logging.level)
-    for problem in loaded.problems:
-        level = logging.WARNING if problem.severity == "warning" else logging.INFO
-        log.log(level, "%s: %s", problem.key, problem.message)
     try:
-        return run(config, ready, lambda: read_again(path))
+        footing = take_footing(config, path, os.environ, loaded.problems)
+    except PrivilegesUnusable as error:
+        log.critical("the node cannot start: %s", error)
+        return EXIT_CONFIG
+    except START_FAULTS as error:
+        log.critical("the node cannot start: %s", error)
+        return EXIT_FAILED
+    try:
+        return run(config, ready, lambda: read_again(path), footing)
     except StartFailed as error:
         log.critical("the node cannot start: %s", error)
         return EXIT_FAILED
 
 
-def _facts(node: AnyNode, config: Config, made: Made) -> dict[str, object]:
+def _facts(node: AnyNode, config: Config, made: Made, password: str) -> dict[str, object]:
     return {
         "ready": True,
         "config": str(made.config),
         "certificate": config.tls.cert_file,
         "key": config.tls.key_file,
-        "account": {"address": made.address, "password": made.password_file.read_text()},
+        "account": {"address": made.address, "password": password},
         "servers": node.addresses(),
     }
 
 
-def _welcome(node: AnyNode, config: Config, made: Made) -> str:
+def _welcome(node: AnyNode, config: Config, made: Made, password: str) -> str:
     port = node.addresses()["imaps"].rpartition(":")[2]
     lines = [
         "",
         "Sora is ready. Ctrl-C stops it.",
         "",
         f"  account      {made.address}",
-        f"  password     {made.password_file.read_text()}",
+        f"  password     {password}",
         *(f"  {name:12} {address}" for name, address in node.addresses().items()),
         f"  certificate  {config.tls.cert_file} (self-signed: tell your client to trust it)",
         f"  settings     {made.config}",

@@ -22,16 +22,21 @@ class Merged(NamedTuple):
     left: list[str]  # changed, and not taken
 
 
-def merge(old: Config, new: Config, may_take: Callable[[str], bool]) -> Merged:
-    """``may_take`` is asked with canonical keys, as ``every_row`` spells them: ``servers[].addr``."""
+# Asked with a canonical key, as ``every_row`` spells it (``servers[].addr``), and the type of the server it
+# belongs to, else "".
+MayTake = Callable[[str, str], bool]
+
+
+def merge(old: Config, new: Config, may_take: MayTake) -> Merged:
     walk = _Merge(may_take)
     config = walk.section(old, new, "", "")
     return Merged(config, walk.taken, walk.left)
 
 
 class _Merge:
-    def __init__(self, may_take: Callable[[str], bool]) -> None:
+    def __init__(self, may_take: MayTake) -> None:
         self._may_take = may_take
+        self._server_type = ""  # of the server that is looked at
         self.taken: list[str] = []
         self.left: list[str] = []
 
@@ -50,7 +55,7 @@ class _Merge:
         is_table = isinstance(row, Section) and not row.repeated
         if is_table and before is not None and after is not None:
             return self.section(before, after, f"{pattern}.", f"{key}.")
-        if self._may_take(pattern):
+        if self._may_take(pattern, self._server_type):
             self.taken.append(key)
             return after
         self.left.append(key)
@@ -61,15 +66,14 @@ class _Merge:
     ) -> tuple[Server, ...]:
         """Servers that came or went need a restart; their order means nothing."""
         new = {server.name: server for server in after}
-        kept = [
-            self.section(server, new.pop(server.name), pattern, f"{key}.{server.name}.")
-            if server.name in new
-            else self._gone(server, key)
-            for server in before
-        ]
+        kept = []
+        for server in before:
+            if server.name in new:
+                self._server_type = server.type
+                server = self.section(server, new.pop(server.name), pattern, f"{key}.{server.name}.")
+            else:
+                self.left.append(f"{key}.{server.name}")
+            kept.append(server)
+        self._server_type = ""
         self.left += [f"{key}.{name}" for name in new]
         return tuple(kept)
-
-    def _gone(self, server: Server, key: str) -> Server:
-        self.left.append(f"{key}.{server.name}")
-        return server

@@ -37,6 +37,14 @@ class Config:
         "Name in greetings and trace headers; the system's host name when empty.",
         shown="mail.example.com",
     )
+    user: str = option(
+        TEXT,
+        "",
+        "Account that the node becomes when root starts it, after binding its addresses and reading its keys;"
+        " when empty it stays root. Directories that are missing are made for it.",
+        shown="sora",
+    )
+    group: str = option(TEXT, "", "Group of it; the account's own when empty.", shown="sora")
     workers: int = option(
         whole(0, 1024),
         0,

@@ -25,6 +25,11 @@ def _keeps_mail(facts: Facts) -> bool:
     return not running or any(server.type not in STATELESS for server in running)
 
 
+def account(facts: Facts) -> Iterator[Finding]:
+    if facts.config.group and not facts.config.user:
+        yield missing("user", "required by group")
+
+
 def database(facts: Facts) -> Iterator[Finding]:
     if _keeps_mail(facts) and not facts.given("database"):
         yield missing("database", suggestion="add [database.write] with hosts, user, password and name")
@@ -149,6 +154,7 @@ def training(facts: Facts) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
+    account,
     database,
     objects,
     staging,

@@ -14,17 +14,18 @@ import hmac
 import ipaddress
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from node.frontdoor import HANDSHAKE_WITHIN_S
-from node.listeners import ListenFailed
 from node.refusal import Refusal
+from node.sockets import bind_failed, shown_address
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     from node.config.server import Server
@@ -63,7 +64,8 @@ class MetricsServer:
         self._certificate = certificate
         self._tls: ssl.SSLContext | None = None
         self._key = server.api_key.reveal().encode() if server.api_key else b""
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
+        self._address = ""
         self._silent: dict[web.RequestHandler, float] = {}  # asked nothing yet; connected when
         self._http: web.Server
 
@@ -72,7 +74,7 @@ class MetricsServer:
         if self._tls is not None and certificate is not None:
             certificate.answer_on(self._tls)
 
-    async def open(self) -> None:
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Raises ListenFailed."""
         log.addFilter(_OurFaults())
         self._http = web.Server(
@@ -83,30 +85,28 @@ class MetricsServer:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
-        address = self.server.addr
         if self.server.tls and self._certificate is not None:
             self._tls = self._certificate.outer_context()
+        self._address = shown_address(sockets[0])
+        for sock in sockets:
+            self._listening.append(await self._listen(sock))
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
         try:
-            self._listening = await asyncio.get_running_loop().create_server(
+            return await asyncio.get_running_loop().create_server(
                 self._connection,
-                address.host or None,
-                address.port,
+                sock=sock,
                 backlog=self.server.listen_backlog,
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_WITHIN_S if self._tls else None,
             )
         except OSError as error:
-            raise ListenFailed(
-                f"server {self.server.name}: cannot listen on {address}: {error.strerror or error}"
-            ) from error
-        log.info("%s listens on %s%s", self.server.name, self.address, " (TLS)" if self._tls else "")
+            raise bind_failed(self.server, error) from error
 
     @property
     def address(self) -> str:
         """Host and port that were really bound."""
-        assert self._listening is not None
-        host, port, *_ = self._listening.sockets[0].getsockname()
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self._address
 
     @property
     def open_connections(self) -> int:
@@ -114,8 +114,9 @@ class MetricsServer:
 
     async def close(self) -> None:
         """Stop accepting and let go of all connections."""
-        if self._listening is not None:
-            self._listening.close()
+        for each in self._listening:
+            each.close()
+        if self._listening:
             await self._http.shutdown(1.0)
 
     async def sweep(self, stop: asyncio.Event) -> None:

@@ -31,31 +31,36 @@ class SearchRate:
 class SearchPace:
     """One server's. Holds at most ``searches`` times for each account that searched in the last window."""
 
-    def __init__(self, rate: SearchRate) -> None:
-        self._rate = rate
+    def __init__(self, rate: SearchRate | None) -> None:
+        self.rate = rate  # None: no limit, nothing is kept. May be replaced, and holds at once
         self._begun: dict[AccountId, deque[float]] = {}
         self._sweep_at = _SWEEP_ACCOUNTS
 
     def begin(self, account: AccountId, now: float) -> None:
         """Counts a search. Raises TooManySearches; those that are refused do not count."""
+        rate = self.rate
+        if rate is None:
+            self._begun.clear()
+            return
         if len(self._begun) >= self._sweep_at:
-            self._sweep(now)
+            self._sweep(rate, now)
         begun = self._begun.setdefault(account, deque())
-        self._forget(begun, now)
-        if len(begun) >= self._rate.searches:
-            raise TooManySearches(begun[0] + self._rate.window_s - now)
+        _forget(begun, rate, now)
+        if len(begun) >= rate.searches:
+            raise TooManySearches(begun[-rate.searches] + rate.window_s - now)
         begun.append(now)
 
-    def _forget(self, begun: deque[float], now: float) -> None:
-        while begun and now - begun[0] >= self._rate.window_s:
-            begun.popleft()
-
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, rate: SearchRate, now: float) -> None:
         for account, begun in list(self._begun.items()):
-            self._forget(begun, now)
+            _forget(begun, rate, now)
             if not begun:
                 del self._begun[account]
         self._sweep_at = len(self._begun) + _SWEEP_ACCOUNTS
+
+
+def _forget(begun: deque[float], rate: SearchRate, now: float) -> None:
+    while begun and now - begun[0] >= rate.window_s:
+        begun.popleft()
 
 
 def pace_of(policy: ServerPolicy) -> SearchPace | None:

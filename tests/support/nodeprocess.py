@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,9 @@ class NodeProcess:
     ready: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     run_config: Path | None = None  # `sora-node run` with this file instead of quickstart
+    python: tuple[str, ...] = (sys.executable,)  # what runs the program, and what stands before it
+    environment: Mapping[str, str] = field(default_factory=dict)  # more of it
+    pass_fds: tuple[int, ...] = ()
 
     def beside(self, name: str) -> NodeProcess:
         """A second node, not started yet, on the database, staging and object store of this running one."""
@@ -68,10 +71,16 @@ class NodeProcess:
             arguments = ("quickstart", "--data-dir", str(self.directory / "data"), "--ports", "auto")
         else:
             arguments = ("run", "--config", str(self.run_config))
-        command = [sys.executable, "-m", "node", *arguments, "--json", *self.arguments]
+        command = [*self.python, "-m", "node", *arguments, "--json", *self.arguments]
         with (self.directory / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=self.pass_fds,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -115,6 +124,10 @@ class NodeProcess:
 
     def port(self, name: str) -> int:
         return int(self.ready["servers"][name].rpartition(":")[2])
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "node.log").read_text()
 
     @property
     def address(self) -> str:

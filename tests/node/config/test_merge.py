@@ -8,14 +8,18 @@ import pytest
 
 from node.config import Cleanup, Config, Database, Endpoint, Logging, Secret, Server, every_row
 from node.config.merge import merge
-from node.reload import RELOADABLE
+from node.reload import RELOADABLE, takes_effect
 
 OLD = Config(servers=(Server(name="imap", type="imap"), Server(name="pop3", type="pop3")))
 IMAP, POP3 = OLD.servers
 
 
-def nothing(_pattern: str) -> bool:
+def nothing(_pattern: str, _server_type: str) -> bool:
     return False
+
+
+def some(pattern: str, _server_type: str) -> bool:
+    return pattern in {"logging.level", "servers[].max_connections"}
 
 
 def test_the_same_is_no_change() -> None:
@@ -32,18 +36,18 @@ def test_what_may_not_be_taken_stays_and_is_named() -> None:
         database=Database(write=Endpoint(password=Secret("other"))),
         servers=(replace(IMAP, max_connections=5, listen_backlog=7), POP3),
     )
-    merged = merge(OLD, new, {"logging.level", "servers[].max_connections"}.__contains__)
+    merged = merge(OLD, new, some)
     assert merged.taken == ["logging.level", "servers.imap.max_connections"]
     assert merged.left == ["workers", "database.write.password", "servers.imap.listen_backlog"]
     expected = replace(OLD, logging=Logging(level="debug"), servers=(replace(IMAP, max_connections=5), POP3))
     assert merged.config == expected
-    again = merge(merged.config, new, {"logging.level", "servers[].max_connections"}.__contains__)
+    again = merge(merged.config, new, some)
     assert (again.taken, again.left) == ([], merged.left)  # still waiting for the restart
 
 
 def test_servers_that_come_or_go_need_a_restart() -> None:
     new = replace(OLD, servers=(replace(POP3, max_connections=1), Server(name="lmtp", type="lmtp")))
-    merged = merge(OLD, new, lambda _pattern: True)
+    merged = merge(OLD, new, lambda _pattern, _server_type: True)
     assert merged.left == ["servers.imap", "servers.lmtp"]
     assert merged.taken == ["servers.pop3.max_connections"]
     assert [each.name for each in merged.config.servers] == ["imap", "pop3"]
@@ -53,6 +57,14 @@ def test_a_table_that_comes_is_one_change() -> None:
     new = replace(OLD, database=Database(read=Endpoint(port=5433)))
     assert OLD.database.read is None
     assert merge(OLD, new, nothing).left == ["database.read"]
+
+
+def test_a_setting_of_sessions_is_taken_where_there_are_sessions() -> None:
+    old = replace(OLD, servers=(IMAP, Server(name="figures", type="metrics")))
+    new = replace(old, servers=tuple(replace(each, command_timeout_s=7.0) for each in old.servers))
+    merged = merge(old, new, takes_effect)
+    assert merged.taken == ["servers.imap.command_timeout"]
+    assert merged.left == ["servers.figures.command_timeout"]
 
 
 def test_every_reloadable_key_exists() -> None:

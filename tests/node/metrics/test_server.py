@@ -15,6 +15,7 @@ from node.config.secret import Secret
 from node.config.server import Server
 from node.metrics import server as server_module
 from node.metrics.server import MetricsServer
+from node.sockets import ServerSockets, bind
 from node.units import Address, parse_network
 
 KEY = "0123456789abcdef"
@@ -36,7 +37,9 @@ async def start() -> AsyncIterator[Start]:
             return f"page {accept}\n".encode(), "text/plain"
 
         serving = MetricsServer(replace(BASE, **settings), page, say, None)
-        await serving.open()
+        place = ServerSockets(serving.server, bind(serving.server.addr))
+        place.open()
+        await serving.open(place.sockets)
         running.append(serving)
         return serving
 
