@@ -63,12 +63,17 @@ class LocalFeed:
 
 
 class HostFeed(LocalFeed):
-    """Changes between all processes that share ``directory``."""
+    """Changes between all processes that share ``directory``.
+
+    ``beyond`` is told of every change made on this host, for the other nodes; not of those that came in by
+    ``publish_heard``.
+    """
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.dropped = 0
+        self.beyond: Callable[[MailboxChanged], None] = _nobody
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         # socket addresses are limited to 107 bytes; the descriptor stands for a directory however deep
         self._prefix = f"/proc/self/fd/{self._directory}"
@@ -93,6 +98,11 @@ class HostFeed(LocalFeed):
         os.close(self._directory)
 
     def publish(self, change: MailboxChanged) -> None:
+        self.publish_heard(change)
+        self.beyond(change)
+
+    def publish_heard(self, change: MailboxChanged) -> None:
+        """What another node has committed and told."""
         self._dispatch(change)
         packet = _WIRE.pack(change.account_id, change.mailbox_id, change.modseq)
         for name in self._others():
@@ -133,4 +143,10 @@ class HostFeed(LocalFeed):
                 log.warning("change of %d bytes ignored: sent by another version of Sora", len(packet))
                 continue
             account, mailbox, modseq = _WIRE.unpack(packet)
-            self._dispatch(MailboxChanged(AccountId(account), MailboxId(mailbox), ModSeq(modseq)))
+            change = MailboxChanged(AccountId(account), MailboxId(mailbox), ModSeq(modseq))
+            self._dispatch(change)
+            self.beyond(change)
+
+
+def _nobody(_change: MailboxChanged) -> None:
+    """There are no other nodes."""

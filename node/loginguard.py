@@ -301,6 +301,10 @@ class Guards:
             self.mirror(delta)
         return is_news
 
+    def forget(self, subject: int, origin: str) -> None:
+        """What another node counted is over, or the node is gone."""
+        self.limiter.forget(Subject(subject), origin)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Frees memory until stopped."""
         while not stop.is_set():

@@ -27,6 +27,7 @@ from .units import Network
 
 if TYPE_CHECKING:
     from protocols.ports import Identity, Registered
+    from storage.model import AccountId
 
 log = logging.getLogger("sora.sessions")
 
@@ -34,6 +35,7 @@ log = logging.getLogger("sora.sessions")
 EVERYBODY: Final = "*"
 Leave = Callable[[], None]  # harmless when called twice
 
+LISTENING: Final = "imap"  # whose sessions hear of changes of mailboxes
 MAX_TOLD_CHARS = 200  # of what a client says of itself
 
 
@@ -70,6 +72,9 @@ class SetIndex:
     def __len__(self) -> int:
         return len(self._sets)
 
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._sets)
+
     def count(self, key: Hashable) -> int:
         return len(self._sets.get(key, ()))
 
@@ -85,7 +90,13 @@ class SetIndex:
 
 
 class Sessions:
-    """``ports.SessionRegistry`` for a node of one process."""
+    """``ports.SessionRegistry`` for a node of one process.
+
+    For a cluster: ``elsewhere`` answers how many the other nodes have of a key, ``changed`` is told of keys
+    whose number here has changed, and ``present`` of accounts that got their first IMAP session or lost
+    their last. A key is (server, "address", address), (server, "user", account) or (server, "user",
+    account, address), see ``address_key``.
+    """
 
     def __init__(
         self, trusted: Sequence[Network] = (), *, wall_clock: Callable[[], float] = time.time
@@ -95,7 +106,11 @@ class Sessions:
         self._limits: dict[str, SessionLimits] = {}
         self._entries: dict[str, Entry] = {}  # by session id
         self._index = SetIndex()
+        self._listening = SetIndex()  # IMAP sessions by account, limits or not
         self.refused = 0  # connections and logins, by a limit
+        self.elsewhere: Callable[[Hashable], int] = lambda _key: 0
+        self.changed: Callable[[Hashable], None] = _nobody_asks
+        self.present: Callable[[AccountId], None] = _nobody_asks
 
     def limit(self, server: str, limits: SessionLimits) -> None:
         """From now on; what is there already stays."""
@@ -114,7 +129,44 @@ class Sessions:
     @property
     def is_empty(self) -> bool:
         """Nothing is registered and nothing is counted."""
-        return not self._entries and not len(self._index)
+        return not self._entries and not len(self._index) and not len(self._listening)
+
+    # --- for the other nodes ---
+
+    def count(self, key: Hashable) -> int:
+        """Here."""
+        return self._index.count(key)
+
+    def counted(self) -> Iterator[Hashable]:
+        return iter(self._index)
+
+    def limit_of(self, key: Hashable) -> int:
+        """What the members of this key are limited to; 0 is no limit."""
+        match key:
+            case (str(), "address", str()):
+                return 0  # everybody, or no IP address: of this node alone
+            case (str(server), "address", _):
+                return self._limits.get(server, _UNLIMITED).per_address
+            case (str(server), "user", _):
+                return self._limits.get(server, _UNLIMITED).per_user
+            case (str(server), "user", _, _):
+                return self._limits.get(server, _UNLIMITED).per_user_and_address
+        return 0
+
+    def has_listeners(self, account_id: int) -> bool:
+        """IMAP sessions of this account."""
+        return bool(self._listening.count(account_id))
+
+    def _everywhere(self, key: Hashable) -> int:
+        return self._index.count(key) + self.elsewhere(key)
+
+    def _add(self, key: Hashable, member: object) -> None:
+        self._index.add(key, member)
+        self.changed(key)
+
+    def _discard(self, key: Hashable, member: object) -> None:
+        self._index.discard(key, member)
+        self.changed(key)
 
     # --- arrivals ---
 
@@ -139,15 +191,15 @@ class Sessions:
     def is_full(self, server: str, ip: str) -> bool:
         """It has as many as it may."""
         most = self.most(server, ip)
-        return bool(most) and self.arrived(server, ip) >= most
+        return bool(most) and self._everywhere((server, "address", address_key(ip))) >= most
 
     def count_arrival(self, server: str, ip: str) -> Leave:
         """Of a socket that was let in; what to call when it is gone."""
         if self._is_trusted(ip):
             return _nothing
         key, arrival = (server, "address", address_key(ip)), object()
-        self._index.add(key, arrival)
-        return lambda: self._index.discard(key, arrival)
+        self._add(key, arrival)
+        return lambda: self._discard(key, arrival)
 
     # --- sessions (``ports.SessionRegistry``) ---
 
@@ -158,7 +210,10 @@ class Sessions:
         entry = self._entries.pop(connection.session_id, None)
         if entry is not None:
             for key in entry.keys:
-                self._index.discard(key, entry)
+                self._discard(key, entry)
+            if entry.user is not None and entry.protocol == LISTENING:
+                self._listening.discard(entry.user.account_id, entry)
+                self.present(entry.user.account_id)
 
     async def logged_in(self, session_id: str, identity: Identity) -> None:
         entry = self._entries.get(session_id)
@@ -168,6 +223,9 @@ class Sessions:
         if not self._is_trusted(ip):
             self._count_login(entry, identity, ip)
         entry.user = identity
+        if entry.protocol == LISTENING:
+            self._listening.add(identity.account_id, entry)
+            self.present(identity.account_id)
 
     def _count_login(self, entry: Entry, identity: Identity, ip: str) -> None:
         limits = self._limits.get(entry.server, _UNLIMITED)
@@ -177,13 +235,13 @@ class Sessions:
             (user, limits.per_user, ""),
             (both, limits.per_user_and_address, " from your address"),
         ):
-            if most and self._index.count(key) >= most:
+            if most and self._everywhere(key) >= most:
                 self.refused += 1
                 fields = {"user": identity.address, "ip": ip, "server": entry.server}
                 log.info("login refused: %d connections%s", most, where, extra={"fields": fields})
                 raise TooManySessions(f"Too many connections{where}: {most} are allowed, close some first")
         for key in (user, both):
-            self._index.add(key, entry)
+            self._add(key, entry)
             entry.keys.append(key)
 
     def client_named(self, session_id: str, name: str, version: str) -> None:
@@ -204,6 +262,10 @@ _UNLIMITED = SessionLimits()
 
 def _nothing() -> None:
     """Leave of what was not counted."""
+
+
+def _nobody_asks(_key: object) -> None:
+    """There are no other nodes."""
 
 
 def _parse(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

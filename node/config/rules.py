@@ -6,6 +6,7 @@ To add one: a generator of findings, and its name in RULES.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 
 from node.units import parse_address
@@ -17,6 +18,8 @@ S3_REQUIRED = ("endpoint", "access_key", "secret_key", "bucket")
 EMPTIED_BY_THE_SYSTEM = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108
 ACL_RIGHTS = "lrswipkxtea"
 EVERYWHERE = "it must be an address of this node that the other nodes can reach"
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MAX_LABEL_BYTES = 255
 
 
 def _keeps_mail(facts: Facts) -> bool:
@@ -50,7 +53,8 @@ def objects(facts: Facts) -> Iterator[Finding]:
         for key in S3_REQUIRED:
             if not getattr(s3, key):
                 yield missing(f"s3.{key}")
-    if s3.driver == "file" and facts.config.cluster.enabled:
+    is_shared = facts.config.cluster.testing_allow_loopback
+    if s3.driver == "file" and facts.config.cluster.enabled and not is_shared:
         yield conflict(
             "s3.driver", "the other nodes of the cluster cannot read a directory of this one", 'use "s3"'
         )
@@ -91,24 +95,34 @@ def cluster(facts: Facts) -> Iterator[Finding]:
         return
     if not config.addr:
         yield missing("cluster.addr", suggestion=f'for example "10.10.10.40:7946"; {EVERYWHERE}')
-    else:
-        yield from _cluster_address(config.addr)
+    for key, addr in (("addr", config.addr), ("advertise_addr", config.advertise_addr)):
+        if addr:
+            yield from _cluster_address(f"cluster.{key}", addr, may_be_loopback=config.testing_allow_loopback)
     if not config.secret_key:
         yield missing("cluster.secret_key", suggestion="generate one with: openssl rand -base64 32")
     if not config.peers:
         yield inadvisable("cluster.peers", "without peers this node starts a cluster of its own")
+    if config.node_id and not NODE_ID.fullmatch(config.node_id):
+        yield Finding(
+            "error", "cluster.node_id", "not a name", "up to 128 letters, digits, dots, hyphens, underscores"
+        )
+    if len(config.label.encode()) > MAX_LABEL_BYTES:
+        yield Finding("error", "cluster.label", f"longer than {MAX_LABEL_BYTES} bytes")
 
 
-def _cluster_address(addr: str) -> Iterator[Finding]:
+def _cluster_address(path: str, addr: str, *, may_be_loopback: bool) -> Iterator[Finding]:
+    """One address both binds the listener and is told to the others, so a wildcard says nothing to them."""
     try:
         ip = ipaddress.ip_address(parse_address(addr, 0).host)
     except ValueError:
-        yield Finding("error", "cluster.addr", f'"{addr}" is not an IP address', EVERYWHERE)
+        yield Finding("error", path, f'"{addr}" is not an IP address', EVERYWHERE)
         return
-    if ip.is_unspecified or str(ip) in ("127.0.0.1", "::1"):
-        yield Finding("error", "cluster.addr", f"other nodes cannot reach {ip}", EVERYWHERE)
+    if ip.is_unspecified or ip.is_multicast:
+        yield Finding("error", path, f"other nodes cannot connect to {ip}, which they are told", EVERYWHERE)
+    elif ip.is_loopback and not may_be_loopback:
+        yield Finding("error", path, f"other nodes cannot reach {ip}, which they are told", EVERYWHERE)
     elif ip.is_loopback:
-        yield inadvisable("cluster.addr", f"only nodes on this machine can reach {ip}")
+        yield inadvisable(path, f"only nodes on this machine can reach {ip}: for tests only")
 
 
 def own_address_in_peers(facts: Facts) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from .kinds import (
     DURATIONS,
     HOST,
     KEY32,
+    KEYS32,
     OPTIONAL_BOOL,
     PATH,
     PORT,
@@ -163,16 +164,33 @@ class Cluster:
         "Address to bind and to tell the others, so one they can reach: no wildcard, not localhost.",
         shown="10.10.10.40:7946",
     )
-    port: int = option(PORT, 7946, "Port, when addr has none.")
+    port: int = option(PORT, 7946, "Port, UDP and TCP, when addr has none.")
+    advertise_addr: str = option(
+        HOST, "", "Address the others reach this node by, when it is not addr: behind a translator, say."
+    )
     node_id: str = option(TEXT, "", "Unique name of this node; the host name when empty.", shown="node-1")
     peers: tuple[str, ...] = option(
         REMOTES,
         [],
-        "Some of the other nodes; the rest is learned.",
+        "Some of the other nodes, by address or by name, which is looked up again; the rest is learned.",
         shown=["10.10.10.41:7946", "10.10.10.42:7946"],
     )
     secret_key: Secret[bytes] = option(
         KEY32, "", "32 bytes as base64 (openssl rand -base64 32), the same on all nodes."
+    )
+    secret_keys_old: tuple[Secret[bytes], ...] = option(
+        KEYS32, [], "Earlier secrets, still understood while secret_key is changed node by node."
+    )
+    keyring_file: str = option(
+        PATH,
+        "",
+        "Keys after a rotation by command are kept here. When empty, cluster-keys.json beside uploader.path.",
+    )
+    allow_remote_key_changes: bool = option(
+        BOOL, True, "Other nodes, and serf keys on them, may add, choose and remove keys on this one."
+    )
+    label: str = option(
+        TEXT, "", "Sent in clear with each packet; other labels are other clusters. Serf agents have none."
     )
     max_event_queue_size: int = option(
         POSITIVE,
@@ -180,12 +198,31 @@ class Cluster:
         "Connection events per protocol waiting to be gossiped; more are dropped and counted.",
     )
     rate_limit_sync: RateLimitSync = section(RateLimitSync, "Failed logins count for the whole cluster.")
-    affinity: Affinity = section(Affinity, "Cluster-wide affinity of users to backends, for proxies.")
+    affinity: Affinity = section(
+        Affinity, "Cluster-wide affinity of users to backends, for proxies.", feature="proxies"
+    )
+    rpc_addr: str = option(
+        HOST,
+        "",
+        "Address of the agent RPC for the serf program and its clients; empty listens nowhere.",
+        shown="127.0.0.1:7373",
+        feature="agent RPC",
+    )
+    rpc_auth_key: Secret[str] = option(SECRET, "", "What its clients have to know.", feature="agent RPC")
+    testing_allow_loopback: bool = option(
+        BOOL, False, "For tests on one machine only: addr and the other nodes may be loopback addresses."
+    )
 
     @property
     def bind(self) -> Address:
         """Where gossip listens; only for an enabled cluster, whose address has been checked."""
         return parse_address(self.addr, self.port)
+
+    @property
+    def advertise(self) -> Address:
+        """What the others are told; only for an enabled cluster."""
+        bind = self.bind
+        return parse_address(self.advertise_addr, bind.port) if self.advertise_addr else bind
 
     @property
     def other_peers(self) -> tuple[str, ...]:

@@ -321,6 +321,16 @@ class Limiter:
         self._others.put(delta.subject, {**known, delta.origin: news})
         return True
 
+    def forget(self, subject: Subject, origin: str) -> None:
+        """What ``origin`` counted is over, or the node is gone."""
+        known = self._others.get(subject)
+        if known is None or origin not in known:
+            return
+        if len(known) == 1:
+            self._others.drop(subject)
+        else:
+            self._others.put(subject, {name: count for name, count in known.items() if name != origin})
+
     def _counted_elsewhere(self, rules: Rules, subject: Subject, now: float) -> int:
         known = self._others.get(subject)
         if known is None:

@@ -178,7 +178,8 @@ def test_rules_are_silent(text: str) -> None:
         ("10.0.0.1", None),
         ("fd00::1", None),
         ("[fd00::1]:7946", None),
-        ("127.0.0.2", "warning"),
+        ("127.0.0.2", "error"),
+        ("224.0.0.1", "error"),
         ("0.0.0.0", "error"),
         ("0.0.0.0:7946", "error"),
         ("localhost", "error"),
@@ -197,6 +198,28 @@ def test_rules_are_silent(text: str) -> None:
 def test_cluster_address(addr: str, severity: str | None) -> None:
     said = [p for p in problems_of(f'{STORAGE}{IMAP}{CLUSTER}addr = "{addr}"') if p.key == "cluster.addr"]
     assert [problem.severity for problem in said] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("addr", "severity"), [("127.0.0.2", "warning"), ("::1", "warning"), ("0.0.0.0", "error")]
+)
+def test_loopback_addresses_are_for_tests_that_ask_for_them(addr: str, severity: str) -> None:
+    text = f'{STORAGE}{IMAP}{CLUSTER}testing_allow_loopback = true\naddr = "{addr}"'
+    assert [p.severity for p in problems_of(text) if p.key == "cluster.addr"] == [severity]
+
+
+def test_the_advertised_address_has_the_same_rules() -> None:
+    text = STORAGE + IMAP + CLUSTER + 'addr = "10.0.0.1"\nadvertise_addr = "0.0.0.0"'
+    assert [p.severity for p in problems_of(text) if p.key == "cluster.advertise_addr"] == ["error"]
+    config = load_text(text.replace("0.0.0.0", "198.51.100.7")).config
+    assert config is not None
+    assert str(config.cluster.advertise) == "198.51.100.7:7946"
+
+
+@pytest.mark.parametrize("node_id", ["-", "a b", "a/b", "x" * 129])
+def test_node_ids_are_names(node_id: str) -> None:
+    text = STORAGE + IMAP + CLUSTER + f'addr = "10.0.0.1"\nnode_id = "{node_id}"'
+    assert "cluster.node_id" in {p.key for p in problems_of(text) if p.severity == "error"}
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-4], "!" * 44, base64.b64encode(bytes(16)).decode()])

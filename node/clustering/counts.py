@@ -1,0 +1,175 @@
+"""How many connections the other nodes have, for limits that hold over all of them.
+
+Theory: each node owns cells: a server and an address or account, and how many of it there are here now.
+Values are absolute, so nothing can drift, and a node that dies takes its cells with it. Only what a limit
+is set on is told.
+
+Error bound: a change is told within ``FLUSH_S`` and its way through the network; until then the other nodes
+count without it. So at most (nodes - 1) times what one node lets in within that time can be too much;
+nothing is ever refused that would have been allowed, but for a node that died within the last seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from cluster.facts import Kind
+
+from .wire import Unreadable, is_key, pack, unpack
+
+if TYPE_CHECKING:
+    from cluster.effects import FactChanged
+    from node.sessions import Sessions
+
+    from .gossip import Gossip
+
+log = logging.getLogger("sora.cluster")
+
+FLUSH_S = 0.05
+RECONCILE_S = 30.0
+TTL_S = 3600.0
+MAX_PUT_AT_ONCE = 1_000
+
+Key = tuple[Any, ...]
+
+
+class ConnectionCounts:
+    """``max_waiting``: changes of one server between two flushes; what is over is told by ``reconcile``.
+    ``call_later``: as of the loop. ``noticed``: server and address whose count elsewhere has changed."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        gossip: Gossip,
+        call_later: Callable[[float, Callable[[], None]], object],
+        *,
+        max_waiting: int,
+        noticed: Callable[[str, str], None] = lambda _server, _ip: None,
+    ) -> None:
+        self._sessions = sessions
+        self._gossip = gossip
+        self._call_later = call_later
+        self._max_waiting = max_waiting
+        self._noticed = noticed
+        self._waiting: dict[str, set[Key]] = {}  # by server
+        self._is_due = False
+        self._told: dict[Key, tuple[bytes, int]] = {}
+        self._others: dict[Key, dict[str, int]] = {}
+        self.dropped = 0
+        self.unreadable = 0
+        sessions.changed = self.changed
+        sessions.elsewhere = self.elsewhere
+
+    # --- ours ---
+
+    def changed(self, key: Hashable) -> None:
+        """The number of members of this key is another now; for ``Sessions``."""
+        if not isinstance(key, tuple) or not (self._sessions.limit_of(key) or key in self._told):
+            return
+        waiting = self._waiting.setdefault(key[0], set())
+        if len(waiting) >= self._max_waiting and key not in waiting:
+            self.dropped += 1
+            return
+        waiting.add(key)
+        if not self._is_due:
+            self._is_due = True
+            self._call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        self._is_due = False
+        waiting, self._waiting = self._waiting, {}
+        self._tell({key for keys in waiting.values() for key in keys})
+
+    def reconcile(self) -> None:
+        """Now and then: whatever a drop or another limit has left different, and time to live. O(keys)."""
+        limited = {
+            key for key in self._sessions.counted() if isinstance(key, tuple) and self._sessions.limit_of(key)
+        }
+        self._tell(limited | set(self._told))
+
+    def retell(self) -> None:
+        """The cluster has forgotten what we told."""
+        self._tell(set(self._told))
+
+    def _tell(self, keys: set[Key]) -> None:
+        puts: dict[bytes, bytes] = {}
+        gone = []
+        for key in keys:
+            count = self._sessions.count(key) if self._sessions.limit_of(key) else 0
+            if not count:
+                if (told := self._told.pop(key, None)) is not None:
+                    gone.append(told[0])
+                continue
+            raw = self._told[key][0] if key in self._told else pack(key)
+            if not is_key(raw):
+                continue  # a server with a very long name: its limits hold on each node for itself
+            self._told[key] = (raw, count)
+            puts[raw] = pack(count)
+        if puts:
+            self._gossip.put(Kind.CONNECTIONS, puts, TTL_S)
+        if gone:
+            self._gossip.remove(Kind.CONNECTIONS, gone)
+
+    # --- theirs ---
+
+    def elsewhere(self, key: Hashable) -> int:
+        """On the other nodes together; for ``Sessions``."""
+        known = self._others.get(key) if isinstance(key, tuple) else None
+        return sum(known.values()) if known else 0
+
+    def heard(self, fact: FactChanged) -> None:
+        try:
+            key = _read_key(fact.key)
+            count = 0 if fact.value is None else _read_count(fact.value)
+        except Unreadable as error:
+            self.unreadable += 1
+            log.debug("a count of %s cannot be read: %s", fact.origin, error)
+            return
+        known = self._others.setdefault(key, {})
+        if count:
+            known[fact.origin] = count
+        else:
+            known.pop(fact.origin, None)
+        if not known:
+            del self._others[key]
+        if key[1] == "address":
+            self._noticed(key[0], _address_of(key[2]))
+
+
+def _read_key(raw: bytes) -> Key:
+    """Raises Unreadable."""
+    match unpack(raw):
+        case [str() as server, "address", address]:
+            return (server, "address", _read_address(address))
+        case [str() as server, "user", int() as account]:
+            return (server, "user", account)
+        case [str() as server, "user", int() as account, address]:
+            return (server, "user", account, _read_address(address))
+    raise Unreadable("unknown form of a key")
+
+
+def _read_address(value: object) -> Hashable:
+    """As ``sessions.address_key`` has it."""
+    match value:
+        case int() if 0 <= value < 2**32:
+            return value
+        case [int(high), 64] if 0 <= high < 2**64:
+            return (high, 64)
+    raise Unreadable("not an address")
+
+
+def _address_of(key: object) -> str:
+    if isinstance(key, tuple):
+        return str(ipaddress.IPv6Address(key[0] << 64))
+    assert isinstance(key, int)
+    return str(ipaddress.IPv4Address(key))
+
+
+def _read_count(raw: bytes) -> int:
+    count = unpack(raw)
+    if not isinstance(count, int) or not 0 <= count < 2**31:
+        raise Unreadable("not a count")
+    return count

@@ -1,0 +1,106 @@
+"""Failure counts among nodes: each node owns what it counted, and the limiter adds up what all of them did.
+
+An entry is told at once when its count passes a step (1, 2, 4, 8 ...), because the first ones matter most;
+what came since the last step follows with the next flush, so a busy guesser costs one entry a second.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from cluster.facts import RULES, Kind
+from node.ratelimit import BadDelta, Failures, decode
+from node.ratelimit.blocks import encode
+
+from .wire import Unreadable, pack, unpack
+
+if TYPE_CHECKING:
+    from cluster.effects import FactChanged
+    from node.loginguard import Guards
+
+    from .gossip import Gossip
+    from .skew import Skews
+
+log = logging.getLogger("sora.cluster")
+
+FLUSH_S = 1.0
+MAX_WAITING = 20_000  # addresses between two flushes
+
+
+class FailureBridge:
+    """``is_on`` is ``sync_failure_counts``. ``window_s``: the longest in which any server counts."""
+
+    def __init__(self, guards: Guards, gossip: Gossip, skews: Skews, *, is_on: bool, window_s: float) -> None:
+        self._guards = guards
+        self._gossip = gossip
+        self._skews = skews
+        self.is_on = is_on
+        self.window_s = min(window_s, RULES[Kind.FAILURES].max_ttl_s)
+        self._waiting: dict[bytes, Failures] = {}
+        self.dropped = 0
+        self.unreadable = 0
+
+    # --- ours ---
+
+    def tell(self, delta: Failures) -> None:
+        if not self.is_on:
+            return
+        key = _key(delta)
+        if delta.count & (delta.count - 1) == 0:
+            self._waiting.pop(key, None)
+            self._put(key, delta)
+        elif key in self._waiting or len(self._waiting) < MAX_WAITING:
+            self._waiting[key] = delta
+        else:
+            self.dropped += 1  # its next step, or failure, tells it
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for key, delta in waiting.items():
+            self._put(key, delta)
+
+    def _put(self, key: bytes, delta: Failures) -> None:
+        now = self._guards.clock()
+        ttl_s = delta.since + self.window_s - now
+        if ttl_s > 0:
+            self._gossip.put(Kind.FAILURES, {key: pack([now, ttl_s, encode(delta)])}, ttl_s)
+
+    def turn(self, *, is_on: bool) -> None:
+        """Off: what the others told counts until it ends, and nothing more is told."""
+        self.is_on = is_on
+        if not is_on:
+            self._waiting.clear()
+
+    # --- theirs ---
+
+    def heard(self, fact: FactChanged) -> None:
+        try:
+            if fact.value is None:
+                self._guards.forget(_read_subject(fact.key), fact.origin)
+            elif self.is_on:
+                self._guards.absorb(self._read(fact.origin, fact.value, fact.ttl_s))
+        except (Unreadable, BadDelta) as error:
+            self.unreadable += 1
+            log.debug("a count of %s cannot be read: %s", fact.origin, error)
+
+    def _read(self, origin: str, value: bytes, left_s: float) -> Failures:
+        """Raises Unreadable, BadDelta."""
+        match unpack(value):
+            case [int() | float() as said, int() | float() as ttl_s, list() as plain]:
+                delta = decode(plain)
+                if isinstance(delta, Failures):
+                    skew = self._skews.measure(origin, said, ttl_s, left_s, self._guards.clock())
+                    return Failures(delta.subject, origin, max(0, delta.since + int(skew)), delta.count)
+        raise Unreadable("unknown form")
+
+
+def _key(delta: Failures) -> bytes:
+    return str(delta.subject).encode()
+
+
+def _read_subject(key: bytes) -> int:
+    """Raises Unreadable."""
+    if not (key.isdigit() and len(key) <= 42):
+        raise Unreadable("not a subject")
+    return int(key)

@@ -1,0 +1,340 @@
+"""A node's part in its cluster: what it shares, what it hears, what is known of the others.
+
+One object for everything that rides on gossip, on the loop of the control process. Mail never waits for any
+of it: writes go into a queue, and a cluster that is away leaves each node with what it knows itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cluster.effects import (
+    Change,
+    Effect,
+    FactChanged,
+    Joined,
+    KeysChanged,
+    MemberChanged,
+    NameConflict,
+    NoticeHeard,
+    QueryAsked,
+    UserEvent,
+)
+from cluster.facts import Kind, NoticeKind
+from node.presentation import node_version
+from node.ratelimit import Delta, Failures
+
+from . import drift
+from .about import DRAINING, LOAD_EVERY_S, SERVING, Abouts, Load
+from .blocks import BlockBridge
+from .counts import RECONCILE_S, ConnectionCounts
+from .directory import SessionDirectory
+from .failures import FLUSH_S, FailureBridge
+from .keyfile import key_name
+from .kicks import Filters, Kicks
+from .leading import LEAD_TAG, NOT_ME, Leadership
+from .notices import MailboxNotices
+from .roster import Roster
+from .skew import Skews
+
+if TYPE_CHECKING:
+    from node.config import Config
+    from node.feed import HostFeed
+    from node.loginguard import Guards
+    from node.sessions import Sessions
+    from node.status import ListenerStatus
+
+    from .gossip import Gossip
+
+log = logging.getLogger("sora.cluster")
+
+REFRESH_S: Final = 3600.0
+LEAVE_WITHIN_S: Final = 5.0
+JOINS_REMEMBERED: Final = 256
+
+Answer = Callable[[bytes], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of the node takes part. ``peers_changed`` and ``check_full``: for doors in other processes."""
+
+    guards: Guards
+    sessions: Sessions
+    feed: HostFeed
+    listeners: Callable[[], Awaitable[list[ListenerStatus]]]
+    kick: Callable[[Filters, float], int]
+    peers_changed: Callable[[tuple[str, ...]], None] = lambda _peers: None
+    check_full: Callable[[str, str], None] = lambda _server, _ip: None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinOutcome:
+    at: float  # seconds of the epoch
+    error: str
+
+
+class Clustering:
+    """``wall_clock`` gives seconds of the epoch, ``clock`` monotonic ones, ``call_later`` is the loop's."""
+
+    def __init__(
+        self,
+        config: Config,
+        gossip: Gossip,
+        parts: Parts,
+        *,
+        call_later: Callable[[float, Callable[[], None]], object],
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.gossip = gossip
+        self.wall_clock = wall_clock
+        self.clock = clock
+        self._parts = parts
+        self.skews = Skews()
+        self.roster = Roster(gossip.name, wall_clock)
+        self.abouts = Abouts(gossip, wall_clock, version=node_version() or "unknown")
+        self.leadership = Leadership(gossip.name, self.roster, clock)
+        self._build_bridges(call_later)
+        self.is_draining = False
+        self.has_left = False
+        self.conflict: NameConflict | None = None
+        self.joins: dict[str, JoinOutcome] = {}
+        self.keys: tuple[bytes, ...] = ()
+        self.keys_changed: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
+        self.answers: dict[str, Answer] = {}
+        self._listeners: dict[int, list[Callable[[FactChanged], None]]] = {}
+        self._connect()
+
+    def _build_bridges(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        parts, gossip = self._parts, self.gossip
+        sync = self.config.cluster.rate_limit_sync
+        self.blocks = BlockBridge(parts.guards, gossip, self.skews, is_on=sync.enabled and sync.sync_blocks)
+        self.failures = FailureBridge(
+            parts.guards,
+            gossip,
+            self.skews,
+            is_on=sync.enabled and sync.sync_failure_counts,
+            window_s=_longest_window_s(self.config),
+        )
+        self.counts = ConnectionCounts(
+            parts.sessions,
+            gossip,
+            call_later,
+            max_waiting=self.config.cluster.max_event_queue_size,
+            noticed=parts.check_full,
+        )
+        self.directory = SessionDirectory(gossip, parts.sessions.has_listeners, call_later)
+        self.notices = MailboxNotices(gossip, self.directory.nodes_of, parts.feed.publish_heard, call_later)
+        self.kicks = Kicks(gossip, parts.kick, self.wall_clock)
+
+    def _connect(self) -> None:
+        parts = self._parts
+        self.gossip.listener = self.heard
+        parts.guards.tell = self._tell_guard
+        parts.guards.peers = self.roster.peers
+        parts.sessions.present = self.directory.changed
+        parts.feed.beyond = self.notices.changed
+        self.roster.peers_changed = parts.peers_changed
+        for kind, listener in (
+            (Kind.BLOCK, self.blocks.heard),
+            (Kind.FAILURES, self.failures.heard),
+            (Kind.CONNECTIONS, self.counts.heard),
+            (Kind.SESSIONS, self.directory.heard),
+            (Kind.NODE, self.abouts.heard),
+            (Kind.KICK, self.kicks.heard),
+        ):
+            self.listen(kind, listener)
+
+    def listen(self, kind: Kind, listener: Callable[[FactChanged], None]) -> None:
+        """Facts of this kind, of the other nodes, from now on."""
+        self._listeners.setdefault(kind, []).append(listener)
+
+    # --- life ---
+
+    async def begin(self, keys: tuple[bytes, ...]) -> None:
+        """The gossip runs: say who we are."""
+        self.keys = keys
+        self._describe()
+        self.roster.replace(await self.gossip.members())
+        await self._tell_load()
+        self.leadership.review()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """A worker: what is due each second, and less often."""
+        beat = 0
+        while not stop.is_set():
+            beat += 1
+            self.failures.flush()
+            self.leadership.review()
+            if not beat % LOAD_EVERY_S:
+                self.roster.replace(await self.gossip.members())
+                await self._tell_load()
+            if not beat % RECONCILE_S:
+                self.counts.reconcile()
+            if not beat % REFRESH_S:
+                self._refresh()
+            try:
+                await asyncio.wait_for(stop.wait(), FLUSH_S)
+            except TimeoutError:
+                continue
+
+    def _refresh(self) -> None:
+        self.blocks.refresh()
+        self.directory.refresh()
+        self.abouts.tell()
+
+    def restore(self) -> None:
+        """The gossip was started anew and has forgotten what we told it."""
+        self.blocks.retell()
+        self.counts.retell()
+        self._refresh()
+
+    def reload(self, config: Config) -> None:
+        """What takes effect without a restart."""
+        self.config = config
+        sync = config.cluster.rate_limit_sync
+        self.blocks.turn(is_on=sync.enabled and sync.sync_blocks)
+        self.failures.turn(is_on=sync.enabled and sync.sync_failure_counts)
+        self.counts.reconcile()
+        self._describe()
+
+    async def hand_over(self) -> None:
+        """This node serves nobody new and leads nothing any more. Idempotent."""
+        if not self.is_draining:
+            self.is_draining = True
+            self.leadership.resign()
+            self.gossip.set_tags({LEAD_TAG: NOT_ME})
+            await self._tell_load()
+
+    async def leave(self) -> None:
+        """The others know that we go. Idempotent."""
+        if not self.has_left:
+            self.has_left = True
+            self.leadership.resign()
+            await self.gossip.leave(LEAVE_WITHIN_S)
+
+    def _describe(self) -> None:
+        if self.keys:
+            own = self.abouts.own
+            own.config_key = drift.fingerprint(self.keys[0])
+            own.sections = drift.section_hashes(self.config, self.keys[0])
+        self.abouts.tell()
+
+    async def _tell_load(self) -> None:
+        connections: dict[str, int] = {}
+        for each in await self._parts.listeners():
+            connections[each.type] = connections.get(each.type, 0) + each.connections
+        sessions: dict[str, int] = {}
+        for entry in self._parts.sessions:
+            if entry.user is not None:
+                sessions[entry.protocol] = sessions.get(entry.protocol, 0) + 1
+        guards = self._parts.guards
+        state = DRAINING if self.is_draining else SERVING
+        self.abouts.tell_load(Load(state, connections, sessions, guards.limiter.count_blocks(guards.clock())))
+
+    def _tell_guard(self, delta: Delta) -> None:
+        if isinstance(delta, Failures):
+            self.failures.tell(delta)
+        else:
+            self.blocks.tell(delta)
+
+    # --- what is heard ---
+
+    def heard(self, effect: Effect) -> None:
+        match effect:
+            case FactChanged():
+                for listener in self._listeners.get(effect.kind, ()):
+                    listener(effect)
+            case NoticeHeard(kind=NoticeKind.MAILBOX):
+                self.notices.heard(effect.payload)
+            case MemberChanged():
+                self._member_changed(effect)
+            case NameConflict():
+                self._conflicted(effect)
+            case KeysChanged(keys):
+                self._rekeyed(keys)
+            case Joined(address, error):
+                self._joined(str(address), error)
+            case UserEvent(name=name):
+                self.roster.note("event", "", name)
+            case QueryAsked():
+                self._asked(effect)
+
+    def _member_changed(self, changed: MemberChanged) -> None:
+        self.roster.changed(changed)
+        name = changed.member.name
+        if changed.change in (Change.LEFT, Change.REAPED):
+            self.abouts.forget(name)
+            self.skews.forget(name)
+        level = logging.WARNING if changed.change is Change.FAILED else logging.INFO
+        log.log(level, "node %s %s, at %s", name, changed.change.value, changed.member.address)
+        self.leadership.review()
+
+    def _conflicted(self, conflict: NameConflict) -> None:
+        self.conflict = conflict
+        self.roster.note("conflict", conflict.name, str(conflict.other))
+        log.error(
+            "two nodes are called %s, at %s and %s: give each its own cluster.node_id",
+            *(conflict.name, conflict.address, conflict.other),
+        )
+
+    def _rekeyed(self, keys: tuple[bytes, ...]) -> None:
+        self.keys = keys
+        names = [key_name(key) for key in keys]
+        self.roster.note("keys", self.gossip.name, " ".join(names))
+        log.warning("the keys of the cluster were changed; in use is %s, known are %s", names[0], names)
+        self.keys_changed(keys)
+        self._describe()
+
+    def _joined(self, address: str, error: str) -> None:
+        if len(self.joins) >= JOINS_REMEMBERED and address not in self.joins:
+            self.joins.pop(next(iter(self.joins)))
+        known = self.joins.get(address)
+        self.joins[address] = JoinOutcome(self.wall_clock(), error)
+        if known is None or known.error != error:  # once, not at every attempt
+            log.log(logging.WARNING if error else logging.INFO, "joining %s: %s", address, error or "done")
+
+    def _asked(self, query: QueryAsked) -> None:
+        answer = self.answers.get(query.name)
+        payload = answer(query.payload) if answer is not None else None
+        if payload is not None:
+            self.gossip.respond(query.token, payload)
+
+    # --- to look at ---
+
+    def drifting(self) -> Mapping[str, list[str]]:
+        """Sections that differ from ours, by node; of those that can be compared."""
+        own = self.abouts.own
+        found = {}
+        for member in self.roster.alive:
+            about = self.abouts.of(member.name)
+            if about is not None and about.config_key == own.config_key:
+                differing = drift.differing(own.sections, about.sections)
+                if differing:
+                    found[member.name] = differing
+        return found
+
+    @property
+    def unreadable(self) -> int:
+        """Facts of others that this version cannot read."""
+        parts = (
+            *(self.blocks, self.failures, self.counts, self.directory, self.notices, self.kicks),
+            self.abouts,
+        )
+        return sum(part.unreadable for part in parts)
+
+    @property
+    def dropped(self) -> int:
+        """What was not told for want of room."""
+        return self.failures.dropped + self.counts.dropped + self.notices.dropped
+
+
+def _longest_window_s(config: Config) -> float:
+    return max((each.auth_rate_limit.ip_window_duration_s for each in config.servers), default=1800.0)
