@@ -67,7 +67,7 @@ MAX_VALUE_BYTES: Final = 1000  # an entry fits into one datagram
 @dataclass(frozen=True, slots=True)
 class Entry:
     """``deadline``: monotonic. ``written``: seconds of the epoch by a hybrid clock, rising with every write
-    of a node."""
+    of a node; also above what it answers, when another wrote that with a clock that is far ahead."""
 
     kind: Kind
     origin: str
