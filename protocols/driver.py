@@ -249,8 +249,13 @@ class LineConnection(asyncio.Protocol):
         if self._is_lost or self._transport.is_closing():
             raise PeerGone
 
+    def drop_early_input(self) -> int:
+        dropped = self._machine.discard_input()
+        self._live.counts.early_bytes_dropped += dropped
+        return dropped
+
     async def start_tls(self) -> None:
-        """Flush, drop what arrived early (and count it), shake hands. Raises PeerGone.
+        """Flush, drop what arrived early, shake hands. Raises PeerGone.
 
         Reading is paused before the reply to STARTTLS leaves, so whatever the machine holds by then came
         too early, and whatever comes later goes to the TLS layer.
@@ -259,7 +264,7 @@ class LineConnection(asyncio.Protocol):
         if context is None:
             raise RuntimeError("STARTTLS was offered without a TLS context")
         self._transport.pause_reading()
-        self._live.counts.early_bytes_dropped += self._machine.discard_input()
+        self.drop_early_input()
         await self.drain()  # a transport that is swapped while paused would never resume us
         self._is_reading_paused = False
         self._wait_began = perf_counter()

@@ -334,8 +334,13 @@ class Connection(Protocol):
         """Flush, then write these bytes as they are (large bodies)."""
         ...
 
+    def drop_early_input(self) -> int:
+        """Forget what came behind the command that runs, unread, and count it; how many octets. For STARTTLS:
+        somebody in the middle may have put it there."""
+        ...
+
     async def start_tls(self) -> None:
-        """Flush, drop what arrived early (and count it), shake hands. Raises PeerGone."""
+        """Flush, drop what arrived early, shake hands. Raises PeerGone."""
         ...
 
     def take_work_s(self) -> float:

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import ssl
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,13 @@ class FileCertificate:
 
     def _read(self, stamp: Stamp) -> Material:
         try:
-            return Material(self.cert_file.read_bytes(), self.key_file.read_bytes(), stamp)
+            material = Material(self.cert_file.read_bytes(), self.key_file.read_bytes(), stamp)
+            is_exposed = bool(self.key_file.stat().st_mode & stat.S_IROTH)
         except OSError as error:
             raise CertificateUnusable(f"{error.filename}: {error.strerror}") from error
+        if is_exposed:
+            log.warning("everybody on this machine can read the key %s: chmod o-r it", self.key_file)
+        return material
 
     def _load(self, material: Material) -> tuple[Bundle, ssl.SSLContext]:
         bundle = parse_bundle(material.chain, material.key, str(self.cert_file))

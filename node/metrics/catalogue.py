@@ -55,7 +55,7 @@ CONNECTIONS = (
     _counter(
         "sora_early_bytes_dropped_total",
         "protocol server",
-        "Bytes sent in the clear behind STARTTLS, which are never executed.",
+        "Bytes sent in the clear behind STARTTLS; they are never executed, and the connection ends.",
     ),
     _counter(
         "sora_transferred_bytes_total", "protocol server direction", "Bytes in and out, without those of TLS."

@@ -65,6 +65,7 @@ NESTED_MAIL = Reply(503, "5.5.1", "A transaction is open already")
 CHUNKS_OPEN = Reply(503, "5.5.1", "Chunks of a message are open: finish it or say RSET")
 BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "A BINARYMIME message needs BDAT")
 NO_TLS = Reply(502, "5.5.1", "STARTTLS is not offered")
+EARLY_INPUT = Reply(503, "5.5.1", "Nothing may follow STARTTLS before TLS is on")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 LOST_CHUNK = Reply(501, "5.5.4", "A chunk of unknown size cannot be skipped: closing")
 

@@ -293,6 +293,10 @@ class LmtpSession:
         if not self._policy.offers_starttls(self._connection):
             self._machine.send(replies.NO_TLS)
             return None
+        if self._connection.drop_early_input():
+            self._machine.send(replies.EARLY_INPUT)
+            self._connection.close()
+            return None
         return self._shake_hands()
 
     async def _shake_hands(self) -> None:

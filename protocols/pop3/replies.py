@@ -49,6 +49,7 @@ BAD_SYNTAX = Err("Bad syntax")
 TOO_MANY_ERRORS = Err("Too many errors")
 NEEDS_USER = Err("USER first")
 NO_TLS = Err("STLS is not offered")
+EARLY_INPUT = Err("Nothing may follow STLS before TLS is on")
 UNKNOWN_MECHANISM = Err("Mechanism not known")
 
 NEEDS_TLS = Err("Passwords need TLS here: use STLS first", "AUTH")

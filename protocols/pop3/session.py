@@ -194,6 +194,9 @@ class Pop3Session:
         if not self._policy.offers_starttls(self._connection):
             self._machine.send(replies.NO_TLS)
             return None
+        if self._connection.drop_early_input():
+            self._leave(replies.EARLY_INPUT)
+            return None
         return self._shake_hands()
 
     async def _shake_hands(self) -> None:

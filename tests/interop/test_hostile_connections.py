@@ -240,24 +240,29 @@ START = {
     "lmtp": (b"STARTTLS\r\n", b"220"),
 }
 INJECTED = {
-    "imap": (b"b LOGIN x y\r\nc NOOP\r\n", b"d NOOP", b"d OK"),
-    "pop3": (b"USER x\r\nPASS y\r\n", b"NOOP", b"-ERR"),
-    "lmtp": (b"LHLO evil.example\r\nMAIL FROM:<evil@example.test>\r\n", b"NOOP", b"250"),
+    "imap": (b"b LOGIN x y\r\nc NOOP\r\n", b"a BAD"),
+    "pop3": (b"USER x\r\nPASS y\r\n", b"-ERR"),
+    "lmtp": (b"LHLO evil.example\r\nMAIL FROM:<evil@example.test>\r\n", b"503"),
 }
 
 
 @pytest.mark.parametrize("port", ["imap", "pop3", "lmtp"])
-def test_commands_injected_before_tls_are_never_answered(node: NodeProcess, port: str) -> None:
+def test_commands_injected_before_tls_end_the_connection(node: NodeProcess, port: str) -> None:
     with connect(node, port) as client:
         if port == "lmtp":
             assert client.lmtp(b"LHLO x.example").startswith(b"250")
         command, accepted = START[port]
-        injected, after, answer = INJECTED[port]
+        injected, refusal = INJECTED[port]
         client.send(command + injected)
+        assert client.line().startswith(refusal)
+        assert client.until_closed() == b""
+    with connect(node, port) as client:  # behind the reply, in the place of a hello
+        if port == "lmtp":
+            assert client.lmtp(b"LHLO x.example").startswith(b"250")
+        client.send(command)
         assert client.line().startswith(accepted)
-        client.socket = client_context(node).wrap_socket(client.socket, server_hostname="localhost")
-        client.send(after + b"\r\n")
-        assert client.line().startswith(answer)
+        client.send(injected)
+        assert client.until_closed() == b""
 
 
 def test_a_new_certificate_is_shown_within_seconds_and_old_sessions_live(node: NodeProcess) -> None:

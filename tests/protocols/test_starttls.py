@@ -1,4 +1,4 @@
-"""STARTTLS of LMTP and POP3 over real sockets: what was injected in the clear is never executed."""
+"""STARTTLS over real sockets: what was injected in the clear is never executed, and ends the connection."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy, SessionFactory
 from tests.support.certificates import Contexts, localhost_contexts
+from tests.support.imap import ImapLab
 from tests.support.mailhost import MailHost, mail_host
 
 
@@ -60,10 +61,10 @@ async def host() -> MailHost:
 
 
 async def test_lmtp(host: MailHost, contexts: Contexts) -> None:
-    client, live = await talk(lmtp_sessions(host.services, policy(contexts[0])), contexts[0])
+    client, _ = await talk(lmtp_sessions(host.services, policy(contexts[0])), contexts[0])
     assert b"STARTTLS\r\n" in await client.ask(b"LHLO clear\r\n", 11)
     await client.ask(b"MAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\n", 2)
-    assert (await client.ask(b"STARTTLS\r\nLHLO evil\r\nDATA\r\n")).startswith(b"220 2.0.0")
+    assert (await client.ask(b"STARTTLS\r\n")).startswith(b"220 2.0.0")
     await client.writer.start_tls(contexts[1], server_hostname="localhost")
     assert (await client.ask(b"DATA\r\n")).startswith(b"503")
     assert (await client.ask(b"MAIL FROM:<>\r\n")).startswith(b"503 5.5.1 Say LHLO first")
@@ -71,7 +72,6 @@ async def test_lmtp(host: MailHost, contexts: Contexts) -> None:
     assert (await client.ask(b"STARTTLS\r\n")).startswith(b"502")
     await client.ask(b"MAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\nDATA\r\n", 3)
     assert (await client.ask(b"hello\r\n.\r\n")) == b"250 2.0.0 Delivered\r\n"
-    assert live.counts.early_bytes_dropped == len(b"LHLO evil\r\nDATA\r\n")
     (stored,) = await host.inbox()
     assert b"Received: from secret ([127.0.0.1])\r\n\tby mail.example.test with LMTPS id" in stored.prefix
     client.writer.close()
@@ -79,15 +79,44 @@ async def test_lmtp(host: MailHost, contexts: Contexts) -> None:
 
 async def test_pop3(host: MailHost, contexts: Contexts) -> None:
     factory = pop3_sessions(host.services, policy(contexts[0]), LocalMaildropLock())
-    client, live = await talk(factory, contexts[0])
+    client, _ = await talk(factory, contexts[0])
     assert (await client.ask(b"", 1)).startswith(b"+OK")
     await client.ask(b"USER bob@example.test\r\n")
-    assert (await client.ask(b"STLS\r\nUSER evil\r\nQUIT\r\n")).startswith(b"+OK Begin TLS")
+    assert (await client.ask(b"STLS\r\n")).startswith(b"+OK Begin TLS")
     await client.writer.start_tls(contexts[1], server_hostname="localhost")
     assert await client.ask(b"PASS secret\r\n") == b"-ERR USER first\r\n"
     assert (await client.ask(b"STLS\r\n")).startswith(b"-ERR STLS is not offered")
     await client.ask(b"USER ann@example.test\r\n")
     assert (await client.ask(b"PASS secret\r\n")).startswith(b"+OK 0 messages")
-    assert live.counts.early_bytes_dropped == len(b"USER evil\r\nQUIT\r\n")
     assert await client.ask(b"QUIT\r\n") == b"+OK Bye\r\n"
+    client.writer.close()
+
+
+INJECTIONS = {
+    "imap": (b"a STARTTLS\r\n", b"b LOGIN ann@example.org secret\r\n", b"a BAD Nothing may follow STARTTLS"),
+    "pop3": (b"STLS\r\n", b"USER evil\r\nQUIT\r\n", b"-ERR Nothing may follow STLS"),
+    "lmtp": (b"LHLO x\r\nSTARTTLS\r\n", b"LHLO evil\r\nDATA\r\n", b"503 5.5.1 Nothing may follow STARTTLS"),
+}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7])
+@pytest.mark.parametrize("protocol", sorted(INJECTIONS))
+async def test_bytes_behind_starttls_are_refused_and_end_the_connection(
+    host: MailHost, contexts: Contexts, protocol: str, cut: int
+) -> None:
+    """The attack of CVE-2011-0411: the rest of what was injected may also come as a beginning only."""
+    make = {
+        "imap": lambda: ImapLab(tls_context=lambda: contexts[0]).factory,
+        "pop3": lambda: pop3_sessions(host.services, policy(contexts[0]), LocalMaildropLock()),
+        "lmtp": lambda: lmtp_sessions(host.services, policy(contexts[0])),
+    }
+    client, live = await talk(make[protocol](), contexts[0])
+    command, injected, refusal = INJECTIONS[protocol]
+    injected = injected[: cut or None]
+    client.writer.write(command + injected)
+    async with asyncio.timeout(10):
+        said = await client.reader.read()
+    assert said.splitlines()[-1].startswith(refusal)
+    assert b"Begin TLS" not in said
+    assert live.counts.early_bytes_dropped == len(injected)
     client.writer.close()

@@ -113,3 +113,24 @@ def test_expired_replacement_is_refused_and_expired_start_is_served_with_an_aler
 def test_nothing_to_serve_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(CertificateUnusable, match=r"cert\.pem"):
         FileCertificate(tmp_path / "cert.pem", tmp_path / "key.pem", now=lambda: NOW)
+
+
+@pytest.mark.parametrize("broken", ["cert.pem", "key.pem"])
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, broken: str) -> None:
+    pair = write_pair(tmp_path)
+    (tmp_path / broken).unlink()
+    (tmp_path / broken).mkdir()  # may be tried as root, whom no mode keeps out
+    with pytest.raises(CertificateUnusable, match=broken):
+        FileCertificate(*pair, now=lambda: NOW)
+
+
+@pytest.mark.parametrize(("mode", "is_said"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_a_key_that_everybody_can_read_is_served_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, is_said: bool
+) -> None:
+    pair = write_pair(tmp_path)
+    pair[1].chmod(mode)
+    FileCertificate(*pair, now=lambda: NOW)
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert bool(warned) is is_said
+    assert all(str(pair[1]) in record.getMessage() for record in warned)

@@ -47,6 +47,9 @@ async def run_starttls(session: ImapSession, _args: None) -> Outcome:
         return Bad("TLS is already on")
     if session.policy.tls_context() is None:
         return Bad("TLS is not available")
+    if session.connection.drop_early_input():
+        session.is_leaving = True
+        return Bad("Nothing may follow STARTTLS before TLS is on")
     session.reply(Ok("Begin TLS now"))
     await session.connection.start_tls()
     session.learn(ja4=session.connection.peer.ja4)
