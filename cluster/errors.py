@@ -20,6 +20,7 @@ class Reason(enum.Enum):
     MALFORMED = "malformed"  # of the right kind, but not what it should be
     VERSION = "version"  # speaks protocols that we do not
     FORGED = "forged"  # says something only another could say
+    REPLAYED = "replayed"  # the same packet again
     STALE = "stale"  # too old or too far in the future to matter
     OVERLOAD = "overload"  # more than is taken at once
 

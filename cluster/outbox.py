@@ -45,6 +45,7 @@ class Outbox:
         self._stream_timeout_s = settings.profile.stream_timeout_s
         self._effects: list[Effect] = []
         self._last_ticket = 0
+        self._open: dict[int, Address] = {}
         self.datagrams = self.datagram_bytes = self.streams = self.messages = 0
 
     def attach(self, membership: Queue, users: UserQueue) -> None:
@@ -106,7 +107,12 @@ class Outbox:
         self.streams += 1
         data = streams.encode_request(message, self._ring, self._nonce(), self._label_text)
         self._effects.append(OpenStream(self._last_ticket, to, data, self._stream_timeout_s, wants_reply))
+        self._open[self._last_ticket] = to
         return self._last_ticket
+
+    def settle(self, ticket: int) -> Address | None:
+        """A stream is over: where it went, None when it was over before."""
+        return self._open.pop(ticket, None)
 
     def reply(self, message: bytes) -> bytes:
         """``message`` as the reply to a request."""

@@ -287,6 +287,10 @@ class SharedState:
         found = self._rumours.take(min(room, self._mailer.room))
         return [self._mailer.delta(found, Lane.GOSSIP, self._at)] if found else []
 
+    def has_broadcasts(self) -> bool:
+        """Whether ``broadcasts`` has something for some member."""
+        return len(self._rumours) > 0
+
     def tick(self, at: Instant) -> None:
         self._at = at
         self._urgent.tick(at)

@@ -73,6 +73,8 @@ PURE = (
     "cluster/keyring.py",
     "cluster/leader.py",
     "cluster/members.py",
+    "cluster/outbox.py",
+    "cluster/replays.py",
     "cluster/streams.py",
     "cluster/suspicion.py",
     "cluster/swim.py",
