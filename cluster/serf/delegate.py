@@ -69,6 +69,8 @@ class SharedPart(Protocol):
 
     def broadcasts(self, room: int, overhead: int, to: str) -> list[bytes]: ...
 
+    def has_broadcasts(self) -> bool: ...
+
 
 class Serf:
     """Implements ``delegate.Delegate``. ``attach`` comes before everything else.
@@ -288,6 +290,11 @@ class Serf:
         if self._state is not None and to in self._sora_names:
             taken += self._state.broadcasts(room, overhead, to)
         return taken
+
+    def has_broadcasts(self) -> bool:
+        if self._intents or self._queries or self._events:
+            return True
+        return self._state is not None and bool(self._sora_names) and self._state.has_broadcasts()
 
     def ack_payload(self, source_node: str, at: Instant) -> bytes:
         if self._state is not None and source_node in self._sora_names:

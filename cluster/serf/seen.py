@@ -16,7 +16,7 @@ class Seen:
 
     def __init__(self) -> None:
         self._slots: list[tuple[int, set[Hashable]]] = [(0, set()) for _ in range(SLOTS)]
-        self.oldest = 0  # what is stamped earlier is not taken
+        self.oldest = 0  # what is stamped earlier counts as heard
 
     def is_new(self, ltime: int, key: Hashable, clock: int) -> bool:
         """Whether it is; then it is so no more. ``clock``: the present Lamport time.
@@ -24,7 +24,9 @@ class Seen:
         Raises:
             PacketRejected: it is older than the ring, or there is too much of one time.
         """
-        if ltime < self.oldest or ltime + SLOTS < clock:
+        if ltime < self.oldest:
+            return False
+        if ltime + SLOTS < clock:
             raise PacketRejected(Reason.STALE, "older than the last 512")
         held, keys = self._slots[ltime % SLOTS]
         if held != ltime:
