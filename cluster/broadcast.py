@@ -11,9 +11,17 @@ References: SWIM (Das, Gupta, Motivala 2002) §4.1; Demers et al., Epidemic Algo
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import NamedTuple
+
+from .profile import Profile
+
+
+def retransmissions(profile: Profile, count: int) -> int:
+    """The limit for a cluster of ``count`` members."""
+    return profile.retransmit_mult * math.ceil(math.log10(count + 1)) + profile.retransmit_extra
 
 
 class _Entry(NamedTuple):

@@ -54,14 +54,15 @@ class Members(Protocol):
 
     @property
     def count(self) -> int:
-        """All records, dead ones and this node included: what timers and retransmissions scale with."""
+        """Members that count, this node included: what timers and retransmissions scale with. The dead and
+        the left count for a while (``gossip_to_the_dead_s``), not for as long as their records are kept."""
         ...
 
 
 class Membership(Members, Protocol):
     """What the delegate does to membership; ``swim.Swim``.
 
-    Records of dead and left members are kept, and counted, until the delegate says ``forget``: Serf does
+    Records of dead and left members are kept until the delegate says ``forget``: Serf does
     after ``forget_failed_s`` or ``forget_left_s``, and emits REAPED.
     """
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import ceil, inf, log10
+from math import inf, log10
 from typing import TYPE_CHECKING, Final
 
 from ..address import Address
+from ..broadcast import retransmissions
 from ..delegate import Members
 from ..effects import Change, MemberView
 from ..messages import State
@@ -83,8 +84,7 @@ class Peers:
         return self._members.count if self._members is not None else 1
 
     def transmissions(self) -> int:
-        profile = self._profile
-        return max(profile.retransmit_floor, profile.retransmit_mult * ceil(log10(self.members + 1)), 1)
+        return retransmissions(self._profile, self.members)
 
     def grace_s(self) -> float:
         """Twice the shortest suspicion: for a member that was only thought dead."""

@@ -5,6 +5,7 @@ import pytest
 from cluster.effects import Change, FactChanged, NoticeHeard
 from cluster.errors import PacketRejected
 from cluster.facts import RULES, Kind, NoticeKind
+from cluster.profile import SORA
 from cluster.state import Capacity
 
 from .network import Network, address_of
@@ -182,7 +183,7 @@ def test_counts_of_a_dead_node_end_after_the_grace_and_come_back_with_it() -> No
     net.run(3.0)
     net[0].is_up = False
     net[1].member("n0000", Change.FAILED)
-    net.run(6.3)
+    net.run(2 * SORA.suspicion_mult * SORA.probe_interval_s - 0.1)
     assert net[1].seen(CONNECTIONS)
     net.run(0.3)
     assert not net[1].seen(CONNECTIONS)
