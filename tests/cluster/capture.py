@@ -23,7 +23,7 @@ from cluster import codec, framing, streams
 from cluster.address import Address
 from cluster.keyring import KeyRing
 from cluster.messages import MessageType, NodeRecord, Ping, PushPull, State
-from tests.support.serfagent import SerfAgent
+from tests.cluster.agents import SerfAgent
 
 KEY = bytes(range(32))
 RING = KeyRing([KEY])

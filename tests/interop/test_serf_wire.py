@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from tests.cluster.agents import needs_serf
 from tests.cluster.capture import record, shape
 from tests.cluster.vectors import check_written_again, recorded
-from tests.support.serfagent import needs_serf
 
 
 def test_agents_are_understood_whole() -> None:
