@@ -19,6 +19,7 @@ from storage.errors import StorageError
 from storage.model import StagingLevel
 
 from .health import OK, Board, Component, Finding, State, worst
+from .logsinks import Loss
 from .units import format_duration
 
 if TYPE_CHECKING:
@@ -197,6 +198,14 @@ def judge_disks(disks: Mapping[str, Disk]) -> Finding:
             state = State.DEGRADED
         findings.append(Finding(state, f"{name}: {share:.0%} ({_size(disk.free_bytes)}) free"))
     return worst(findings)
+
+
+def judge_log(loss: Loss, lost_since: int) -> Finding:
+    """``loss`` of this process, and what all have lost since the last look."""
+    if not (loss.cause or lost_since):
+        return OK
+    why = f": {loss.cause}" if loss.cause else ""
+    return Finding(State.DEGRADED, f"{max(lost_since, loss.missing)} log lines were lost{why}")
 
 
 def judge_workers(workers: Workers) -> Finding:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import re
-import sys
 import time
 from pathlib import Path
+
+from .logsinks import LOSS, DescriptorSink, FileSink, LineHandler, Sink, SyslogSink
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
@@ -72,8 +72,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(*, output: str, style: str, level: str) -> None:
-    """Send the ``sora`` loggers (and warnings of libraries) to ``output``; replaces earlier handlers."""
-    handler = _handler(output)
+    """Send the ``sora`` loggers (and warnings of libraries) to ``output``; replaces earlier handlers. Raises
+    OSError."""
+    handler = LineHandler(_sink(output), LOSS)
     handler.setFormatter(JsonFormatter() if style == "json" else ConsoleFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -84,12 +85,19 @@ def configure(*, output: str, style: str, level: str) -> None:
     logging.getLogger("sora").setLevel(LEVELS[level])
 
 
-def _handler(output: str) -> logging.Handler:
+def retry() -> None:
+    """Where lines cannot be written, see whether they can be now."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.retry()
+
+
+def _sink(output: str) -> Sink:
     if output == "stdout":
-        return logging.StreamHandler(sys.stdout)
+        return DescriptorSink(1)
     if output == "stderr":
-        return logging.StreamHandler(sys.stderr)
+        return DescriptorSink(2)
     if output == "syslog":
-        return logging.handlers.SysLogHandler(address="/dev/log", facility="mail")
+        return SyslogSink()
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    return logging.handlers.WatchedFileHandler(output)  # reopens after logrotate
+    return FileSink(Path(output))

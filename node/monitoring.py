@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from storage.errors import StorageError
 from storage.model import StagingLevel
 
-from . import checks
+from . import checks, logs
 from .checks import Checker, Disk
 from .control import Arguments, Handler
 from .health import OK, Board, Finding
+from .logsinks import LOSS
 from .metrics import sources
 from .metrics.family import Snapshot, merge
 from .metrics.lag import LoopLag
@@ -40,6 +41,7 @@ class Monitoring:
         self._snapshots = snapshots
         self._level: StagingLevel | None = None
         self._disks: dict[str, Disk] = {}
+        self._lost = 0  # log lines, of all processes, at the last look
         self.lag = LoopLag()
         self.checker = Checker(Board(), time.monotonic)
         self.registry = Registry()
@@ -92,6 +94,17 @@ class Monitoring:
         add("certificates", self._check_certificates)
         add("disks", self._check_disks)
         add("workers", self._check_workers)
+        add("log", self._check_log)
+
+    async def _check_log(self) -> Finding:
+        lost = sum(
+            int(numbers[0])
+            for snapshot in (await self._snapshots()).values()
+            for numbers in snapshot.get("sora_log_lines_lost_total", {}).values()
+        )
+        before, self._lost = self._lost, lost
+        logs.retry()
+        return checks.judge_log(LOSS, max(0, lost - before))
 
     async def _check_replicas(self) -> Finding:
         return checks.judge_replicas(self._core.database.servers())

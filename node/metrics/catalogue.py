@@ -178,6 +178,7 @@ NODE = (
     _gauge("sora_disk_size_bytes", "directory", "Size of that disk.", Across.MIN),
     _counter("sora_feed_dropped_total", "", "Change hints that a process did not take; views repair it."),
     _counter("sora_worker_failures_total", "worker", "Crashes of background loops, which are restarted."),
+    _counter("sora_log_lines_lost_total", "", "Log lines that could not be written, as on a full disk."),
     _histogram(
         "sora_event_loop_lag_seconds", "", "How late the loop runs what is due: 4 samples a second.", LAGS
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from node.logsinks import LOSS
 from node.presentation import node_version
 
 from .process import ProcessFigures
@@ -46,6 +47,7 @@ def add_core(registry: Registry, core: Core) -> None:
     add(ProcessFigures())
     if (cache := core.cache) is not None:
         add(lambda: read_cache(cache))
+    add(lambda: [("sora_log_lines_lost_total", (), LOSS.lines)])
     add(lambda: read_store(core.store))
     add(lambda: read_database(core.database))
     add(lambda: read_node(core.certificates, core.feed, core.workers))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,3 +128,54 @@ def test_full_staging_area_refuses_until_the_object_store_is_back() -> None:
         again = noise(len(taken), 50_000)
         eventually(lambda: deliver(node, node.address, again).startswith(b"250"))
         assert stored(node) == sorted([*taken, again])
+
+
+METRICS = '[[servers]]\ntype = "metrics"\nname = "figures"\naddr = "127.0.0.1:0"\n'
+
+
+def lost_lines(node: NodeProcess) -> float:
+    url = f"http://127.0.0.1:{node.port('figures')}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("sora_log_lines_lost_total"))
+
+
+def is_log_degraded(node: NodeProcess) -> bool:
+    components = json.loads(node.admin("health", "--json", check=False))["components"]
+    (log,) = [each for each in components if each["name"] == "log"]
+    return log["status"] == "degraded" and "log lines were lost" in log["detail"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_full_log_disk_costs_lines_and_nothing_else(workers: int) -> None:
+    node = NodeProcess()
+    with small_disk(node.directory / "log", 128 * 1024) as disk:
+        path = disk / "sora.log"
+
+        def edit(text: str) -> str:
+            text = text.replace("workers = 1\n", f"workers = {workers}\n") + METRICS
+            return text + f'\n[logging]\noutput = "{path}"\nlevel = "info"\n'
+
+        with node.prepare(edit):
+            assert deliver(node, node.address, message(0)).startswith(b"250")
+            assert lost_lines(node) == 0
+            filler = fill(disk)
+            for number in range(1, 40):  # more lines than a page still holds
+                assert deliver(node, node.address, message(number)).startswith(b"250")
+                with imap_inbox(node) as session:
+                    assert session.imap(b"NOOP")[0].startswith(b"OK")
+            eventually(lambda: lost_lines(node) > 0)
+            said = (node.directory / "node.log").read_text()
+            assert 1 <= said.count("log lines are being lost: No space left on device") <= workers + 1
+            assert "Traceback" not in said
+            eventually(lambda: deliver(node, node.address, message(40)) and is_log_degraded(node))
+            filler.unlink()
+            before = path.stat().st_size
+            with imap_inbox(node):
+                eventually(lambda: path.stat().st_size > before)
+            missed = lost_lines(node)
+            with imap_inbox(node):
+                assert b" log lines were lost: No space left on device" in path.read_bytes()
+            assert lost_lines(node) == missed
+            assert len(stored(node)) >= 41
+            eventually(lambda: not is_log_degraded(node))

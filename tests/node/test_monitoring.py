@@ -170,11 +170,14 @@ async def test_the_number_of_series_does_not_grow_with_users_or_addresses(
     client.writer.close()
 
 
+COMPONENTS = {"database", "object_store", "staging", "certificates", "disks", "workers", "log"}
+
+
 async def test_ready(node: Node) -> None:
     status, report, components = await ready(node)
     assert status == 200
     assert report["node"] == "mail.example.test"
-    assert set(components) == {"database", "object_store", "staging", "certificates", "disks", "workers"}
+    assert set(components) == COMPONENTS
     assert components["database"]["critical"]
     disks = components.pop("disks")  # that of the machine may be nearly full
     assert "free" in disks["detail"]
