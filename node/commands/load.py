@@ -10,6 +10,7 @@ import click
 
 from node.config import Config, Loaded, Problem, load
 from node.config.check import render
+from node.privileges import cure, who_we_are
 
 EXIT_CONFIG = 2
 
@@ -23,7 +24,7 @@ def read(path: Path) -> Loaded:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _why(error, path)
         raise Unreadable(f"{path}: {reason}") from error
     return load(text, source=str(path), environment=os.environ, read_file=_read_text)
 
@@ -55,4 +56,14 @@ def load_or_exit(path: Path) -> tuple[Config, Loaded]:
 
 
 def _read_text(name: str) -> str:
-    return Path(name).read_text(encoding="utf-8")
+    """Raises OSError, whose ``strerror`` has the cure."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise PermissionError(error.errno, _why(error, Path(name)), name) from error
+
+
+def _why(error: OSError, path: Path) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror} for {who_we_are()}; {cure(path)}"
+    return error.strerror or str(error)

@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.lineclient import eventually
-from tests.support.livenode import deliver, message, stored
+from tests.support.livenode import client_context, deliver, message, stored, stored_raw
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import ROOT, NodeProcess
 
@@ -133,27 +134,28 @@ def test_ctrl_c_at_any_moment_of_the_first_start_leaves_nothing_running() -> Non
         assert stored(node) == [message(1)]
 
 
+async def deliver_until_goodbye(node: NodeProcess, numbers: Iterator[int], acked: list[bytes]) -> None:
+    """Or until the node hangs up."""
+    with contextlib.suppress(OSError):
+        client = await LmtpClient.connect("127.0.0.1", node.port("lmtp"))
+        code = 250
+        while code == 250:
+            mail = message(next(numbers), 4000)
+            ((code, _),) = await client.deliver(mail, [node.address])
+            if code == 250:
+                acked.append(mail)
+        assert 400 <= code < 500
+        client.writer.close()
+
+
 @pytest.mark.parametrize("staging", ["database", "disk"])
 def test_sigterm_under_load_ends_in_time_and_loses_nothing(staging: str) -> None:
     acked: list[bytes] = []
     numbers = itertools.count(1)
 
-    async def load(node: NodeProcess) -> None:
-        """Until the node says goodbye or hangs up."""
-        with contextlib.suppress(OSError):
-            client = await LmtpClient.connect("127.0.0.1", node.port("lmtp"))
-            code = 250
-            while code == 250:
-                mail = message(next(numbers), 4000)
-                ((code, _),) = await client.deliver(mail, [node.address])
-                if code == 250:
-                    acked.append(mail)
-            assert 400 <= code < 500
-            client.writer.close()
-
     async def run(node: NodeProcess) -> float:
         assert node.process is not None
-        tasks = [asyncio.create_task(load(node)) for _ in range(8)]
+        tasks = [asyncio.create_task(deliver_until_goodbye(node, numbers, acked)) for _ in range(8)]
         while len(acked) < 150:
             await asyncio.sleep(0.01)
         started = time.monotonic()
@@ -173,4 +175,90 @@ def test_sigterm_under_load_ends_in_time_and_loses_nothing(staging: str) -> None
         found = stored(node)
         assert len(found) == len(set(found))
         assert set(found) >= set(acked)
+        node.wait_until_uploaded()
+
+
+async def append_until_goodbye(node: NodeProcess, numbers: Iterator[int], acked: list[bytes]) -> bytes:
+    """The last line that the node said."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", node.port("imaps"), ssl=client_context(node), server_hostname="localhost"
+    )
+    await reader.readline()
+    writer.write(f'a LOGIN {node.address} "{node.password}"\r\n'.encode())
+    last = await until_tagged(reader)
+    while last.startswith(b"a OK"):
+        mail = message(next(numbers), 4000)
+        writer.write(b"a APPEND INBOX {%d+}\r\n%s\r\n" % (len(mail), mail))
+        last = await until_tagged(reader)
+        if last.startswith(b"a OK"):
+            acked.append(mail)
+    writer.close()
+    return last
+
+
+async def until_tagged(reader: asyncio.StreamReader) -> bytes:
+    """The tagged line, a BYE, or nothing when the connection ends."""
+    try:
+        while (line := await reader.readline()) and not line.startswith((b"a ", b"* BYE")):
+            continue
+    except OSError:
+        return b""
+    return line
+
+
+async def idle_until_goodbye(node: NodeProcess) -> tuple[float, bytes]:
+    """When the goodbye came, and how it reads."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", node.port("imaps"), ssl=client_context(node), server_hostname="localhost"
+    )
+    await reader.readline()
+    writer.write(f'a LOGIN {node.address} "{node.password}"\r\n'.encode())
+    assert (await until_tagged(reader)).startswith(b"a OK")
+    writer.write(b"a SELECT INBOX\r\n")
+    assert (await until_tagged(reader)).startswith(b"a OK")
+    writer.write(b"a IDLE\r\n")
+    line = await until_tagged(reader)
+    came = time.monotonic()
+    writer.close()
+    return came, line
+
+
+@pytest.mark.parametrize("staging", ["database", "disk"])
+def test_sigterm_under_mixed_load_of_two_workers_loses_nothing_and_says_goodbye(staging: str) -> None:
+    delivered: list[bytes] = []
+    appended: list[bytes] = []
+    numbers = itertools.count(1)
+
+    async def run(node: NodeProcess) -> float:
+        assert node.process is not None
+        idlers = [asyncio.create_task(idle_until_goodbye(node)) for _ in range(40)]
+        senders = [asyncio.create_task(deliver_until_goodbye(node, numbers, delivered)) for _ in range(6)]
+        writers = [asyncio.create_task(append_until_goodbye(node, numbers, appended)) for _ in range(4)]
+        while len(delivered) < 100 or len(appended) < 50:
+            await asyncio.sleep(0.01)
+        started = time.monotonic()
+        node.process.send_signal(signal.SIGTERM)
+        lines = await asyncio.gather(*writers)
+        assert all(line.startswith((b"* BYE", b"a NO")) for line in lines), lines
+        await asyncio.gather(*senders)
+        goodbyes = await asyncio.gather(*idlers)
+        assert all(line.startswith(b"* BYE") for _, line in goodbyes)
+        assert max(came for came, _ in goodbyes) - started < 5
+        assert await asyncio.to_thread(node.process.wait, 30) == 0
+        return time.monotonic() - started
+
+    def settings(text: str) -> str:
+        text = text.replace("workers = 1\n", "workers = 2\n")
+        return text.replace("[uploader]\n", f'[uploader]\nstaging = "{staging}"\n')
+
+    node = NodeProcess().prepare(settings)
+    with node:
+        took = asyncio.run(run(node))
+        assert took < 25
+        assert processes_below(node.directory / "data") == []
+        node.start()
+        raw = stored_raw(node)
+        found = [each[each.index(b"Subject: outage") :] for each in raw]  # appended ones have no trace
+        assert len(found) == len(set(found))
+        assert set(found) >= {*delivered, *appended}
         node.wait_until_uploaded()

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import ssl
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,7 +29,10 @@ from node.config import Config, Loaded
 from node.control import ask, control_path
 from node.loginguard import Guards
 from node.run import AnyNode, serve
+from protocols.imap.searchpace import SearchPace, SearchRate, TooManySearches
+from storage.model import AccountId
 from storage.postgres.settings import DatabaseSettings
+from tests.support.lmtp import LmtpClient
 from tls.selfsigned import self_signed
 
 from .test_app import ADDRESS, PASSWORD, Imap, configuration_text, port
@@ -63,15 +68,22 @@ class Running:
                 pass
 
 
+@pytest.fixture
+def more() -> str:
+    """Of the config.toml."""
+    return ""
+
+
 @pytest_asyncio.fixture(params=[1, 2], ids=["one process", "two workers"])
 async def running(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     pg_settings: DatabaseSettings,
     monkeypatch: pytest.MonkeyPatch,
+    more: str,
 ) -> AsyncIterator[Running]:
     path = tmp_path / "config.toml"
-    path.write_text(f"workers = {request.param}\n{configuration_text(tmp_path, pg_settings)}")
+    path.write_text(f"workers = {request.param}\n{configuration_text(tmp_path, pg_settings)}{more}")
     systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     systemd.bind(str(tmp_path / "notify"))
     systemd.setblocking(False)
@@ -171,6 +183,106 @@ async def test_another_certificate(running: Running, tmp_path: Path) -> None:
         await Imap.open(running.node, trusts_old)
     for each in (client, newcomer):
         each.writer.close()
+
+
+METRICS = """
+[[servers]]
+type = "metrics"
+name = "figures"
+addr = "127.0.0.1:0"
+tls = true
+"""
+
+
+def page(node: AnyNode, path: str, trusted: Path) -> int:
+    """The HTTP status. Raises URLError for a certificate that is not trusted."""
+    url = f"https://localhost:{port(node, 'figures')}{path}"
+    context = ssl.create_default_context(cafile=str(trusted))
+    try:
+        with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("more", [METRICS])
+async def test_another_certificate_of_the_metrics_server(running: Running, tmp_path: Path) -> None:
+    old, new = tmp_path / "cert.pem", tmp_path / "cert2.pem"
+    assert await asyncio.to_thread(page, running.node, "/healthz", old) == 200
+    for name, content in zip(("cert2", "key2"), self_signed(["localhost"], datetime.now(UTC)), strict=True):
+        (tmp_path / f"{name}.pem").write_bytes(content)
+    running.edit("/cert.pem", "/cert2.pem")
+    running.edit("/key.pem", "/key2.pem")
+    assert (await running.reload())["ok"]
+    assert await asyncio.to_thread(page, running.node, "/healthz", new) == 200
+    with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+        await asyncio.to_thread(page, running.node, "/healthz", old)
+
+
+SESSION_SETTINGS = """append_limit = "3mb"
+command_timeout = "31m"
+absolute_session_timeout = "1h"
+min_bytes_per_minute = -1
+disabled_caps = ["IDLE"]
+id_name = "Other"
+insecure_auth = true
+limits = { search_rate_limit_per_min = 1, session_memory_limit = "1mb" }
+timeouts.imap_command_timeouts.search = "1m"
+client_filters = [{ client_name = "^Bad$", disable_caps = ["MOVE"] }]
+"""
+
+
+async def test_settings_of_sessions_hold_for_new_ones(running: Running) -> None:
+    old = await Imap.open(running.node)
+    await old.login()
+    running.edit('name = "imap"\n', f'name = "imap"\n{SESSION_SETTINGS}')
+    running.edit('name = "lmtp"\n', 'name = "lmtp"\nmax_message_size = "2mb"\n')
+    running.path.write_text(f'memory_limit = "64mb"\n{running.path.read_text()}')
+    outcome = await running.reload()
+    expected = {line.split(" =")[0] for line in SESSION_SETTINGS.splitlines()} - {"limits"}
+    expected |= {"limits.search_rate_limit_per_min", "limits.session_memory_limit"}
+    named = {f"servers.imap.{key}" for key in expected} | {"servers.lmtp.max_message_size", "memory_limit"}
+    assert set(outcome["applied"]) == named
+    assert outcome["needs_restart"] == []
+    new = await Imap.open(running.node)
+    await new.login()
+    said = {name: await each.command("CAPABILITY") for name, each in (("old", old), ("new", new))}
+    assert b"APPENDLIMIT=3145728" in said["new"]
+    assert b" IDLE" not in said["new"]
+    assert b"APPENDLIMIT=26214400" in said["old"]  # what it was told holds as long as it lasts
+    assert b" IDLE" in said["old"]
+    assert b'"Other"' in await new.command("ID NIL")
+    assert b" MOVE" in said["new"]
+    await new.command('ID ("name" "Bad")')
+    assert b" MOVE" not in await new.command("CAPABILITY")
+    mta = await LmtpClient.connect("127.0.0.1", port(running.node, "lmtp"))
+    assert (await mta.deliver(b"Subject: a\r\n\r\nb\r\n", [ADDRESS]))[0][0] == 250
+    await mta.close()
+    await new.command("SELECT INBOX")
+    searches = [await new.command('SEARCH BODY "x"') for _ in range(2)]
+    assert [b"[LIMIT]" in each for each in searches] == [False, True]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port(running.node, "lmtp"))
+    writer.write(b"LHLO client\r\n")
+    lines = b""
+    while b"250 " not in lines:
+        lines += await reader.readline()
+    assert b"SIZE 2097152" in lines
+    for each in (old.writer, new.writer, writer):
+        each.close()
+
+
+def test_searches_of_a_reload_that_lifts_the_limit_go_on_counting() -> None:
+    pace = SearchPace(SearchRate(2, 60.0))
+    account = AccountId(1)
+    pace.begin(account, 0.0)
+    pace.begin(account, 1.0)
+    pace.rate = SearchRate(3, 60.0)
+    pace.begin(account, 2.0)
+    pace.rate = SearchRate(1, 60.0)
+    with pytest.raises(TooManySearches, match="in 58 seconds"):  # the youngest of three counts
+        pace.begin(account, 4.0)
+    pace.rate = None
+    pace.begin(account, 5.0)
 
 
 def break_syntax(running: Running) -> None:
@@ -297,6 +409,49 @@ async def test_a_node_drains_until_the_last_session_has_gone(running: Running) -
     assert health["status"] == "down"  # which is what /readyz refuses by
     assert len((await asyncio.to_thread(ask, path, "status"))["listeners"]) == 4
     await client.command("LOGOUT")  # the node ends now, see the fixture
+    client.writer.close()
+
+
+@pytest.mark.parametrize("more", [METRICS])
+async def test_balancers_are_told_of_a_drain_and_of_its_end(running: Running, tmp_path: Path) -> None:
+    cert = tmp_path / "cert.pem"
+    assert await asyncio.to_thread(page, running.node, "/readyz", cert) == 200
+    client = await Imap.open(running.node)
+    await client.login()
+    await drain(running, "1h")
+    assert await asyncio.to_thread(page, running.node, "/readyz", cert) == 503
+    assert await asyncio.to_thread(page, running.node, "/healthz", cert) == 200
+    await drain(running, "2h")  # only the time changes
+    done = await undo(running)
+    assert (done.exit_code, json.loads(done.output)) == (0, {"sessions": 1})
+    running.is_drained = False
+    assert await asyncio.to_thread(page, running.node, "/readyz", cert) == 200
+    greetings = [await greeting(running) for _ in range(4)]
+    assert {each[:4] for each in greetings} == {b"* OK"}
+    assert b" OK " in await client.command("NOOP")
+    again = await undo(running)
+    assert again.exit_code != 0
+    assert "not draining" in again.output
+    client.writer.close()
+
+
+async def undo(running: Running) -> Any:
+    arguments = ["drain", "--undo", "--config", str(running.path), "--json"]
+    return await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+
+
+async def test_a_drain_that_cannot_be_taken_back_goes_on(running: Running) -> None:
+    client = await Imap.open(running.node)
+    await drain(running, "1h")
+    with socket.create_server(("127.0.0.1", port(running.node, "lmtp"))):  # somebody was quick
+        done = await undo(running)
+        assert done.exit_code != 0
+        assert "goes on draining: server lmtp: cannot listen" in done.output
+        with pytest.raises(ConnectionRefusedError):
+            await greeting(running)
+    assert (await undo(running)).exit_code == 0
+    running.is_drained = False
+    assert (await greeting(running)).startswith(b"* OK")
     client.writer.close()
 
 

@@ -76,9 +76,13 @@ def pop3_login(node: NodeProcess) -> bytes:
 
 
 def stored(node: NodeProcess) -> list[bytes]:
-    """All messages of the INBOX, without trace headers, sorted."""
+    """All messages of the INBOX, which were delivered, without trace headers, sorted."""
+    return sorted(strip_trace(each) for each in stored_raw(node))
+
+
+def stored_raw(node: NodeProcess) -> list[bytes]:
+    """All messages of the INBOX as they are."""
     with imap_inbox(node) as client:
         status, lines = client.imap(b"UID FETCH 1:* (BODY.PEEK[])")
         assert status.startswith(b"OK"), status
-        literals = [after for line, after in itertools.pairwise(lines) if line.endswith(b"}")]
-        return sorted(strip_trace(each) for each in literals)
+        return [after for line, after in itertools.pairwise(lines) if line.endswith(b"}")]
