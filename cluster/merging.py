@@ -162,8 +162,10 @@ class Merger:
     def suspect(self, said: Suspect, at: Instant) -> None:
         """Raises PacketRejected for what is not believed."""
         row = self._accused(said)
-        if row is None:
-            return
+        if row is not None:
+            self._merge_suspect(row, said, at)
+
+    def _merge_suspect(self, row: Member, said: Suspect, at: Instant) -> None:
         match self._verdict(_S, row, said.incarnation):
             case Verdict.APPLY:
                 self._suspect(row, said, at)
@@ -186,9 +188,9 @@ class Merger:
     # --- of this node's own accord ---
 
     def accuse(self, row: Member, incarnation: int, at: Instant) -> None:
-        """A probe of ours failed, begun when ``row`` had ``incarnation``; or another node holds it for dead,
-        which is worth no more to us than an accusation of our own."""
-        self.suspect(Suspect(incarnation, row.name, self._own.name), at)
+        """A probe of ours failed, begun when ``row`` had ``incarnation``. Never refused, so that whoever has
+        an incarnation that nobody else may accuse can die all the same."""
+        self._merge_suspect(row, Suspect(incarnation, row.name, self._own.name), at)
 
     def suspicion_due(self, name: str, at: Instant) -> None:
         row = self._table.rows.get(name)
@@ -339,6 +341,8 @@ class Merger:
     def _heard_of_us(self, said: Alive, at: Instant) -> None:
         if self.is_leaving:
             return
+        if said.incarnation >= MAX_INCARNATION:  # to jump above it would put us out of what is believed
+            raise PacketRejected(Reason.FORGED, f"incarnation {said.incarnation} of this node")
         own = self._own
         if said.address != own.address:
             self._heard_of_another(said, at)

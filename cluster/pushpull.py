@@ -22,7 +22,7 @@ from .effects import Joined
 from .errors import PacketRejected, Reason
 from .members import MemberTable
 from .merging import Merger
-from .messages import Alive, Dead, NodeRecord, PushPull, State
+from .messages import Alive, Dead, NodeRecord, PushPull, State, Suspect
 from .timers import Timer, Timers
 
 if TYPE_CHECKING:
@@ -100,12 +100,11 @@ class PushPulls:
         for address in dict.fromkeys(missing):
             self._ask(address, at, is_join=True, is_told=False)
 
-    def replied(self, ticket: int, reply: PushPull | None, at: Instant) -> bool:
-        """Whether the ticket was one of these. ``reply`` None: there was none."""
+    def replied(self, ticket: int, reply: PushPull | None, at: Instant, error: str) -> bool:
+        """Whether the ticket was one of these. ``reply`` None: there was none, because of ``error``."""
         pending = self._pending.pop(ticket, None)
         if pending is None:
             return False
-        error = "no answer"
         if reply is not None:
             try:
                 self._merge(reply, pending.address, at)
@@ -187,7 +186,7 @@ class PushPulls:
                 self._merger.alive(said, at)
             elif (row := self._table.rows.get(record.node)) is not None:
                 # Dead or suspect for another is suspect here, so that the member can speak for itself.
-                self._merger.accuse(row, record.incarnation, at)
+                self._merger.suspect(Suspect(record.incarnation, row.name, self._table.own.name), at)
         except PacketRejected:
             self.records_refused += 1
 

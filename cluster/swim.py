@@ -108,8 +108,11 @@ class Swim:
         self._check_for_us(ping)
         return Ack(ping.seq_no)
 
-    def stream_reply(self, ticket: int, reply: PushPull | Ack | None, at: Instant) -> None:
-        if self._push_pulls.replied(ticket, reply if isinstance(reply, PushPull) else None, at):
+    def stream_reply(
+        self, ticket: int, reply: PushPull | Ack | None, at: Instant, error: str = "no answer"
+    ) -> None:
+        """``error``: why there is no reply."""
+        if self._push_pulls.replied(ticket, reply if isinstance(reply, PushPull) else None, at, error):
             return
         self._prober.stream_acked(ticket, is_ack=isinstance(reply, Ack))
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgpack
 
+from ..dialect import unpack
 from ..errors import PacketRejected, Reason
 from ..messages import MAX_META_BYTES
 
@@ -39,10 +40,7 @@ def decode_tags(meta: bytes) -> dict[str, str]:
         raise PacketRejected(Reason.OVERSIZED, "tags")
     if meta[0] != _MAGIC:
         return {"role": meta.decode(errors="replace")}
-    try:
-        raw = msgpack.unpackb(meta[1:], raw=True, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as e:
-        raise PacketRejected(Reason.MALFORMED, "tags") from e
+    raw = unpack(meta[1:], max_items=MAX_META_BYTES)
     if raw is None:
         return {}
     if not isinstance(raw, dict) or not all(isinstance(part, bytes) for item in raw.items() for part in item):

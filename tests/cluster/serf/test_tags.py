@@ -41,7 +41,7 @@ def test_512_bytes_are_the_limit_of_what_is_sent() -> None:
     ("meta", "reason"),
     [
         (b"\xff" + bytes(600), Reason.OVERSIZED),
-        (b"\xff\x81\xa1k", Reason.MALFORMED),
+        (b"\xff\x81\xa1k", Reason.TRUNCATED),
         (b"\xff\x93\x01\x02\x03", Reason.MALFORMED),
         (b"\xff\x81\xa1k\x05", Reason.MALFORMED),
         (b"\xff\x81\x05\xa1v", Reason.MALFORMED),
