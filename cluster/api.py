@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .address import Address
 from .effects import Effect, MemberView
 from .facts import Entry, Kind, NoticeKind
 from .instant import Instant
 from .profile import SORA, Profile
+
+if TYPE_CHECKING:
+    from .serf.coordinates import Coordinate
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,10 @@ class ClusterEngine(Protocol):
 
     def members(self) -> list[MemberView]:
         """All that are not forgotten, this node included, by name."""
+        ...
+
+    def coordinate(self, name: str) -> Coordinate | None:
+        """Where a member lies in the network, for ``serf rtt``; None when that is not known."""
         ...
 
     def skews(self) -> dict[str, float]:

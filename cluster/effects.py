@@ -99,6 +99,7 @@ class QueryAsked:
     payload: bytes
     source_node: str
     deadline: float
+    ltime: int = 0
 
 
 @dataclass(frozen=True, slots=True)

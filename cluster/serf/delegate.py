@@ -459,7 +459,7 @@ class Serf:
             return
         asked = self._answering.open(query, at)
         self._outlet.emit(
-            QueryAsked(asked.token, query.name, query.payload, query.source_node, asked.deadline)
+            QueryAsked(asked.token, query.name, query.payload, query.source_node, asked.deadline, query.ltime)
         )
 
     def _answer_internal(self, query: Query) -> None:

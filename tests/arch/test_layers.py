@@ -86,6 +86,10 @@ PURE = (
     "cluster/timers.py",
     "cluster/delegate.py",
     "cluster/serf/*.py",
+    "cluster/rpc/filters.py",
+    "cluster/rpc/keyreport.py",
+    "cluster/rpc/machine.py",
+    "cluster/rpc/records.py",
     "cluster/state/*.py",
 )
 IMPURE_IMPORTS = {
