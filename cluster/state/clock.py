@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 MAX_AHEAD_S: Final = 60.0
-MAX_STAMP: Final = 2**64 - 1
+MAX_STAMP: Final = 2**63 - 1
 _COUNTER_BITS: Final = 16
 _COUNTER_LIMIT: Final = 2_000  # in one millisecond; so that each step shows in a float, see ``seconds``
 _STEP_S: Final = 2.0**-21  # of a float until the year 2106; 2,000 of them are less than a millisecond
@@ -25,7 +25,7 @@ class HybridClock:
     def stamp(self, wall: float, *, after: int = 0) -> int:
         """For a write now: larger than every stamp of this clock before, and than ``after``."""
         self._last = _following(max(_of(wall) - 1, self._last))
-        return self._last if self._last > after else _following(after)
+        return self._last if self._last > after else min(_following(after), MAX_STAMP)
 
     def witness(self, stamp: int, wall: float) -> bool:
         """Follow what another node has written. False: it is too far ahead and was not followed."""

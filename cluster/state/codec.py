@@ -14,7 +14,9 @@ from msgspec import Meta, Struct
 
 from ..errors import PacketRejected, Reason
 from ..facts import MAX_KEY_BYTES, MAX_VALUE_BYTES
+from .clock import MAX_STAMP
 from .digest import SUMMARY_BYTES
+from .known import MAX_AHEAD
 from .records import EpochMap, Record
 
 TYPE: Final = 0x53
@@ -26,7 +28,8 @@ RANGE_BYTES: Final = 1 + 3 + 9 + 9 + 9 + 3  # beside the name, at most; with the
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 Epoch = Annotated[int, Meta(ge=0, le=MAX_EPOCH)]
 Number = Annotated[int, Meta(ge=0, le=2**62)]
-Stamp = Annotated[int, Meta(ge=0)]  # msgpack has no larger ones than 64 bits
+Stamp = Annotated[int, Meta(ge=0, le=MAX_STAMP)]
+Mask = Annotated[int, Meta(ge=0)]  # msgpack has no larger ones than 64 bits
 Octet = Annotated[int, Meta(ge=0, le=255)]
 ItemKey = Annotated[bytes, Meta(max_length=MAX_KEY_BYTES)]
 Value = Annotated[bytes, Meta(max_length=MAX_VALUE_BYTES)]
@@ -63,10 +66,13 @@ class Range(Struct, array_like=True, frozen=True):
     items: list[Item]
 
 
-class Element(Struct, array_like=True, frozen=True, gc=False):
+class Element(Struct, array_like=True, frozen=True):
+    """What the sender knows of a map: all up to ``known``, and the ranges ``ahead``, in order."""
+
     owner: Name
     epoch: Epoch
     known: Number
+    ahead: Annotated[list[tuple[Number, Number]], Meta(max_length=MAX_AHEAD)] = []
 
 
 class Heading(Struct, array_like=True, frozen=True, gc=False):
@@ -91,7 +97,7 @@ class Summary(Heading, frozen=True):
 class Vector(Heading, frozen=True):
     """How far the sender knows every map in the buckets of ``mask``."""
 
-    mask: Stamp
+    mask: Mask
     elements: list[Element]
 
 

@@ -1,8 +1,8 @@
 """One number for how far a node knows all maps, kept up to date with every change.
 
-Each map that matters has a 64-bit hash of (owner, epoch, known up to); the digest is the exclusive or of them
-all, a bucket's is that of the maps in it. Equal digests: nothing to say. Different ones: the buckets tell in
-256 bytes which of a thousand maps to compare.
+Each map that matters has a 64-bit hash of (owner, epoch, what is known of it); the digest is the exclusive or
+of them all, a bucket's is that of the maps in it. Equal digests: nothing to say. Different ones: the buckets
+tell in 256 bytes which of a thousand maps to compare.
 """
 
 from __future__ import annotations
@@ -52,5 +52,8 @@ class Digest:
 
 
 def _mark(home: EpochMap) -> int:
-    content = home.prefix + home.known.upto.to_bytes(8, "big")
+    known = home.known
+    content = home.prefix + known.upto.to_bytes(8, "big")
+    if known.ahead:
+        content += repr(known.ahead).encode()
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")

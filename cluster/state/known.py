@@ -1,14 +1,18 @@
 """Which writes of one owner a node knows: all up to a number, and some beyond.
 
 A range (after, upto] is known when everything it was good for has been heard: the numbers in it that no
-message named were overwritten before they could be sent.
+message named were overwritten before they could be sent. What is beyond a gap matters most for an owner that
+died: nobody may be left who knows what was in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 MAX_AHEAD: Final = 256  # ranges beyond the first gap
+
+Span = tuple[int, int]  # (after, upto]
 
 
 class Known:
@@ -19,7 +23,7 @@ class Known:
 
     def __init__(self) -> None:
         self.upto = 0
-        self._ahead: list[tuple[int, int]] = []
+        self._ahead: list[Span] = []
 
     def has(self, seq: int) -> bool:
         return seq <= self.upto or any(after < seq <= upto for after, upto in self._ahead)
@@ -54,9 +58,36 @@ class Known:
         self._ahead = apart[:MAX_AHEAD]
 
     @property
-    def gaps(self) -> int:
-        return len(self._ahead)
+    def ahead(self) -> list[Span]:
+        """Beyond the first gap, in order."""
+        return self._ahead
+
+    def beyond(self, upto: int, ahead: Sequence[Span]) -> list[Span]:
+        """What is known here and not by one who knows as much as this."""
+        found = _cut((0, self.upto), upto, ahead)
+        for span in self._ahead:
+            found += _cut(span, upto, ahead)
+        return found
+
+    def lacks(self, upto: int, ahead: Sequence[Span]) -> bool:
+        """Whether one who knows as much as this knows something more."""
+        return not self.covers(0, upto) or not all(self.covers(*span) for span in ahead)
 
     def forget(self) -> None:
         self.upto = 0
         self._ahead.clear()
+
+
+def _cut(span: Span, upto: int, ahead: Sequence[Span]) -> list[Span]:
+    """What is left of it without (0, upto] and ``ahead``, which is in order."""
+    after, end = max(span[0], upto), span[1]
+    left = []
+    for low, high in ahead:
+        if high <= after or low >= end:
+            continue
+        if low > after:
+            left.append((after, low))
+        after = max(after, high)
+    if after < end:
+        left.append((after, end))
+    return left

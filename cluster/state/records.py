@@ -1,7 +1,10 @@
 """What a node holds of the maps of all nodes: records, by owner and by the epoch they were written in.
 
-Invariants: an owner has at most one record for a key, that of its newest epoch which wrote it; a record is in
-``by_seq`` of its home under its number, unless it was not numbered yet (``seq`` 0, only our own).
+The maps of different lives of an owner do not touch each other: what is in one follows from what was written
+in that life alone, so that nodes which heard of them in different order agree. Of a key, the newest life that
+has a record hides the older ones.
+Invariant: a record is in ``by_seq`` of its home under its number, unless it was not numbered yet (``seq`` 0,
+only our own).
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ def rule_of(kind: int) -> Rule:
 
 class Record:
     """One entry. ``value`` None: a tombstone. ``stamp``: of the hybrid clock. ``deadline``: monotonic, of the
-    value. ``shadow``: monotonic, the last deadline of any earlier value of this key: nodes that missed this
-    record may believe that one until then."""
+    value. ``shadow``: monotonic, the last deadline of any earlier value of this key, as its owner knows it:
+    nodes that missed this record may believe that one until then."""
 
     __slots__ = (
         "deadline",
@@ -74,13 +77,27 @@ class EpochMap:
     """What an owner wrote in one of its lives. ``is_partial``: not all of it could be kept, so nobody else
     may learn it from here. ``mark``: its part of the digest."""
 
-    __slots__ = ("bucket", "by_seq", "epoch", "is_gone", "is_partial", "known", "mark", "owner", "prefix")
+    __slots__ = (
+        "bucket",
+        "by_seq",
+        "counts",
+        "epoch",
+        "is_gone",
+        "is_partial",
+        "known",
+        "mark",
+        "owner",
+        "prefix",
+        "records",
+    )
 
     def __init__(self, owner: Owner, epoch: int) -> None:
         self.owner = owner
         self.epoch = epoch
         self.known = Known()
+        self.records: dict[Key, Record] = {}
         self.by_seq: dict[int, Record] = {}
+        self.counts: dict[int, int] = {}
         self.is_partial = False
         self.is_gone = False
         self.mark = 0
@@ -103,12 +120,17 @@ class EpochMap:
 class Owner:
     """``current``: its newest epoch heard of. ``is_counted``: what is not lasting counts now."""
 
-    __slots__ = ("counts", "current", "epochs", "is_counted", "name", "records")
+    __slots__ = ("current", "epochs", "is_counted", "name")
 
     def __init__(self, name: str, epoch: int) -> None:
         self.name = name
         self.current = epoch
         self.epochs: dict[int, EpochMap] = {}
-        self.records: dict[Key, Record] = {}
-        self.counts: dict[int, int] = {}
         self.is_counted = True
+
+    def held(self, place: Key) -> list[Record]:
+        """The records of a key, that of the newest life first."""
+        found = [record for home in self.epochs.values() if (record := home.records.get(place)) is not None]
+        if len(found) > 1:
+            found.sort(key=lambda record: -record.home.epoch)
+        return found

@@ -17,6 +17,7 @@ from typing import Final
 
 from ..instant import Instant
 from .codec import Delta, Element, Lane, Page, Summary, Vector, Want, encode, page_bytes, pages, range_of
+from .known import Span
 from .mailer import MAX_DATAGRAM_BYTES, Mailer
 from .peers import Peers
 from .records import BUCKETS, EpochMap
@@ -31,9 +32,10 @@ STREAM_BYTES: Final = 256 * 1024
 MAX_STREAMS: Final = 8
 HURRY_TO: Final = 3
 ALL_BUCKETS: Final = 2**BUCKETS - 1
-_ELEMENT_BYTES: Final = 1 + 3 + 9 + 9
+_ELEMENT_BYTES: Final = 1 + 3 + 9 + 9 + 3
+_SPAN_BYTES: Final = 1 + 9 + 9
 
-Missing = tuple[EpochMap, int]
+Missing = tuple[EpochMap, list[Span]]
 
 
 class Repair:
@@ -94,17 +96,18 @@ class Repair:
         name = message.sender
         if name not in self._peers:
             return
-        theirs = {(element.owner, element.epoch): element.known for element in message.elements}
+        theirs = {(element.owner, element.epoch): element for element in message.elements}
         missing = []
         for home in self._homes(message.mask):
-            known = theirs.get((home.owner.name, home.epoch), 0)
-            if known < home.known.upto:
-                missing.append((home, known))
+            element = theirs.get((home.owner.name, home.epoch))
+            spans = home.known.beyond(element.known, element.ahead) if element else home.known.beyond(0, ())
+            if spans and not home.is_partial:
+                missing.append((home, spans))
         wanted = [element for element in message.elements if self._is_behind(element)]
         if missing or wanted:
             self._not_before[name] = max(self._not_before.get(name, 0.0), at.now + INTERVAL_S)
         if wanted:
-            elements = [Element(e.owner, e.epoch, self._known(e)) for e in wanted]
+            elements = [self._own_element(element) for element in wanted]
             self._mailer.send(name, Want(*self._mailer.heading(at), elements))
         if missing and self._may_serve(name, "vector", at):
             self._answer(name, missing, at)
@@ -115,8 +118,8 @@ class Repair:
         missing = []
         for element in message.elements:
             home = self._home(element)
-            if home is not None and not home.is_partial and element.known < home.known.upto:
-                missing.append((home, element.known))
+            if home is not None and not home.is_partial:
+                missing.append((home, home.known.beyond(element.known, element.ahead)))
         self._answer(message.sender, missing, at)
 
     def _may_serve(self, name: str, kind: str, at: Instant) -> bool:
@@ -145,22 +148,25 @@ class Repair:
         owner = self._store.owners.get(element.owner)
         return owner.epochs.get(element.epoch) if owner is not None else None
 
-    def _known(self, element: Element) -> int:
+    def _own_element(self, element: Element) -> Element:
         home = self._home(element)
-        return home.known.upto if home is not None else 0
+        if home is None:
+            return Element(element.owner, element.epoch, 0)
+        return _element(home)
 
     def _is_behind(self, element: Element) -> bool:
-        return self._known(element) < element.known
+        home = self._home(element)
+        return home is None or home.known.lacks(element.known, element.ahead)
 
     def _vector(self, mask: int, homes: Iterable[EpochMap], at: Instant) -> Vector:
-        elements = [Element(home.owner.name, home.epoch, home.known.upto) for home in homes]
+        elements = [_element(home) for home in homes]
         return Vector(*self._mailer.heading(at), mask, elements)
 
     def _split(self, mask: int) -> list[int]:
         """Masks whose vectors fit into datagrams."""
         sizes = [0] * BUCKETS
         for home in self._homes(mask):
-            sizes[home.bucket] += len(home.prefix) + _ELEMENT_BYTES
+            sizes[home.bucket] += len(home.prefix) + _ELEMENT_BYTES + len(home.known.ahead) * _SPAN_BYTES
         masks, room = [0], self._mailer.room - 16
         left = room
         for bucket in range(BUCKETS):
@@ -175,10 +181,12 @@ class Repair:
     # --- sending what is missing ---
 
     def _answer(self, name: str, missing: list[Missing], at: Instant) -> None:
-        total = 0
-        for home, known in missing:
-            if not home.is_partial:
-                total += sum(record.size for record in home.between(known, home.known.upto))
+        total = sum(
+            record.size
+            for home, spans in missing
+            for after, upto in spans
+            for record in home.between(after, upto)
+        )
         is_large = total > MAX_DATAGRAMS * MAX_DATAGRAM_BYTES
         room = STREAM_BYTES if is_large else self._mailer.room
         batches = self._batches(missing, room)
@@ -192,12 +200,17 @@ class Repair:
         """Ranges put together into messages of at most ``room`` bytes."""
         batches: list[list[Page]] = []
         left = 0
-        for home, known in missing:
-            for page in () if home.is_partial else pages(home, known, home.known.upto, room):
-                size = page_bytes(page)
-                if not batches or size > left:
-                    batches.append([])
-                    left = room
-                batches[-1].append(page)
-                left -= size
+        for home, spans in missing:
+            for after, upto in spans:
+                for page in pages(home, after, upto, room):
+                    size = page_bytes(page)
+                    if not batches or size > left:
+                        batches.append([])
+                        left = room
+                    batches[-1].append(page)
+                    left -= size
         return batches
+
+
+def _element(home: EpochMap) -> Element:
+    return Element(home.owner.name, home.epoch, home.known.upto, home.known.ahead)

@@ -1,8 +1,8 @@
 """All maps, merged: what arrives, what runs out, what may be seen, and how much of it is kept.
 
-Merging is idempotent and its order does not matter: a record is replaced by one of a newer (epoch, number) of
-the same owner only. A record that took the place of another is kept as long as a node that missed it could
-believe the other (``Record.shadow``), so nothing comes back.
+Merging is idempotent and its order does not matter: a record is replaced by one with a higher number of the
+same life only. A record that took the place of another is kept as long as a node that missed it could believe
+the other (``Record.shadow``), so nothing comes back.
 A full node sheds what is worth least, says of that map that it is partial, and passes it on no more.
 """
 
@@ -120,10 +120,10 @@ class Store:
         if owner is None or epoch <= owner.current:
             return
         owner.current = epoch
-        for record in list(owner.records.values()):
-            if record.home.epoch < epoch and not rule_of(record.kind).is_lasting:
-                self._drop(record, at)
         for home in list(owner.epochs.values()):
+            for record in list(home.records.values()) if home.epoch < epoch else ():
+                if not rule_of(record.kind).is_lasting:
+                    self._drop(record, at)
             self._close_if_over(home)
 
     def _make_place(self, owner: Owner, epoch: int, at: Instant) -> bool:
@@ -147,21 +147,17 @@ class Store:
         now = at.now
         deadline = now + min(item.ttl_ms / 1000.0, rule.max_ttl_s) if item.value is not None else now
         shadow = now + min(item.shadow_ms / 1000.0, rule.max_ttl_s) if item.shadow_ms else 0.0
-        record = owner.records.get((item.kind, item.key))
+        record = home.records.get((item.kind, item.key))
         if record is None:
             if deadline <= now and shadow <= now:
                 return
-            if not self._has_room(owner, item, at):
+            if not self._has_room(home, item, at):
                 self._mark_partial(home, now)
                 return
             record = self._insert(home, item.kind, item.key)
-        else:
-            if (record.home.epoch, record.seq) >= (home.epoch, item.seq):
-                record.shadow = max(record.shadow, deadline, shadow)
-                self._wheel.schedule(record, record.keep_until)
-                return
-            shadow = max(shadow, record.shadow, record.deadline)
-        self._place(record, home, item.seq)
+        elif record.seq >= item.seq:
+            return
+        self._place(record, item.seq)
         self._set(record, item.value, item.stamp, deadline, shadow)
         self.counted["merged"] += 1
         if not self.clock.witness(item.stamp, at.wall):
@@ -175,33 +171,31 @@ class Store:
 
     def write(self, kind: Kind, key: bytes, value: bytes | None, ttl_s: float, at: Instant) -> Record | None:
         """Not numbered yet, see ``number``. None: there is no room."""
-        owner, rule = self.own.owner, rule_of(kind)
-        record = owner.records.get((kind, key))
-        shadow = 0.0
+        rule = rule_of(kind)
+        held = self.own.owner.held((kind, key))
+        record = held[0] if held and held[0].home is self.own else None
         if record is None:
-            item = Item(kind, 0, key, value, 0, 0, 0)
-            if value is None or not self._has_room(owner, item, at):
+            if not self._has_room(self.own, Item(kind, 0, key, value, 0, 0, 0), at):
                 return None
             record = self._insert(self.own, kind, key)
-        else:
-            shadow = max(record.shadow, record.deadline)
-            if record.home is not self.own:  # of an earlier life of ours
-                self._move(record, self.own)
+        shadow = max((max(other.shadow, other.deadline) for other in held), default=0.0)
         deadline = at.now + min(ttl_s, rule.max_ttl_s) if value is not None else at.now
         after = self._ahead.pop((kind, key), 0)
         self._set(record, value, self.clock.stamp(at.wall, after=after), deadline, shadow)
-        record.is_told = False
+        self._tell(record, at)
         return record
 
     def number(self, record: Record) -> None:
         """Our next write is this one."""
-        self._place(record, self.own, self.own.known.upto + 1)
+        self._place(record, self.own.known.upto + 1)
         self.own.known.upto += 1
         record.is_pending = False
         self.digest.touch(self.own)
 
     def own_record(self, kind: Kind, key: bytes) -> Record | None:
-        return self.own.owner.records.get((kind, key))
+        """The one that is seen, of this life or an earlier one."""
+        held = self.own.owner.held((kind, key))
+        return held[0] if held else None
 
     def forget_unsaid(self, record: Record, at: Instant) -> None:
         """Of an entry that nobody has heard of."""
@@ -212,11 +206,12 @@ class Store:
         old, owner = self.own, self.own.owner
         self.own = owner.epochs[epoch] = EpochMap(owner, epoch)
         owner.current = epoch
+        self.own.records, old.records = old.records, self.own.records
+        self.own.counts, old.counts = old.counts, self.own.counts
         old.by_seq.clear()
-        for records in self._own_kinds.values():
-            for record in records:
-                record.home, record.seq = self.own, 0
-                self.number(record)
+        for record in self.own.records.values():
+            record.home, record.seq = self.own, 0
+            self.number(record)
         self._close_if_over(old)
 
     # --- whose entries count ---
@@ -233,16 +228,19 @@ class Store:
         if owner is None or owner.is_counted is is_counted or owner is self.own.owner:
             return
         owner.is_counted = is_counted
-        for record in list(owner.records.values()):
-            if not rule_of(record.kind).is_lasting:
-                self._tell(record, at)
+        for home in owner.epochs.values():
+            for record in home.records.values():
+                if not rule_of(record.kind).is_lasting:
+                    self._tell(record, at)
 
     def visible(self, kind: Kind, at: Instant) -> Iterator[Entry]:
         is_lasting = rule_of(kind).is_lasting
         for record in chain(self._own_kinds.get(kind, ()), self._kinds.get(kind, ())):
             owner = record.home.owner
             value = record.value
-            if value is not None and record.deadline > at.now and (is_lasting or owner.is_counted):
+            if value is None or record.deadline <= at.now or not (is_lasting or owner.is_counted):
+                continue
+            if len(owner.epochs) == 1 or owner.held((kind, record.key))[0] is record:
                 yield Entry(kind, owner.name, record.key, value, seconds(record.stamp), record.deadline)
 
     # --- time ---
@@ -268,7 +266,9 @@ class Store:
     def forget_owner(self, name: str) -> None:
         """Of a member that is forgotten itself; nothing happens while it has entries."""
         owner = self.owners.get(name)
-        if owner is not None and not owner.records and owner is not self.own.owner:
+        if owner is None or owner is self.own.owner:
+            return
+        if not any(home.records for home in owner.epochs.values()):
             for home in owner.epochs.values():
                 self._partial.pop(home, None)
                 home.is_gone = True
@@ -294,10 +294,9 @@ class Store:
     # --- one record ---
 
     def _insert(self, home: EpochMap, kind: int, key: bytes) -> Record:
-        owner = home.owner
         record = Record(home, kind, key)
-        owner.records[kind, key] = record
-        owner.counts[kind] = owner.counts.get(kind, 0) + 1
+        home.records[kind, key] = record
+        home.counts[kind] = home.counts.get(kind, 0) + 1
         self._index(record).setdefault(kind, {})[record] = None
         self.entries += 1
         self.bytes += record.size
@@ -306,22 +305,12 @@ class Store:
     def _index(self, record: Record) -> dict[int, dict[Record, None]]:
         return self._own_kinds if record.home is self.own else self._kinds
 
-    def _move(self, record: Record, home: EpochMap) -> None:
-        """Without a number there; its old home is closed when it was the last."""
-        old = record.home
+    def _place(self, record: Record, seq: int) -> None:
+        numbered = record.home.by_seq
         if record.seq:
-            del old.by_seq[record.seq]
-            record.seq = 0
-        if old is not home:
-            del self._index(record)[record.kind][record]
-            record.home = home
-            self._index(record).setdefault(record.kind, {})[record] = None
-            self._close_if_over(old)
-
-    def _place(self, record: Record, home: EpochMap, seq: int) -> None:
-        self._move(record, home)
+            del numbered[record.seq]
         record.seq = seq
-        home.by_seq[seq] = record
+        numbered[seq] = record
 
     def _set(self, record: Record, value: bytes | None, stamp: int, deadline: float, shadow: float) -> None:
         before = record.size
@@ -338,44 +327,53 @@ class Store:
         self._wheel.schedule(record, max(when, now + 0.1))
 
     def _drop(self, record: Record, at: Instant) -> None:
-        owner = record.home.owner
+        home, place = record.home, (record.kind, record.key)
         self._tell(record, at, is_dropped=True)
         del self._index(record)[record.kind][record]
-        del owner.records[record.kind, record.key]
-        owner.counts[record.kind] -= 1
+        del home.records[place]
+        home.counts[record.kind] -= 1
         self.entries -= 1
         self.bytes -= record.size
         record.is_gone = True
         if record.seq:
-            del record.home.by_seq[record.seq]
-        self._close_if_over(record.home)
+            del home.by_seq[record.seq]
+        if len(home.owner.epochs) > 1 and (hidden := home.owner.held(place)):
+            self._tell(hidden[0], at)
+        self._close_if_over(home)
 
     def _close_if_over(self, home: EpochMap) -> None:
         """Maps of earlier lives go when nothing is left in them."""
         self.digest.touch(home)
-        if home.by_seq or home.epoch == home.owner.current or home is self.own:
+        if home.records or home.epoch == home.owner.current or home is self.own:
             return
         self._partial.pop(home, None)
         home.is_gone = True
         home.owner.epochs.pop(home.epoch, None)
 
     def _tell(self, record: Record, at: Instant, *, is_dropped: bool = False) -> None:
-        kind = KINDS.get(record.kind)
+        """The outside hears of the one of the newest life, and of none that we wrote in this."""
+        kind, owner = KINDS.get(record.kind), record.home.owner
+        was_told, is_hidden = record.is_told, is_dropped
+        if len(owner.epochs) > 1:
+            for other in owner.held((record.kind, record.key)):
+                if other.home.epoch > record.home.epoch:
+                    is_hidden = True
+                elif other.is_told:
+                    was_told, other.is_told = True, False
         if kind is None or record.home is self.own:
             return
-        owner = record.home.owner
         left = record.deadline - at.now
-        counts = owner.is_counted or rule_of(record.kind).is_lasting
-        value = record.value if left > 0 and counts and not is_dropped else None
-        if value is not None or record.is_told:
-            record.is_told = value is not None
+        counts = owner.is_counted or rule_of(kind).is_lasting
+        value = record.value if left > 0 and counts and not is_hidden else None
+        record.is_told = value is not None
+        if value is not None or was_told:
             written = seconds(record.stamp)
             self._emit(FactChanged(kind, owner.name, record.key, value, max(left, 0.0), written))
 
     # --- room ---
 
-    def _has_room(self, owner: Owner, item: Item, at: Instant) -> bool:
-        if owner.counts.get(item.kind, 0) >= rule_of(item.kind).max_entries:
+    def _has_room(self, home: EpochMap, item: Item, at: Instant) -> bool:
+        if home.counts.get(item.kind, 0) >= rule_of(item.kind).max_entries:
             self.counted["refused"] += 1
             return False
         size = len(item.key) + len(item.value or b"") + ENTRY_OVERHEAD_BYTES

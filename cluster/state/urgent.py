@@ -35,12 +35,12 @@ class TokenBucket:
         self._level = burst
         self._at = -inf
 
-    def take(self, count: int, now: float) -> bool:
-        """All or nothing."""
+    def take(self, count: int, now: float, *, leave: float = 0.0) -> bool:
+        """All or nothing, and only when ``leave`` are left then."""
         if now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
             self._at = now
-        if count > self._level:
+        if count + leave > self._level:
             return False
         self._level -= count
         return True
@@ -123,14 +123,15 @@ class UrgentLane:
             self._again = (at.now + AGAIN_S, (self._again[1] + found)[-_MAX_AGAIN:])
 
     def _repeat(self, found: list[Page], at: Instant) -> None:
-        """What is left of them by now."""
+        """What is left of them by now, when the bucket is not needed for news."""
         left = [(home, after, upto, home.between(after, upto)) for home, after, upto, _ in found]
-        self._to(list(self._peers.names), [page for page in left if page[3]], Lane.FULL, at)
+        left = [page for page in left if page[3]]
+        self._to(list(self._peers.names), left, Lane.FULL, at, leave=BURST / 2)
 
-    def _to(self, names: list[str], found: list[Page], lane: Lane, at: Instant) -> int:
+    def _to(self, names: list[str], found: list[Page], lane: Lane, at: Instant, *, leave: float = 0.0) -> int:
         """How many of the pages went, to all of these."""
         for number, page in enumerate(found):
-            if not self._bucket.take(len(names), at.now):
+            if not self._bucket.take(len(names), at.now, leave=leave):
                 self._store.counted["overflows"] += 1
                 return number
             raw = self._mailer.delta((page,), lane, at)

@@ -9,7 +9,8 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from cluster.address import Address
 from cluster.api import Settings
@@ -97,6 +98,11 @@ class Node:
     def alive(self) -> list[MemberView]:
         return [v for v in self.views.values() if v.state is State.ALIVE and v.name != self.own_name]
 
+    def __iter__(self) -> Iterator[MemberView]:
+        return iter(self.views.values())
+
+    is_slow = False
+
     @property
     def count(self) -> int:
         return len(self.views) + 1
@@ -124,6 +130,7 @@ class Network:
         duplication: float = 0.0,
         latency_s: tuple[float, float] = (0.0002, 0.0006),
         knows_all: bool = True,
+        shares_views: bool = False,
         pings: bool = True,
         capacity: Capacity | None = None,
     ) -> None:
@@ -146,15 +153,28 @@ class Network:
         names = [f"n{number:04}" for number in range(count)]
         self.names = {address_of(name): name for name in names}
         self.nodes = {name: Node(self, name) for name in names}
-        if knows_all:
+        if shares_views:
+            self._share_views()
+        elif knows_all:
             self.introduce(names)
         for name in names:
-            self._after(self.rng.random() * 0.1, lambda name=name: self._gossip(name))
+            self._after(self.rng.random() * 0.1, partial(self._gossip, name))
             if pings:
-                self._after(self.rng.random() * 0.8, lambda name=name: self._ping(name))
+                self._after(self.rng.random() * 0.8, partial(self._ping, name))
 
     def __getitem__(self, number: int) -> Node:
         return self.nodes[f"n{number:04}"]
+
+    def _share_views(self) -> None:
+        """All know all, from one table: for networks so large that a table for each is too much."""
+        now = self.now
+        views = {
+            name: MemberView(name, address_of(name), State.ALIVE, 1, {"sora": "1"}, VSN, now, now)
+            for name in self.nodes
+        }
+        for node in self.nodes.values():
+            node.views = views
+            node.state.attach(node)
 
     def introduce(self, names: Iterable[str]) -> None:
         names = list(names)
@@ -198,19 +218,23 @@ class Network:
         node = self.nodes[name]
         self._after(0.1, lambda: self._gossip(name))
         if node.is_up:
-            others = [v.name for v in node.alive()] if len(node.views) < 20 else list(node.views)
-            for to in self.rng.sample(others, min(3, len(others))):
+            for to in self._some(node, 3):
                 for raw in node.state.broadcasts(ROOM, 3, to):
                     self.datagram(name, to, raw)
 
     def _ping(self, name: str) -> None:
         node = self.nodes[name]
         self._after(0.8, lambda: self._ping(name))
-        others = [view.name for view in node.alive()]
-        if node.is_up and others:
-            to = self.rng.choice(others)
+        for to in self._some(node, 1) if node.is_up else ():
             if self.rng.random() >= self.loss:
-                self._after(0.0005, lambda: self._pinged(name, to))
+                self._after(0.0005, partial(self._pinged, name, to))
+
+    def _some(self, node: Node, count: int) -> list[str]:
+        if len(node.views) < 20:
+            others = [view.name for view in node.alive()]
+            return self.rng.sample(others, min(count, len(others)))
+        names = [f"n{self.rng.randrange(len(self.nodes)):04}" for _ in range(count)]
+        return [name for name in names if name in node.views and name != node.own_name]
 
     def _pinged(self, name: str, to: str) -> None:
         node = self.nodes[to]
