@@ -69,9 +69,10 @@ def told_faults(world: World) -> list[str]:
         if node.engine.has_left:
             continue
         facts = {(int(k), o, key): v for k, o, key, v in shared(node, world) if o != node.name}
-        if facts != node.heard.facts:
-            lacking = sorted(facts.keys() - node.heard.facts.keys())[:3]
-            extra = sorted(node.heard.facts.keys() - facts.keys())[:3]
+        told = {k: v for k, v in node.heard.facts.items() if k[1] != node.name}  # but for its former lives
+        if facts != told:
+            lacking = sorted(facts.items() - told.items())[:3]
+            extra = sorted(told.items() - facts.items())[:3]
             faults.append(f"the owner of {node.name} was not told of {lacking}, or of the end of {extra}")
     return faults
 

@@ -1,0 +1,288 @@
+"""Clusters of our nodes and Debian's ``serf agent`` together: each side sees and hears the other."""
+
+from __future__ import annotations
+
+import base64
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support.clusternode import ClusterNode, until
+from tests.support.serfagent import SerfAgent
+
+from .conftest import needs
+
+KEY = bytes(range(7, 39))
+IDLE_S = 60.0
+
+
+@dataclass
+class Mixed:
+    """Two of ours and two agents, all of one cluster."""
+
+    ours: dict[str, ClusterNode] = field(default_factory=dict)
+    agents: dict[str, SerfAgent] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def states_everywhere(self) -> dict[str, dict[str, str]]:
+        return {
+            name: node.states()
+            for name, node in (*self.ours.items(), *self.agents.items())
+            if node.process.poll() is None
+        }
+
+    def all_say(self, name: str, *states: str) -> bool:
+        return all(each.get(name) in states for each in self.states_everywhere().values())
+
+
+def mixed(stack: ExitStack, network: int) -> Mixed:
+    """Agents at 127.0.``network``.1 and on, ours at .11 and on; one of each joins by way of the other."""
+    needs("serf")
+    cluster = Mixed()
+    ip = f"127.0.{network}."
+    first = stack.enter_context(SerfAgent("agent1", ip + "1", KEY, tags=("role=stranger",)))
+    ours1 = stack.enter_context(ClusterNode("ours1", ip + "11", KEY, join=[first.address]))
+    second = stack.enter_context(SerfAgent("agent2", ip + "2", KEY, join=[ours1.address]))
+    ours2 = stack.enter_context(ClusterNode("ours2", ip + "12", KEY, join=[second.address]))
+    cluster.agents |= {"agent1": first, "agent2": second}
+    cluster.ours |= {"ours1": ours1, "ours2": ours2}
+    names = [*cluster.agents, *cluster.ours]
+    until(lambda: all(cluster.all_say(n, "alive") for n in names), 20.0, "everybody sees everybody")
+    cluster.began = time.monotonic()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Mixed]:
+    """Idles from the beginning of the module; its test is the last one."""
+    with ExitStack() as stack:
+        yield mixed(stack, 201)
+
+
+@pytest.fixture(scope="module")
+def busy(quiet: Mixed) -> Iterator[Mixed]:
+    with ExitStack() as stack:
+        yield mixed(stack, 202)
+
+
+def test_members_agree_in_every_field_that_the_agent_shows(busy: Mixed) -> None:
+    seen = {each["name"]: each for each in busy.agents["agent1"].members()}
+    for name, node in busy.ours.items():
+        assert seen[name]["addr"] == node.address
+        assert seen[name]["status"] == "alive"
+        assert seen[name]["tags"]["sora"]
+    detailed = busy.agents["agent2"].run("members", "-detailed").stdout
+    assert detailed.count("5") >= 4
+    for node in busy.ours.values():
+        tags = {each["name"]: each["tags"] for each in node.do("members")}
+        assert tags["agent1"] == {"role": "stranger"}
+
+
+def test_changed_tags_are_seen_by_the_other_side(busy: Mixed) -> None:
+    busy.ours["ours1"].do("tags", tags={"sora": "1", "leader": "yes"})
+    busy.agents["agent1"].run("tags", "-set", "role=friend")
+
+    def found() -> bool:
+        listed = busy.agents["agent2"].run("members", "-tag", "leader=yes").stdout
+        tags = {each["name"]: each["tags"] for each in busy.ours["ours2"].do("members")}
+        return "ours1" in listed and tags["agent1"] == {"role": "friend"}
+
+    until(found, 10.0, "the new tags")
+
+
+def test_user_events_go_both_ways_once(busy: Mixed) -> None:
+    begin = time.monotonic()
+    busy.agents["agent1"].run("event", "-coalesce=false", "from-agent", "payload of an agent")
+    busy.ours["ours1"].do("event", name="from-ours", payload="payload of ours")
+    for node in busy.ours.values():
+        until(lambda node=node: len(node.effects("UserEvent", begin)) >= 2, 20.0, "both events")
+        payloads = sorted(each["payload"] for each in node.effects("UserEvent", begin))
+        assert payloads == ["payload of an agent", "payload of ours"]
+
+
+def test_an_agent_runs_its_handler_for_an_event_of_ours(tmp_path_factory: pytest.TempPathFactory) -> None:
+    needs("serf")
+    heard = tmp_path_factory.mktemp("handler") / "heard"
+    with (
+        SerfAgent("agent1", "127.0.203.1", KEY, handler=f"user:deploy=cat >> {heard}") as agent,
+        ClusterNode("ours1", "127.0.203.11", KEY, join=[agent.address]) as ours,
+    ):
+        until(lambda: agent.states().get("ours1") == "alive", 10.0)
+        ours.do("event", name="deploy", payload="to the agent")
+        until(lambda: heard.exists() and "to the agent" in heard.read_text(), 10.0, "the handler")
+
+
+def test_queries_go_both_ways(busy: Mixed) -> None:
+    asking = busy.ours["ours1"]
+    begin = time.monotonic()
+    number = asking.do("ask", name="_serf_ping", payload="", wants_ack=True)
+    others = {"agent1", "agent2", "ours2"}
+    until(
+        lambda: others <= {e["node"] for e in asking.effects("QueryAnswered", begin) if e["query"] == number},
+        10.0,
+        "acks of all",
+    )
+    answering = busy.ours["ours2"]
+
+    def answer() -> bool:
+        for each in answering.effects("QueryAsked", begin):
+            if each["name"] == "uptime":
+                answering.do("respond", token=each["token"], payload="an hour")
+                return True
+        return False
+
+    process = busy.agents["agent2"]
+
+    output: list[str] = []
+    thread = threading.Thread(
+        target=lambda: output.append(process.run("query", "-timeout=5s", "uptime").stdout)
+    )
+    thread.start()
+    until(answer, 10.0, "the query of the agent")
+    thread.join(20)
+    assert "an hour" in output[0]
+    assert "ours2" in output[0]
+
+
+def test_reachability(busy: Mixed) -> None:
+    assert "Successfully contacted all live nodes" in busy.agents["agent1"].run("reachability").stdout
+
+
+def test_round_trips_are_estimated_with_our_coordinates(busy: Mixed) -> None:
+    until(
+        lambda: "Estimated" in busy.agents["agent1"].run("rtt", "ours1", check=False).stdout,
+        20.0,
+        "the coordinate of ours",
+    )
+
+
+def test_keys_are_rotated_from_an_agent_through_our_nodes(busy: Mixed) -> None:
+    agent = busy.agents["agent1"]
+    new = base64.b64encode(os.urandom(32)).decode()
+    old = base64.b64encode(KEY).decode()
+    for step in (["-install", new], ["-use", new], ["-remove", old]):
+        result = agent.run("keys", *step, check=False)
+        assert result.returncode == 0, f"{step}: {result.stdout}{result.stderr}"
+    listed = agent.run("keys", "-list").stdout
+    assert f"{new} [4/4]" in " ".join(listed.split()), listed
+    assert old not in listed
+    for node in busy.ours.values():
+        assert node.effects("KeysChanged")[-1]["keys"] == [base64.b64decode(new).decode("latin-1")]
+    begin = time.monotonic()
+    busy.ours["ours1"].do("event", name="after", payload="rotation")
+    until(lambda: busy.ours["ours2"].effects("UserEvent", begin), 10.0)
+    # and back, for the other tests
+    for step in (["-install", old], ["-use", old], ["-remove", new]):
+        assert agent.run("keys", *step, check=False).returncode == 0
+
+
+def test_a_killed_node_of_ours_is_failed_and_comes_back(busy: Mixed) -> None:
+    with ClusterNode("ours3", "127.0.202.13", KEY, join=[busy.agents["agent1"].address]) as ours:
+        until(lambda: busy.all_say("ours3", "alive"), 10.0)
+        ours.kill()
+        until(lambda: busy.all_say("ours3", "failed", "dead"), 30.0, "the death of ours3")
+        port = int(ours.address.rpartition(":")[2])
+        with ClusterNode("ours3", "127.0.202.13", KEY, port=port, join=[busy.ours["ours1"].address]) as again:
+            until(lambda: busy.all_say("ours3", "alive"), 10.0, "its return")
+            assert again.do("leave")
+            until(lambda: busy.all_say("ours3", "left"), 10.0, "its leaving")
+    with ClusterNode("ours3", "127.0.202.13", KEY, join=[busy.agents["agent2"].address]):
+        until(lambda: busy.all_say("ours3", "alive"), 10.0, "its return with another port after leaving")
+
+
+def test_a_killed_agent_is_failed_and_comes_back(busy: Mixed) -> None:
+    with SerfAgent("agent3", "127.0.202.3", KEY, join=[busy.ours["ours2"].address]) as agent:
+        until(lambda: busy.all_say("agent3", "alive"), 10.0)
+        agent.kill()
+        until(lambda: busy.all_say("agent3", "failed", "dead"), 30.0, "the death of agent3")
+        with SerfAgent(
+            "agent3", "127.0.202.3", KEY, address=agent.address, join=[busy.ours["ours1"].address]
+        ) as again:
+            until(lambda: busy.all_say("agent3", "alive"), 10.0, "its return")
+            again.run("leave")
+            until(lambda: busy.all_say("agent3", "left"), 15.0, "its leaving")
+
+
+def test_a_failed_member_is_removed_by_force_leave_of_either_side(busy: Mixed) -> None:
+    for name, remover in (("gone1", "ours"), ("gone2", "agent")):
+        with ClusterNode(name, "127.0.202.14", KEY, join=[busy.agents["agent1"].address]) as gone:
+            until(lambda name=name: busy.all_say(name, "alive"), 10.0)
+            gone.kill()
+        until(lambda name=name: busy.all_say(name, "failed", "dead"), 30.0)
+        if remover == "ours":
+            assert busy.ours["ours1"].do("force_leave", name=name)
+        else:
+            busy.agents["agent1"].run("force-leave", name)
+        until(lambda name=name: busy.all_say(name, "left"), 15.0, f"{name} left, said {remover}")
+
+
+def test_a_node_of_ours_that_is_stopped_comes_back_by_itself(busy: Mixed) -> None:
+    with ClusterNode("ours4", "127.0.202.15", KEY, join=[busy.agents["agent1"].address]) as ours:
+        until(lambda: busy.all_say("ours4", "alive"), 10.0)
+        ours.stop_running()
+        others = busy.agents["agent1"]
+        until(lambda: others.states()["ours4"] == "failed", 30.0)
+        ours.go_on()
+        until(lambda: busy.all_say("ours4", "alive"), 15.0)
+        assert not [each for each in ours.changes() if each[0] == "failed" and each[1] != "ours4"]
+
+
+def test_another_key_is_refused_by_both(busy: Mixed) -> None:
+    with ClusterNode("alien", "127.0.202.16", bytes(32), join=[busy.agents["agent1"].address]) as alien:
+        until(lambda: alien.effects("Joined"), 15.0)
+        assert all(each["error"] for each in alien.effects("Joined"))
+        alien.do("join", addresses=[busy.ours["ours1"].address])
+        until(lambda: busy.ours["ours1"].do("figures")["rejected_key"] > 0, 10.0)
+        assert all("alien" not in each for each in busy.states_everywhere().values())
+
+
+@pytest.mark.slow
+def test_deaths_are_known_sooner_than_among_agents() -> None:
+    """Five of each side by side, three deaths one after the other."""
+    needs("serf")
+    rounds = 3
+    times: dict[str, list[float]] = {"ours": [], "agents": []}
+    with ExitStack() as stack:
+        agents = [stack.enter_context(SerfAgent("a0", "127.0.204.1", KEY))]
+        ours = [stack.enter_context(ClusterNode("o0", "127.0.205.1", KEY))]
+        for i in range(1, 4 + rounds):
+            ip = f"127.0.204.{i + 1}", f"127.0.205.{i + 1}"
+            agents.append(stack.enter_context(SerfAgent(f"a{i}", ip[0], KEY, join=[agents[0].address])))
+            ours.append(stack.enter_context(ClusterNode(f"o{i}", ip[1], KEY, join=[ours[0].address])))
+        for cluster in (agents, ours):
+            until(lambda c=cluster: all(len(n.states()) == len(c) for n in c), 20.0)
+        for i in range(rounds):
+            victims = agents[-1 - i], ours[-1 - i]
+            begin = time.monotonic()
+            for victim in victims:
+                victim.kill()
+            waiting = {"agents": agents[0], "ours": ours[0]}
+            while waiting:
+                for side, node in list(waiting.items()):
+                    victim = victims[side == "ours"]
+                    if node.states().get(victim.name) in ("failed", "dead"):
+                        times[side].append(time.monotonic() - begin)
+                        del waiting[side]
+                assert time.monotonic() < begin + 30.0, waiting
+                time.sleep(0.05)
+    means = {side: statistics.mean(each) for side, each in times.items()}
+    print(f"killed to failed: {times}")
+    assert means["ours"] < means["agents"], times
+
+
+def test_nobody_is_suspected_over_a_minute_of_idling(quiet: Mixed) -> None:
+    time.sleep(max(0.0, quiet.began + IDLE_S - time.monotonic()))
+    for name, node in quiet.ours.items():
+        bad = [each for each in node.changes(quiet.began) if each[0] in ("suspected", "failed", "left")]
+        assert not bad, f"{name}: {bad}"
+    for agent in quiet.agents.values():
+        log = agent.log.read_text()
+        assert "Suspect" not in log, log[-2_000:]
+        assert "[ERR]" not in log, log[-2_000:]
+    assert all(quiet.all_say(name, "alive") for name in (*quiet.ours, *quiet.agents))
