@@ -198,11 +198,20 @@ def _bind(path: Path) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        raise ControlUnusable(f"control socket {path}: {error.strerror or error}") from error
+        raise ControlUnusable(f"control socket {path}: {error.strerror or error}{_cure(error)}") from error
     except ControlUnusable:
         listening.close()
         raise
     return listening
+
+
+def _cure(error: OSError) -> str:
+    if not isinstance(error, PermissionError):
+        return ""
+    return (
+        " (its directory, and a socket that was left there, must be the node's user's: chown the one, remove"
+        " the other, or set control_socket)"
+    )
 
 
 def _remove_left_over(path: Path) -> None:

@@ -25,7 +25,7 @@ from .privileges import (
     may_read,
     who_we_are,
 )
-from .sockets import Sockets
+from .sockets import BOUND_TYPES, Sockets
 
 if TYPE_CHECKING:
     from .config import Config, Problem
@@ -68,7 +68,7 @@ def take_footing(
     certificates = Certificates(config)
     try:
         for server in config.servers:
-            if server.start:
+            if server.start and server.type in BOUND_TYPES:
                 certificates.of(server)
         _drop(config, config_file, account)
     except BaseException:

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,16 +153,55 @@ def test_a_new_certificate_that_only_root_may_read_is_said_and_not_shown(node: N
     assert not handshake(node, old)
 
 
+def test_a_configuration_that_only_root_may_read_is_not_reloaded(
+    node: NodeProcess,
+) -> None:
+    done = ask_to_reload(node)
+    assert done.returncode == 2
+    assert f'Permission denied for the user "{ACCOUNT}"; let it: chgrp {ACCOUNT} {node.config}' in done.stdout
+    node.config.chmod(0o644)
+    done = ask_to_reload(node)  # now the secrets that it names
+    assert done.returncode == 2
+    assert f"chgrp {ACCOUNT} {node.directory}/data/postgres.password" in done.stdout
+    assert "Nothing was changed." in done.stdout
+    assert deliver(node, node.address, message(1)).startswith(b"250")
+
+
+METRICS = """
+[[servers]]
+type = "metrics"
+name = "figures"
+addr = "127.0.0.1:0"
+"""
+
+
+def test_figures_and_the_service_manager_are_not_lost_with_root() -> None:
+    node = a_node(2, lambda text: text + METRICS)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        path = node.directory / "notify"
+        manager.bind(str(path))
+        path.chmod(0o777)  # as systemd's
+        manager.settimeout(20)
+        node.environment = {**node.environment, "NOTIFY_SOCKET": str(path)}
+        with node:
+            assert manager.recv(100) == b"READY=1"
+            url = f"http://127.0.0.1:{node.port('figures')}/metrics"
+            with urllib.request.urlopen(url, timeout=10) as page:
+                text = page.read().decode()
+            for process in ("control", "worker-1", "worker-2"):
+                assert re.search(rf'sora_process_open_files{{process="{process}"}} [1-9]', text)
+        assert manager.recv(100) == b"STOPPING=1"
+
+
 def reload(node: NodeProcess) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "node", "reload", "--config", str(node.config)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ask_to_reload(node)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def ask_to_reload(node: NodeProcess) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "node", "reload", "--config", str(node.config)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def handshake(node: NodeProcess, context: ssl.SSLContext) -> bool:
@@ -224,6 +264,17 @@ def test_directories_and_log_file_that_are_missing_are_made_for_the_account() ->
         log = data / "logs" / "node.log"
         assert log.stat().st_uid == account().pw_uid
         until(lambda: log.read_text().count("serves, process") == 2, 10)
+
+
+def test_a_control_socket_that_root_left_is_named_and_mail_goes_on() -> None:
+    node = a_node(1)
+    left = node.directory / "data" / "control.sock"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(left))
+        left.chmod(0o600)
+    with node:
+        assert f"control socket {left}: Permission denied (its directory" in node.log
+        assert deliver(node, node.address, message(1)).startswith(b"250")
 
 
 def run(node: NodeProcess, **options: object) -> subprocess.CompletedProcess[str]:

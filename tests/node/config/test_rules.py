@@ -277,3 +277,11 @@ def test_a_proxy_needs_no_storage() -> None:
 def test_defaults_by_themselves_break_no_rule() -> None:
     assert len(SECTION_RULES) + len(SERVER_RULES) > 15
     assert node_with(IMAP) != Config()
+
+
+def test_a_group_belongs_to_a_user() -> None:
+    group = 'group = "sora"\n'
+    assert ("error", "missing", "user") in {brief(each) for each in problems_of(group + STORAGE + IMAP)}
+    assert ("error", "missing", "user") not in {
+        brief(each) for each in problems_of(f'user = "sora"\n{group}{STORAGE}{IMAP}')
+    }
