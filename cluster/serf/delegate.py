@@ -98,6 +98,7 @@ class Serf:
         self._clock = LamportClock()
         self._own_ltime = 0
         self._is_leaving = False
+        self._has_merged = False
         self._intents, self._queries, self._events = (self._lane() for _ in range(3))
         self._roster = Roster(settings.profile)
         self._sora_names: set[str] = set()
@@ -336,7 +337,8 @@ class Serf:
 
     def merge_state(self, raw: bytes, source: Address, at: Instant, *, is_join: bool) -> None:
         theirs = decode_push_pull(raw)
-        is_fresh = is_join and self._happenings.clock.time == 1
+        is_fresh = is_join and not self._has_merged and self._happenings.clock.time == 1
+        self._has_merged = True
         # What they would say next has their time; the last that they said has one less.
         self._clock.witness(theirs.ltime - 1)
         self._happenings.clock.witness(theirs.event_ltime - 1)

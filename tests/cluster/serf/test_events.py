@@ -103,6 +103,16 @@ def test_a_fresh_node_is_not_told_what_was_before_it() -> None:
     assert [event.name for event in fresh.told(UserEvent)] == ["after"]
 
 
+def test_who_joins_again_makes_nobody_skip_what_is_on_its_way() -> None:
+    first, second = Node(1), Node(2)
+    for one, other in ((first, second), (second, first)):
+        one.serf.merge_state(other.serf.local_state(at(0), is_join=True), other.address, at(0), is_join=True)
+    first.serf.send_event("on its way", b"", at(1))
+    second.serf.merge_state(first.serf.local_state(at(1), is_join=True), first.address, at(1), is_join=True)
+    carry([first, second])
+    assert [event.name for event in second.told(UserEvent)] == ["on its way"]
+
+
 def test_only_events_of_the_last_two_minutes_are_repeated() -> None:
     node = Node(1)
     node.serf.send_event("old", b"", at(0))
