@@ -20,6 +20,7 @@ from ..dialect import (
     malformed,
     name,
     name_of,
+    optional_name,
     pack,
     text,
     uint,
@@ -233,7 +234,7 @@ def _query(fields: Fields, _rest: bytes) -> Query:
         ltime=_ltime(fields, b"LTime"),
         number=uint(fields, b"ID", U32, 0),
         asker=address_of(blob(fields, b"Addr", 16), uint(fields, b"Port", U16, 0)),
-        source_node=text(fields, b"SourceNode", _MAX_TITLE_BYTES),
+        source_node=optional_name(fields, b"SourceNode"),
         filters=tuple(octets(one) for one in _array(fields, b"Filters")),
         flags=uint(fields, b"Flags", U32, 0),
         relay_factor=uint(fields, b"RelayFactor", U8, 0),
@@ -256,7 +257,7 @@ def _response(fields: Fields, _rest: bytes) -> QueryResponse:
 def _relay(fields: Fields, rest: bytes) -> Relay:
     to = as_map(fields.get(b"DestAddr"))
     address = address_of(blob(to, b"IP", 16), uint(to, b"Port", U16, 0))
-    return Relay(address, text(fields, b"DestName", _MAX_TITLE_BYTES), rest)
+    return Relay(address, optional_name(fields, b"DestName"), rest)
 
 
 _DECODERS: Final[dict[int, Callable[[Fields, bytes], SerfMessage]]] = {

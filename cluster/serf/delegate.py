@@ -357,7 +357,7 @@ class Serf:
         for name in theirs.left:
             self._one_of_many(self._take_leave, LeaveIntent(theirs.statuses.get(name, 0), name), at)
         for name, ltime in theirs.statuses.items():
-            if name not in left:
+            if name not in left and self._roster.is_news(name, ltime):
                 self._one_of_many(self._take_join, JoinIntent(ltime, name), at)
 
     def _one_of_many(self, take: Callable[..., None], *given: object) -> None:

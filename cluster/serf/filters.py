@@ -12,7 +12,7 @@ from .pattern import compiled
 
 _BY_NODE: Final = 0
 _BY_TAG: Final = 1
-_MAX_FILTERS: Final = 16
+MAX_FILTERS: Final = 16
 _MAX_EXPRESSION_BYTES: Final = 2048
 
 
@@ -24,7 +24,7 @@ def encode_filters(nodes: Sequence[str], tags: Mapping[str, str]) -> tuple[bytes
 def is_for(filters: Sequence[bytes], name: str, tags: Mapping[str, str]) -> bool:
     """Whether a node of this name with these tags is meant. An expression that ``pattern`` does not
     understand means nobody. Raises PacketRejected for a damaged filter."""
-    if len(filters) > _MAX_FILTERS:
+    if len(filters) > MAX_FILTERS:
         raise PacketRejected(Reason.OVERSIZED, f"{len(filters)} filters")
     return all(_agrees(one, name, tags) for one in filters)
 

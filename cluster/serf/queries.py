@@ -18,7 +18,7 @@ from ..effects import QueryAnswered
 from ..instant import Instant
 from .clocks import LamportClock
 from .codec import MAX_QUERY_BYTES, encode
-from .filters import encode_filters
+from .filters import MAX_FILTERS, encode_filters
 from .messages import Query, QueryFlag, QueryResponse, Relay
 
 if TYPE_CHECKING:
@@ -70,15 +70,18 @@ class Asking:
         tags: Mapping[str, str] | None = None,
         wants_ack: bool = False,
     ) -> tuple[Query, bytes]:
-        """Raises ValueError when it is too long or too many are open."""
+        """Raises ValueError when it is too long, has too many filters, or too many are open."""
         if not self.has_room:
             raise ValueError(f"{_MAX_OPEN} queries are open already")
+        filters = encode_filters(nodes, tags or {})
+        if len(filters) > MAX_FILTERS:
+            raise ValueError(f"a query has at most {MAX_FILTERS} filters")
         query = Query(
             ltime=self.clock.time,
             number=self._unused_number(),
             asker=self._settings.advertise,
             source_node=self._settings.name,
-            filters=encode_filters(nodes, tags or {}),
+            filters=filters,
             flags=QueryFlag.ACK if wants_ack else 0,
             relay_factor=0,
             timeout_s=timeout_s,

@@ -115,6 +115,11 @@ class Roster:
 
     # --- intents ---
 
+    def is_news(self, name: str, ltime: int) -> bool:
+        """Whether an intent of this time would change anything."""
+        standing = self._standings.get(name)
+        return standing is None or ltime > standing.ltime
+
     def heard_leave(self, name: str, ltime: int, at: Instant) -> Verdict:
         standing = self._standings.get(name)
         if standing is None:

@@ -162,6 +162,13 @@ def test_sizes_are_limited_both_ways() -> None:
     node.serf.respond(asked.token, bytes(900), at(0))  # and may still be answered
 
 
+def test_filters_are_bounded_for_the_asker_too() -> None:
+    node = Node(1)
+    with pytest.raises(ValueError, match="16 filters"):
+        node.serf.ask("x", b"", at(0), tags={f"t{n}": "" for n in range(17)})
+    node.serf.ask("x", b"", at(0), tags={f"t{n}": "" for n in range(16)})
+
+
 def test_open_queries_are_bounded() -> None:
     node = Node(1)
     for number in range(300):
