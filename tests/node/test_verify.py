@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 
-from node.verify import REMEMBER_S, PasswordVerifier, Remembered, Verdict
+from node.verify import NICER, REMEMBER_S, SUSPECT_S, PasswordVerifier, Remembered, Verdict
 from protocols.errors import AuthenticationUnavailable
 from tests.support.passwords import Clock, CountedChecks, cheap_hash, ssha512, verifier
 
@@ -231,3 +233,51 @@ async def test_the_dummy_hash_is_of_the_default_profile(clock: Clock) -> None:
     await passwords.close()
     assert len(seen) == 1
     assert seen[0].startswith("{ARGON2ID}$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+async def test_addresses_whose_last_check_failed_come_after_others(
+    passwords: PasswordVerifier, checks: CountedChecks, clock: Clock
+) -> None:
+    origins = {"g": 1, "h": 2}
+    assert await passwords.verify(ANN, STORED, b"guess", origin=origins["g"]) == NO
+    stored = {name: cheap_hash(name.encode()) for name in ("g1", "g2", "h1", "h2")}
+
+    async def order() -> list[str]:
+        checks.hold()
+        del checks.stored[:]
+        running = asyncio.create_task(passwords.verify("x", STORED, b"%d" % clock.now, origin=3))
+        while not checks.stored:
+            await asyncio.sleep(0)
+        asked = [
+            passwords.verify(name, stored[name], b"%f" % clock.now, origin=origins[name[0]])
+            for name in ("g1", "g2", "h1", "h2")
+        ]
+        tasks = [asyncio.create_task(each) for each in asked]
+        await asyncio.sleep(0)
+        checks.release()
+        await asyncio.gather(running, *tasks)
+        named = {hashed: name for name, hashed in stored.items()}
+        return [named[each] for each in checks.stored[1:]]
+
+    assert await order() == ["h1", "h2", "g1", "g2"]
+    clock.now += SUSPECT_S  # forgotten; h1 and h2 have failed at the same time, too
+    assert await order() == ["g1", "h1", "g2", "h2"]
+    clock.now += 1  # other passwords
+    # who gets in is nobody to be suspicious of
+    assert await passwords.verify(ANN, STORED, b"secret", origin=origins["g"]) == YES
+    assert (await order())[0] == "g1"
+
+
+async def test_hashing_leaves_the_processor_to_others(clock: Clock) -> None:
+    priorities = []
+
+    def check(stored: str, password: bytes, *, allow_plain: bool = False) -> bool:
+        priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return True
+
+    made = PasswordVerifier(threads=1, clock=clock, check=check, make=cheap_hash)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await made.verify(ANN, STORED, b"secret") == YES
+    await made.close()
+    assert priorities == [min(before + NICER, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
