@@ -231,10 +231,11 @@ class Endpoint:
             self._counts["datagram_bytes_sent"] += len(effect.data)
 
     def _schedule(self, now: float) -> None:
-        """One timer. One that comes too early is left: its tick finds nothing due and sets the next."""
+        """One timer. One that comes too early is left: its tick finds nothing due and sets the next. What is
+        due already is due now, so that nobody takes the past for a delay of ours."""
         if self._is_closed:
             return
-        due = max(min(self._engine.next_deadline(), now + LONGEST_SLEEP_S), self._not_before)
+        due = max(min(self._engine.next_deadline(), now + LONGEST_SLEEP_S), self._not_before, now)
         if self._timer is not None:
             if self._due <= due:
                 return

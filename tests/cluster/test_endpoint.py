@@ -258,6 +258,16 @@ async def test_the_timer_comes_when_it_is_due() -> None:
         await until(lambda: node.told)
 
 
+async def test_a_deadline_that_was_past_when_it_was_said_is_no_delay() -> None:
+    """The next round of gossip is due at once when there is something to tell again after a quiet time."""
+    async with running() as node:
+        node.engine.on["tick"] = lambda at: node.engine.queue.append(Joined(ANY, "ticked"))
+        node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", at.now - 100.0))
+        await until(lambda: node.told)
+        assert all(late_s < 10.0 for late_s, *_ in node.engine.of("late"))
+        assert node.endpoint.figures()["loop_delay_max_s"] < 10.0
+
+
 async def test_a_loop_that_was_held_up_tells_the_engine_before_anything_else() -> None:
     async with running() as node, running() as other:
         node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", at.now + 0.01))
