@@ -112,7 +112,8 @@ class Swim:
         self, ticket: int, reply: PushPull | Ack | None, at: Instant, error: str = "no answer"
     ) -> None:
         """``error``: why there is no reply."""
-        if self._push_pulls.replied(ticket, reply if isinstance(reply, PushPull) else None, at, error):
+        push_pull = reply if isinstance(reply, PushPull) else None
+        if self._push_pulls.replied(ticket, push_pull, at, error or "an answer to something else"):
             return
         self._prober.stream_acked(ticket, is_ack=isinstance(reply, Ack))
 

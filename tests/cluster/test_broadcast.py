@@ -2,14 +2,24 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.broadcast import TransmitQueue
+from cluster.broadcast import TransmitQueue, retransmissions
+from cluster.profile import LAN, SORA
 
 
 def queue(limit: int = 3, *, max_items: int = 100) -> TransmitQueue:
     return TransmitQueue(lambda: limit, max_items=max_items)
+
+
+@pytest.mark.parametrize(
+    ("count", "ours", "agents"),
+    [(1, 8, 4), (9, 8, 4), (10, 12, 8), (99, 12, 8), (100, 16, 12), (1000, 20, 16)],
+)
+def test_the_limit_grows_with_the_cluster_and_leaves_no_hole(count: int, ours: int, agents: int) -> None:
+    assert (retransmissions(SORA, count), retransmissions(LAN, count)) == (ours, agents)
 
 
 def test_an_empty_queue_gives_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -103,6 +104,21 @@ def test_loss_makes_us_suspect_less_than_agents_do() -> None:
         if profile is SORA:
             assert net.changes(Change.FAILED) == []
     assert suspicions[0] * 4 < suspicions[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_death_does_not_make_the_survivors_doubt_themselves(seed: int) -> None:
+    """Nacks come while the probe runs."""
+    net = SwimNet(5, seed=seed)
+    net.join_all()
+    net.kill(net.nodes[name(1)])
+    scores: list[int | float] = []
+    for _ in range(80):
+        net.run_for(0.1)
+        scores += [node.swim.figures()["awareness"] for node in net.up()]
+    assert net.all_see(1, State.DEAD)
+    assert max(scores) == 0
+    assert sum(node.swim.figures()["probe_nacks"] for node in net.up()) >= 6
 
 
 def test_a_node_that_leaves_is_left_at_once_and_goes() -> None:
@@ -376,6 +392,36 @@ def test_what_the_layer_above_refuses_is_not_merged() -> None:
     swim.stream_reply(outbox.streams[0][0], PushPull((record("x"),), b"s", True), instant(1.1))
     assert outbox.effects == [Joined(address(1), "forged: no")]
     assert [view.name for view in swim] == [name(0)]
+
+
+def test_an_answer_to_something_else_is_no_join() -> None:
+    swim, outbox, _ = lone()
+    swim.join([address(1)], instant(1.0))
+    swim.stream_reply(outbox.streams[0][0], Ack(1), instant(1.1), "")
+    assert outbox.effects == [Joined(address(1), "an answer to something else")]
+    assert swim.figures()["push_pulls_failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "interval_s"),
+    [(2, 15.0), (15, 15.0), (16, 30.0), (32, 30.0), (33, 60.0), (64, 60.0), (65, 90.0)],
+)
+def test_push_pulls_become_rarer_in_large_clusters(count: int, interval_s: float) -> None:
+    swim, outbox, _ = lone()
+    for number in range(1, count):
+        swim.receive(Alive(1, name(number), address(number)), address(number), instant(0.0))
+    asked: list[float] = []
+    while len(asked) < 3:
+        now = swim.next_deadline()
+        for number in range(1, count):  # all are healthy
+            view = swim.get(name(number))
+            if view is not None and view.state is not State.ALIVE:
+                again = Alive(view.incarnation + 1, name(number), address(number))
+                swim.receive(again, address(number), instant(now))
+        streams = len(outbox.streams)
+        swim.tick(instant(now))
+        asked += [now for _, _, m in outbox.streams[streams:] if isinstance(m, PushPull) and not m.is_join]
+    assert [later - before for before, later in pairwise(asked)] == [pytest.approx(interval_s)] * 2
 
 
 def test_a_forged_record_is_passed_over() -> None:
