@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgpack
 
 from cluster.address import Address
-from cluster.effects import Effect, MemberView, QueryAnswered
+from cluster.effects import Effect, MemberView, QueryAnswered, UserEvent
 from cluster.messages import VSN, State
 from cluster.rpc import AgentRefused, RpcServer
 from cluster.serf.coordinates import ORIGIN, Coordinate
@@ -41,6 +42,7 @@ class FakeAgent:
         self.listeners: list[Callable[[Effect], None]] = []
         self.key_answer = KeyAnswer(True, "", ("S0VZ",), "S0VZ")
         self.refusal = ""
+        self.tokens = {41}
         self._number = 0
 
     def tell(self, effect: Effect) -> None:
@@ -74,9 +76,15 @@ class FakeAgent:
 
     async def change_tags(self, tags: Mapping[str, str], drop: Collection[str]) -> None:
         self._do("tags", dict(tags), list(drop))
+        own = self.held[0]
+        kept = {tag: value for tag, value in own.tags.items() if tag not in drop}
+        self.held[0] = replace(own, tags={**kept, **tags})
 
     async def send_event(self, name: str, payload: bytes, *, may_coalesce: bool) -> None:
+        if len(payload) > 512:
+            raise AgentRefused("too long")
         self._do("event", name, payload, may_coalesce)
+        self.tell(UserEvent(len(self.done), name, payload, may_coalesce))
 
     async def ask(
         self,
@@ -104,6 +112,8 @@ class FakeAgent:
         self.tell(QueryAnswered(number, "", None, is_over=True))
 
     async def respond(self, token: int, payload: bytes) -> None:
+        if token not in self.tokens:
+            raise AgentRefused("No pending queries matching ID")
         self._do("respond", token, payload)
 
     def subscribe(self, hear: Callable[[Effect], None]) -> Callable[[], None]:

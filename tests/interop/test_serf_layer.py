@@ -1,0 +1,90 @@
+"""Names in use twice, relays, and filters of tags, together with Debian's agents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from cluster.effects import NameConflict, QueryAsked
+from tests.cluster.agents import SerfAgent, needs_serf
+from tests.support.gossipnode import GossipNode, until
+
+KEY = bytes(range(11, 43))
+
+
+@pytest.fixture
+def agents() -> Iterator[list[SerfAgent]]:
+    """Three of one cluster: agent1, agent2, agent3."""
+    needs_serf()
+    with ExitStack() as stack:
+        found = [
+            stack.enter_context(SerfAgent(f"agent{n}", f"127.0.62.{n}", KEY, ["-tag", f"zone=z{n}"]))
+            for n in (1, 2, 3)
+        ]
+        for agent in found[1:]:
+            agent.command("join", f"{found[0].ip}:{found[0].port}")
+        found[0].until(lambda: len(found[0].statuses()) == 3, "sees all")
+        yield found
+
+
+async def said(agent: SerfAgent, *words: str) -> str:
+    return (await asyncio.to_thread(agent.command, *words)).stdout
+
+
+async def test_a_name_that_an_agent_has_is_lost_to_the_newcomer(agents: list[SerfAgent]) -> None:
+    async with GossipNode("agent1", "127.0.62.11", KEY) as node:
+        await node.agent.join([f"{agents[1].ip}:{agents[1].port}"])
+        await until(lambda: any(c.is_lost for c in node.heard(NameConflict)), "lost", 60.0)
+    everybody = {f"agent{n}": "alive" for n in (1, 2, 3)}
+    await asyncio.to_thread(agents[1].until, lambda: agents[1].statuses() == everybody, "undisturbed")
+    assert agents[0].process is not None
+    assert agents[0].process.poll() is None
+
+
+async def test_an_agent_with_our_name_goes_and_we_stay(agents: list[SerfAgent]) -> None:
+    async with GossipNode("ours", "127.0.62.12", KEY) as node:
+        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
+        await asyncio.to_thread(agents[2].until, lambda: "ours" in agents[2].statuses(), "sees ours")
+        with SerfAgent("ours", "127.0.62.13", KEY) as other:
+            peer = f"{agents[2].ip}:{agents[2].port}"
+            await asyncio.to_thread(other.command, "join", peer, is_checked=False)
+            assert other.process is not None
+            await until(lambda: other.process is not None and other.process.poll() is not None, "gone", 60.0)
+        assert not any(conflict.is_lost for conflict in node.heard(NameConflict))
+
+
+async def test_answers_are_relayed_by_our_node(agents: list[SerfAgent]) -> None:
+    async with GossipNode("ours", "127.0.62.14", KEY) as node:
+        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
+        await asyncio.to_thread(agents[0].until, lambda: len(agents[0].statuses()) == 4, "sees all four")
+
+        async def relays() -> bool:
+            await said(agents[0], "query", "-relay-factor=2", "-timeout=1s", "ping")
+            return (await node.agent.figures())["serf_relayed"] > 0
+
+        await until(relays, "relayed", 40.0)
+        asked = await said(agents[0], "query", "-format=json", "-relay-factor=2", "-timeout=2s", "ping")
+        assert sorted(json.loads(asked)["Acks"]) == ["agent1", "agent2", "agent3", "ours"]
+
+
+async def test_filters_mean_the_same_on_both_sides(agents: list[SerfAgent]) -> None:
+    async with GossipNode("ours", "127.0.62.15", KEY, tags={"zone": "z7"}) as node:
+        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
+        await asyncio.to_thread(agents[0].until, lambda: len(agents[0].statuses()) == 4, "sees all four")
+        for expression, expected in {
+            "z[17]": ["agent1", "ours"],
+            "^z": ["agent1", "agent2", "agent3", "ours"],
+            "7$": ["ours"],
+            r"z(1|\d{1})$": ["agent1", "agent2", "agent3", "ours"],
+            "[^7]$": ["agent1", "agent2", "agent3"],
+            "(?i)Z3": ["agent3"],
+        }.items():
+            words = ("query", "-format=json", "-timeout=1s", "-tag", f"zone={expression}", "who")
+            from_agent = json.loads(await said(agents[0], *words))["Acks"]
+            from_ours = json.loads(await node.serf(*words))["Acks"]
+            assert (sorted(from_agent), sorted(from_ours)) == (expected, expected), expression
+        assert {asked.name for asked in node.heard(QueryAsked)} == {"who"}
