@@ -147,8 +147,9 @@ class Node:
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
         unready(self.monitoring.checker)
-        await self.doors.stop_accepting(self.sockets.handed_names())
+        self.doors.stop_accepting(self.sockets.handed_names())
         self.sockets.shut(protocol_servers(self.config))
+        await self.doors.end_entering()
 
     async def resume_accepting(self) -> None:
         """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""

@@ -211,13 +211,14 @@ class ControlProcess:
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
         unready(self.monitoring.checker)
-        await self.supervisor.stop_accepting(self.sockets.handed_names())
+        self.supervisor.stop_accepting(self.sockets.handed_names())
         self.sockets.shut(protocol_servers(self.config))
+        await self.supervisor.end_entering()
 
     async def resume_accepting(self) -> None:
         """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""
         self.sockets.reopen(protocol_servers(self.config))
-        await self.supervisor.resume_accepting()
+        self.supervisor.resume_accepting()
         ready(self.monitoring.checker)
 
     def session_count(self) -> int:

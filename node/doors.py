@@ -82,14 +82,15 @@ class Doors:
         core.workers.start("views", self._watch_views)
         await self._open_listeners(sockets)
 
-    async def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
+    def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
         """Sessions stay. Of the servers ``turned_away`` the sockets go on listening, and who connects is cut
         off. Idempotent."""
-        stopping = (
+        for listener in self.listeners:
             listener.stop_accepting(turns_away=listener.server.name in turned_away)
-            for listener in self.listeners
-        )
-        await asyncio.gather(*stopping)
+
+    async def end_entering(self) -> None:
+        """What was accepted and is no session yet is closed."""
+        await asyncio.gather(*(listener.end_entering() for listener in self.listeners))
 
     def resume_accepting(self) -> None:
         """Undo ``stop_accepting``. Idempotent."""

@@ -127,22 +127,22 @@ class Listener:
         self._is_closed = True
         if self._acceptor is not None:
             self._acceptor.close()
-        await self._end_entering()
+        await self.end_entering()
 
-    async def stop_accepting(self, *, turns_away: bool = False) -> None:
-        """As ``close``, but the sockets are kept. ``turns_away``: they go on listening, as somebody else has
-        them too, so whoever connects is cut off at once."""
+    def stop_accepting(self, *, turns_away: bool = False) -> None:
+        """The sockets are kept. ``turns_away``: they go on listening, as somebody else has them too, so who
+        connects is cut off at once. Idempotent."""
         self._is_closed, self._turns_away = True, turns_away
         if self._acceptor is not None and not turns_away:
             self._acceptor.pause()
-        await self._end_entering()
 
     def resume_accepting(self) -> None:
         self._is_closed = self._turns_away = False
         if self._acceptor is not None:
             self._acceptor.resume()
 
-    async def _end_entering(self) -> None:
+    async def end_entering(self) -> None:
+        """Of what has been accepted and is no session yet."""
         await asyncio.sleep(0)  # a task that is cancelled before its first step would not close its socket
         self.door.end_waiting()
         if self._entering:

@@ -96,19 +96,23 @@ def _check_group(config: Config, account: Account) -> None:
 def hand_over(config: Config, account: Account) -> None:
     """Make what is missing of the node's directories and its log file, for the account. Raises OSError."""
     for _, path in directories(config):
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+        _make(path, 0o700, account)
     log_file = _log_file(config)
     if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
+        _make(log_file.parent, 0o750, account)  # where it is rotated, too
         with contextlib.suppress(FileExistsError):
             made = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
             os.fchown(made, account.uid, account.gid)
             os.close(made)
+
+
+def _make(path: Path, mode: int, account: Account) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def become(account: Account) -> None:

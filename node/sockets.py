@@ -133,10 +133,11 @@ class Sockets:
         self._wanted = [server for server in config.servers if server.start and server.type in BOUND_TYPES]
         self._handed = list(handed)
         self._places: dict[str, ServerSockets] = {}
+        self._is_bound = False
 
     def bind(self) -> None:
         """Idempotent. Raises ListenFailed, holding nothing."""
-        if self._places:
+        if self._is_bound:
             return
         left = self._take_handed()
         try:
@@ -146,6 +147,7 @@ class Sockets:
         except ListenFailed:
             self.close()
             raise
+        self._is_bound = True
         for each in left:
             _complain(each)
 

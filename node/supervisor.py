@@ -139,20 +139,33 @@ class Supervisor:
         pairs = zip(workers, answers, strict=True)
         return {name: answer for name, answer in pairs if not isinstance(answer, LinkFault)}
 
-    async def stop_accepting(self, turned_away: Collection[str]) -> None:
+    def stop_accepting(self, turned_away: Collection[str]) -> None:
         """Sessions stay; a worker that ends is not replaced. Of the servers ``turned_away`` the sockets go on
         listening. Idempotent."""
         self._is_draining = True
         self._turned_away = list(turned_away)
-        await self.ask_all("drain", self._turned_away)
+        for worker in self.ready().values():
+            self._tell_accepting(worker)
 
-    async def resume_accepting(self) -> None:
+    async def end_entering(self) -> None:
+        """What was accepted and is no session yet is closed."""
+        await self.ask_all("end_entering")
+
+    def resume_accepting(self) -> None:
         """Undo ``stop_accepting``; workers that ended meanwhile are replaced. Idempotent."""
         self._is_draining = False
         self._wanted_again.set()
         if not self._is_stopping:
             self._wanted_again.clear()
-        await self.ask_all("resume")
+        for worker in self.ready().values():
+            self._tell_accepting(worker)
+
+    def _tell_accepting(self, worker: Worker) -> None:
+        """Notices come in order and are never given up, however busy the worker is."""
+        if self._is_draining:
+            worker.link.notify("stop_accepting", self._turned_away)
+        else:
+            worker.link.notify("resume_accepting")
 
     async def reload(self) -> dict[str, str]:
         """There are new orders, for the workers that run and those to come. What went wrong, by worker; these
@@ -283,17 +296,11 @@ class Supervisor:
 
     async def _bring_up_to_date(self, worker: Worker, edition: int) -> None:
         """With what came while it started. Raises LinkFault."""
-        is_drained = False
-        while edition != self._edition or is_drained is not self._is_draining:
-            if edition != self._edition:
-                edition = self._edition
-                await self._reload(worker)
-            elif self._is_draining:
-                is_drained = True
-                await worker.link.call("drain", self._turned_away)
-            else:
-                is_drained = False
-                await worker.link.call("resume")
+        while edition != self._edition:
+            edition = self._edition
+            await self._reload(worker)
+        if self._is_draining:
+            self._tell_accepting(worker)
 
     async def _bury(self, name: str, worker: Worker) -> None:
         """Whatever it holds is free when this returns, and the process is gone."""

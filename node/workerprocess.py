@@ -121,14 +121,15 @@ class WorkerProcess:
         self._calls |= {
             "decide": gates.decide,
             "reload": partial(_reload, parts),
-            "drain": doors.stop_accepting,
+            "end_entering": doors.end_entering,
             "give_back": self._sessions.give_back,
-            "resume": self._resume,
         }
         self._notices |= {
             "full": self._sessions.set_full,
             "granted": self._sessions.budgets.granted,
             "begin": self._sessions.budgets.begin,
+            "stop_accepting": doors.stop_accepting,
+            "resume_accepting": doors.resume_accepting,
             "goodbye": self._sessions.say_goodbye,
             "block": gates.absorb,
             "welcome": gates.welcome,
@@ -143,10 +144,6 @@ class WorkerProcess:
         self._registry.add(lambda: [("sora_event_loop_lag_seconds", (), lag.lags)])
 
     # --- what the control process asks ---
-
-    async def _resume(self) -> None:
-        assert self._doors is not None
-        self._doors.resume_accepting()
 
     async def _metrics(self) -> object:
         return plain_snapshot(self._registry.snapshot())

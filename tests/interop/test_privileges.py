@@ -262,7 +262,7 @@ def test_directories_and_log_file_that_are_missing_are_made_for_the_account() ->
         ):
             assert path.stat().st_uid == account().pw_uid, path
         log = data / "logs" / "node.log"
-        assert log.stat().st_uid == account().pw_uid
+        assert {log.stat().st_uid, log.parent.stat().st_uid} == {account().pw_uid}
         until(lambda: log.read_text().count("serves, process") == 2, 10)
 
 
