@@ -86,6 +86,15 @@ class Sequence:
         except _REFUSED_BY_UNPACKER as error:
             raise _refusal(error) from None
 
+    def next_raw(self) -> bytes:
+        """The next value, not unpacked. Raises PacketRejected: TRUNCATED, or MALFORMED where that shows."""
+        start = self._unpacker.tell()
+        try:
+            self._unpacker.skip()
+        except _REFUSED_BY_UNPACKER as error:
+            raise _refusal(error) from None
+        return bytes(self._raw[start : self._unpacker.tell()])
+
     def rest(self) -> bytes:
         return bytes(self._raw[self._unpacker.tell() :])
 

@@ -280,3 +280,22 @@ def test_user_stream_that_is_refused(raw: bytes, reason: Reason) -> None:
     with pytest.raises(PacketRejected) as caught:
         codec.decode_user_stream(raw)
     assert caught.value.reason is reason
+
+
+def test_record_after_a_damaged_one_is_not_read() -> None:
+    raw = push_pull_raw({"Nodes": 2, "UserStateLen": 0}, RECORD, RECORD)
+    assert len(codec.decode_push_pull(raw).nodes) == 2
+    for end in range(len(raw) - 1, 40, -1):
+        with pytest.raises(PacketRejected) as caught:
+            codec.decode_push_pull(raw[:end])
+        assert caught.value.reason is TRUNCATED
+    with pytest.raises(PacketRejected) as caught:
+        codec.decode_push_pull(raw.replace(b"\xa4Name", b"\xc1Name", 1))
+    assert caught.value.reason is MALFORMED
+
+
+def test_damaged_statement_is_refused_each_time() -> None:
+    """Only what was decoded is remembered."""
+    for _ in range(2):
+        assert reason_of(raw_of(4, ALIVE | {"Port": 0})) is MALFORMED
+        assert codec.decode(raw_of(4, ALIVE)) == ALIVE_MESSAGE
