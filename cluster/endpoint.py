@@ -240,7 +240,7 @@ class Endpoint:
             if self._due <= due:
                 return
             self._timer.cancel()
-        self._due = due
+        self._due = max(due, now)  # what was due before is not late for having been told so now
         self._timer = self._loop.call_later(max(0.0, due - now), self._on_timer)
 
     # --- peers ---

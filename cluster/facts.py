@@ -18,7 +18,7 @@ from typing import Final
 class Kind(enum.IntEnum):
     BLOCK = 1  # key: the block's; value: the delta, or what lifted it
     FAILURES = 2  # key: subject; value: how many in which window, by the owner
-    CONNECTIONS = 3  # key: server type and user or address; value: how many the owner has now
+    CONNECTIONS = 3  # key: server and user or address; value: how many the owner has now
     SESSIONS = 4  # key: account; value: empty; the owner has sessions of it
     NODE = 5  # key: topic; value: what the owner says of itself (version, counts, configuration hashes ...)
     KICK = 6  # key: unique; value: whom
@@ -29,6 +29,9 @@ class Kind(enum.IntEnum):
 
 class NoticeKind(enum.IntEnum):
     MAILBOX = 1  # account, mailbox, modseq: for nodes with sessions of that account
+    # What entries say a moment later, to all, where that moment matters:
+    CONNECTIONS = 2  # counts of keys that come near a limit
+    SESSIONS = 3  # accounts that got their first session
 
 
 @dataclass(frozen=True, slots=True)

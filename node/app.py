@@ -21,9 +21,11 @@ from storage.postgres.uploads import PostgresUploadStore
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
 from .certificates import Certificates
+from .clustering.part import ClusterPart
+from .clustering.service import Parts as ClusterParts
 from .control import ControlServer, ControlUnusable, Handler, control_path
 from .controlblocks import block_commands
-from .controlconnections import connection_commands
+from .controlconnections import connection_commands, kick_for_others
 from .core import Core
 from .doors import Doors, password_verifier, protocol_servers
 from .drain import ready, unready
@@ -62,6 +64,7 @@ class Node:
         self.guards = Guards(config, check_takes_s=lambda: self.verifier.check_takes_s)
         state = NodeState(self.guards.of, self.sessions, LocalMaildropLock(), self.guards.close)
         self.doors = Doors(self.core, state, self.verifier)
+        self.cluster = ClusterPart(config)
         self.metrics_servers: list[MetricsServer] = []
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
 
@@ -93,10 +96,22 @@ class Node:
         core.mail.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.guards.run)
+        await self._open_cluster()
         servers = protocol_servers(self.config)
         await self.doors.open(self.sockets.listen(servers, core.certificates))
         await self._start_monitoring()
+        self.cluster.start(core.workers, self._exit)
         await open_control(self.config, self._commands(), self._exit)
+
+    async def _open_cluster(self) -> None:
+        parts = ClusterParts(
+            guards=self.guards,
+            sessions=self.sessions,
+            feed=self.core.feed,
+            listeners=self._listener_status,
+            kick=kick_for_others(self.sessions),
+        )
+        await self.cluster.open(parts, self._exit)
 
     async def _start_monitoring(self) -> None:
         self.monitoring = Monitoring(self.core, self._snapshots)
@@ -105,6 +120,7 @@ class Node:
         add_background(registry, self.background)
         add_node_state(registry, self.guards, self.sessions)
         add_doors(registry, self.doors)
+        self.cluster.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
 
@@ -112,11 +128,18 @@ class Node:
         return {THIS_PROCESS: self.monitoring.registry.snapshot()}
 
     def _commands(self) -> dict[str, Handler]:
-        status = StatusCommand(self._listener_status, self.guards, self.uploads.staging_level, time.monotonic)
+        status = StatusCommand(
+            self._listener_status,
+            self.guards,
+            self.uploads.staging_level,
+            time.monotonic,
+            cluster=self.cluster.summary,
+        )
         return {
             **status.table(),
             **block_commands(self.guards),
-            **connection_commands(self.sessions, time.time),
+            **connection_commands(self.sessions, time.time, others=lambda: self.cluster.others),
+            **self.cluster.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }
@@ -142,7 +165,7 @@ class Node:
         )
         troubles = put_in_force(config, parts)
         self.config = config
-        return troubles
+        return [*troubles, *await self.cluster.reload(config)]
 
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
@@ -150,11 +173,13 @@ class Node:
         self.doors.stop_accepting(self.sockets.handed_names())
         self.sockets.shut(protocol_servers(self.config))
         await self.doors.end_entering()
+        await self.cluster.hand_over()
 
     async def resume_accepting(self) -> None:
         """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""
         self.sockets.reopen(protocol_servers(self.config))
         self.doors.resume_accepting()
+        await self.cluster.resume()
         ready(self.monitoring.checker)
 
     def session_count(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .commands.cluster import cluster
 from .commands.config import config_group
 from .commands.drain import drain
 from .commands.reload import reload_command
@@ -29,4 +30,5 @@ cli.add_command(run_command)
 cli.add_command(quickstart_command)
 cli.add_command(reload_command)
 cli.add_command(status)
+cli.add_command(cluster)
 cli.add_command(drain)

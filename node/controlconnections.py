@@ -14,6 +14,9 @@ from .control import Arguments, ControlRefused, Handler, text_argument
 from .units import Network
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .clustering.others import OtherNodes
     from .sessions import Entry, Sessions
 
 log = logging.getLogger("sora.sessions")
@@ -33,49 +36,120 @@ def connection_commands(
     sessions: Sessions,
     wall_clock: Callable[[], float],
     refresh: Callable[[], Awaitable[None]] = _up_to_date,
+    others: Callable[[], OtherNodes | None] = lambda: None,
 ) -> dict[str, Handler]:
-    """``refresh`` brings the figures of connections in other processes up to date."""
-    commands = ConnectionCommands(sessions, wall_clock, refresh)
+    """``refresh`` brings the figures of connections in other processes up to date. ``others``: nodes of the
+    cluster."""
+    commands = ConnectionCommands(sessions, wall_clock, refresh, others)
     return {"connections.list": commands.all, "connections.kick": commands.kick}
 
 
 class ConnectionCommands:
     def __init__(
-        self, sessions: Sessions, wall_clock: Callable[[], float], refresh: Callable[[], Awaitable[None]]
+        self,
+        sessions: Sessions,
+        wall_clock: Callable[[], float],
+        refresh: Callable[[], Awaitable[None]],
+        others: Callable[[], OtherNodes | None],
     ) -> None:
         self._sessions = sessions
         self._wall_clock = wall_clock
         self._refresh = refresh
+        self._others = others
 
     async def all(self, arguments: Arguments) -> object:
-        """Those that match every filter given (see ``_FILTERS``), the oldest first."""
+        """Those that match every filter given (see ``_FILTERS``), the oldest first. ``all_nodes`` true: and
+        the first of each other node, with how many there are."""
+        matching = matching_sessions(self._sessions, arguments)
         await self._refresh()
         now, told = self._wall_clock(), []
-        for number, entry in enumerate(self._matching(arguments), start=1):
+        for number, entry in enumerate(matching, start=1):
             told.append(_plain(entry))
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return {"now": now, "connections": told}
+        answer: dict[str, object] = {"now": now, "connections": told}
+        if arguments.get("all_nodes") is True:
+            others = self._others()
+            answer["nodes"] = {} if others is None else await others.first(_filters(arguments))
+        return answer
 
     async def kick(self, arguments: Arguments) -> object:
-        """The same, sent away; without a filter ``all`` must be true."""
+        """The same, sent away, on all nodes unless ``this_node`` is true; without a filter ``all`` must be
+        true."""
         if not any(name in arguments for name in _FILTERS) and arguments.get("all") is not True:
             raise ControlRefused("usage", "say which connections to end, or all")
-        matching = self._matching(arguments)
-        if not matching:
-            raise ControlRefused("not_found", "no connection matches")
+        matching = matching_sessions(self._sessions, arguments)
         told = [_plain(entry) for entry in matching]
+        others = None if arguments.get("this_node") is True else self._others()
         for number, entry in enumerate(matching, start=1):
-            log.info("ended by an administrator", extra={"fields": {"session": entry.connection.session_id}})
-            entry.connection.say_goodbye(Goodbye.KICKED, within_s=GOODBYE_WITHIN_S)
+            _send_away(entry)
             if number % TURN == 0:
                 await asyncio.sleep(0)
-        return {"kicked": told}
+        nodes: Mapping[str, int | None] = {}
+        if others is not None:
+            try:
+                nodes = await others.kick(_filters(arguments))
+            except ValueError as error:
+                raise ControlRefused("usage", str(error)) from error
+        if not told and not any(count != 0 for count in nodes.values()):
+            raise ControlRefused("not_found", "no connection matches")
+        return {"kicked": told, "nodes": dict(nodes)}
 
-    def _matching(self, arguments: Arguments) -> list[Entry]:
-        tests = list(_tests(arguments))
-        found = [entry for entry in self._sessions if all(test(entry) for test in tests)]
-        return sorted(found, key=lambda entry: entry.since)
+
+def matching_sessions(sessions: Sessions, filters: Arguments) -> list[Entry]:
+    """The oldest first. Raises ControlRefused."""
+    tests = list(_tests(filters))
+    found = [entry for entry in sessions if all(test(entry) for test in tests)]
+    return sorted(found, key=lambda entry: entry.since)
+
+
+def kick_for_others(sessions: Sessions) -> Callable[[Mapping[str, str], float], int]:
+    """For an order of another node: those that match and began before a time by our clock; how many."""
+
+    def kick(filters: Mapping[str, str], before: float) -> int:
+        try:
+            matching = matching_sessions(sessions, filters)
+        except ControlRefused as error:
+            log.warning("an order to end sessions is not understood: %s", error)
+            return 0
+        matching = [entry for entry in matching if entry.since <= before]
+        for entry in matching:
+            _send_away(entry)
+        return len(matching)
+
+    return kick
+
+
+def rows_for_others(sessions: Sessions) -> Callable[[Mapping[str, str]], list[list[object]]]:
+    """For a list on another node; the columns are ``clustering.others.COLUMNS``."""
+
+    def rows(filters: Mapping[str, str]) -> list[list[object]]:
+        try:
+            matching = matching_sessions(sessions, filters)
+        except ControlRefused:
+            return []
+        return [
+            [
+                entry.connection.session_id,
+                entry.protocol,
+                entry.server,
+                entry.user.address if entry.user else "",
+                entry.connection.peer.ip,
+                round(entry.since, 3),
+            ]
+            for entry in matching
+        ]
+
+    return rows
+
+
+def _send_away(entry: Entry) -> None:
+    log.info("ended by an administrator", extra={"fields": {"session": entry.connection.session_id}})
+    entry.connection.say_goodbye(Goodbye.KICKED, within_s=GOODBYE_WITHIN_S)
+
+
+def _filters(arguments: Arguments) -> dict[str, str]:
+    return {name: text_argument(arguments, name) for name in _FILTERS if name in arguments}
 
 
 def _tests(arguments: Arguments) -> Iterator[Matches]:

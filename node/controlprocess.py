@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from .app import ensure_account, open_control
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
+from .clustering.part import ClusterPart
+from .clustering.service import Parts as ClusterParts
 from .control import Handler
 from .controlblocks import block_commands
-from .controlconnections import connection_commands
+from .controlconnections import connection_commands, kick_for_others
 from .core import Core
 from .desk import Hub
 from .doors import protocol_servers
@@ -56,6 +58,7 @@ class ControlProcess:
         self.hub = Hub(config, workers)
         self.core = Core(config, self._exit, processes=workers + 1, certificates=footing.certificates)
         self.sockets = footing.sockets
+        self.cluster = ClusterPart(config)
         self.supervisor = Supervisor(self._orders, self.hub, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
         self._bound: dict[str, str] = {}  # addresses, by server
@@ -91,9 +94,23 @@ class ControlProcess:
         self.hub.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.hub.guards.run)
+        await self._open_cluster()
         await self._start_workers()
         await self._start_monitoring()
+        self.cluster.start(core.workers, self._exit)
         await open_control(self.config, self._commands(), self._exit)
+
+    async def _open_cluster(self) -> None:
+        parts = ClusterParts(
+            guards=self.hub.guards,
+            sessions=self.hub.sessions,
+            feed=self.core.feed,
+            listeners=self._listener_status,
+            kick=kick_for_others(self.hub.sessions),
+            peers_changed=self.hub.tell_peers,
+            check_full=self.hub.check_full,
+        )
+        await self.cluster.open(parts, self._exit)
 
     async def _start_workers(self) -> None:
         self._exit.push_async_callback(self.supervisor.stop)
@@ -117,6 +134,7 @@ class ControlProcess:
         add_node_state(registry, self.hub.guards, self.hub.sessions)
         registry.add(lambda: [("sora_worker_failures_total", ("process",), self.supervisor.restarts)])
         self.monitoring.checker.add("processes", self._check_workers)
+        self.cluster.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
         self.core.workers.start("worker figures", self._keep_figures)
@@ -128,11 +146,15 @@ class ControlProcess:
             self.core.uploads.staging_level,
             time.monotonic,
             self.supervisor.describe,
+            self.cluster.summary,
         )
         return {
             **status.table(),
             **block_commands(self.hub.guards),
-            **connection_commands(self.hub.sessions, time.time, self.hub.refresh),
+            **connection_commands(
+                self.hub.sessions, time.time, self.hub.refresh, lambda: self.cluster.others
+            ),
+            **self.cluster.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }
@@ -206,7 +228,7 @@ class ControlProcess:
         behind = [
             f"{name} goes on with the old settings and is asked again: {why}" for name, why in faults.items()
         ]
-        return [*troubles, *behind]
+        return [*troubles, *behind, *await self.cluster.reload(config)]
 
     async def stop_accepting(self) -> None:
         """Sessions stay. Idempotent."""
@@ -214,11 +236,13 @@ class ControlProcess:
         self.supervisor.stop_accepting(self.sockets.handed_names())
         self.sockets.shut(protocol_servers(self.config))
         await self.supervisor.end_entering()
+        await self.cluster.hand_over()
 
     async def resume_accepting(self) -> None:
         """Undo ``stop_accepting``. Raises ListenFailed, with everything as it was."""
         self.sockets.reopen(protocol_servers(self.config))
         self.supervisor.resume_accepting()
+        await self.cluster.resume()
         ready(self.monitoring.checker)
 
     def session_count(self) -> int:

@@ -61,6 +61,7 @@ class Hub:
         self.maildrops = LocalMaildropLock()
         self.on_staged = on_staged
         self.desks: set[Desk] = set()
+        self._peers: tuple[str, ...] = ()
         self._gates = {server.name: self.guards.of(server) for server in config.servers}
         self._full: dict[tuple[str, Hashable], str] = {}  # the address as one of its clients has it
 
@@ -87,8 +88,14 @@ class Hub:
             del self._full[key]
         self._tell_all("full", server, ip, is_full)
 
+    def tell_peers(self, peers: tuple[str, ...]) -> None:
+        """Addresses of the other nodes of the cluster, which no door turns away."""
+        self._peers = peers
+        self._tell_all("peers", peers)
+
     def greet(self, desk: Desk) -> None:
         """What a new worker must know."""
+        desk.link.notify("peers", self._peers)
         for (server, _), ip in self._full.items():
             desk.link.notify("full", server, ip, True)
         for block in self.guards.limiter.deltas(self.guards.clock()):

@@ -150,6 +150,7 @@ class LinkGates:
         self.link = link
         self.key = key
         self.check_takes_s = check_takes_s
+        self.peers: tuple[str, ...] = ()  # addresses of the other nodes of the cluster
         self._config = config
         self._gates: dict[str, LinkGate] = {}
         # holds blocks only, as the control process tells them
@@ -188,6 +189,9 @@ class LinkGates:
             raise AuthenticationUnavailable("the client is gone")
         return await decided()
 
+    def set_peers(self, peers: list[str]) -> None:
+        self.peers = tuple(peers)
+
     def absorb(self, delta: list[object], is_welcome: bool) -> None:
         """A block, or its end."""
         told = decode(delta)
@@ -208,7 +212,8 @@ class LinkGate:
 
     def obey(self, server: Server, config: Config) -> None:
         self._rules = rules_of(server.auth_rate_limit)
-        self._exemptions = Exemptions(server.auth_rate_limit.exempt_networks, config.trusted_networks, tuple)
+        exempt = server.auth_rate_limit.exempt_networks
+        self._exemptions = Exemptions(exempt, config.trusted_networks, lambda: self._gates.peers)
 
     def refuses(self, peer: Peer) -> bool:
         address = parse_address(peer.ip)

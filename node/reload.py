@@ -79,6 +79,12 @@ RELOADABLE: Final[Mapping[str, str]] = {
     "cleanup.grace_period": "the next clean-up",
     "cleanup.wake_interval": "after the next clean-up",
     "cleanup.max_age_restriction": "the next clean-up",
+    "cluster.peers": "the next attempt to join them",
+    "cluster.secret_key": "packets from now on",
+    "cluster.secret_keys_old": "packets from now on",
+    "cluster.rate_limit_sync.enabled": "blocks and failures from now on",
+    "cluster.rate_limit_sync.sync_blocks": "blocks from now on",
+    "cluster.rate_limit_sync.sync_failure_counts": "failures from now on",
 }
 
 

@@ -9,6 +9,7 @@ from storage.postgres.migrate import MigrationError
 from storage.postgres.server import ServerError
 from tls.errors import CertificateUnusable
 
+from .clustering.errors import ClusterUnusable
 from .privileges import PrivilegesUnusable
 from .rclone import RcloneUnusable
 from .sockets import ListenFailed
@@ -26,5 +27,6 @@ START_FAULTS: Final = (
     CertificateUnusable,
     ListenFailed,
     PrivilegesUnusable,
+    ClusterUnusable,
     OSError,
 )

@@ -27,6 +27,11 @@ class ListenerStatus(NamedTuple):
     refused: int
 
 
+async def _none() -> object:
+    """The node is in no cluster."""
+    return None
+
+
 class StatusCommand:
     """``clock`` gives monotonic seconds; uptime counts from the making of this object."""
 
@@ -37,6 +42,7 @@ class StatusCommand:
         staging_level: Callable[[], Awaitable[StagingLevel]],
         clock: Callable[[], float],
         processes: Callable[[], list[dict[str, object]]] = list,
+        cluster: Callable[[], Awaitable[object]] = _none,
     ) -> None:
         self._listeners = listeners
         self._guards = guards
@@ -44,6 +50,7 @@ class StatusCommand:
         self._clock = clock
         self._started = clock()
         self._processes = processes
+        self._cluster = cluster
 
     def table(self) -> dict[str, Handler]:
         return {"status": self.status}
@@ -62,6 +69,7 @@ class StatusCommand:
                 "turned_away": self._guards.room.turned_away,
             },
             "staging": await self._staging(),
+            "cluster": await self._cluster(),
         }
 
     async def _staging(self) -> dict[str, object]:

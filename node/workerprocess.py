@@ -132,6 +132,7 @@ class WorkerProcess:
             "resume_accepting": doors.resume_accepting,
             "goodbye": self._sessions.say_goodbye,
             "block": gates.absorb,
+            "peers": gates.set_peers,
             "welcome": gates.welcome,
             "ahead": lambda is_ahead: doors.yield_to_others(is_ahead=is_ahead),
         }

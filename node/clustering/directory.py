@@ -1,16 +1,19 @@
 """Which nodes have IMAP sessions of which account: who wants to hear of its mailboxes.
 
-Sessions of other protocols do not listen, and POP3 clients that come every minute would only make traffic. An
-account stays in the directory for a moment after its last session, because clients come back.
+A first session is told at once as well, by a notice that counts for ``FRESH_S``: entries wait for company,
+and mail may come sooner. Sessions of other protocols do not listen, and POP3 clients that come every minute
+would only make traffic. An account stays in the directory for a moment after its last session, because
+clients come back.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from cluster.facts import DAY_S, Kind
+from cluster.facts import DAY_S, Kind, NoticeKind
 
 if TYPE_CHECKING:
     from cluster.effects import FactChanged
@@ -18,18 +21,26 @@ if TYPE_CHECKING:
     from .gossip import Gossip
 
 LINGER_S = 5.0
+FRESH_S = 3.0
+GATHER_S = 0.003
+PER_NOTICE = 120  # accounts, with their frame within one datagram
+MAX_FRESH = 50_000
 TTL_S = DAY_S / 4
 _ACCOUNT = struct.Struct("!Q")
 
 
 class SessionDirectory:
-    """``accounts``: those with sessions here, right now. ``call_later``: as of the loop."""
+    """``accounts``: those with sessions here, right now. ``call_later``: as of the loop.
+    ``clock`` is monotonic. ``everybody``: names of the other nodes."""
 
     def __init__(
         self,
         gossip: Gossip,
         has_sessions: Callable[[int], bool],
         call_later: Callable[[float, Callable[[], None]], object],
+        *,
+        clock: Callable[[], float],
+        everybody: Callable[[], Collection[str]],
     ) -> None:
         self._gossip = gossip
         self._has_sessions = has_sessions
@@ -37,6 +48,10 @@ class SessionDirectory:
         self._own: set[int] = set()
         self._leaving: set[int] = set()
         self._others: dict[int, set[str]] = {}
+        self._clock = clock
+        self._everybody = everybody
+        self._new: list[int] = []  # to be told of at once
+        self._fresh: OrderedDict[int, dict[str, float]] = OrderedDict()  # by notice: until when, by node
         self.unreadable = 0
 
     def __len__(self) -> int:
@@ -56,9 +71,19 @@ class SessionDirectory:
             if account not in self._own:
                 self._own.add(account)
                 self._gossip.put(Kind.SESSIONS, {_ACCOUNT.pack(account): b""}, TTL_S)
+                if not self._new:
+                    self._call_later(GATHER_S, self._tell_new)
+                self._new.append(account)
         elif account in self._own and account not in self._leaving:
             self._leaving.add(account)
             self._call_later(LINGER_S, lambda: self._left(account))
+
+    def _tell_new(self) -> None:
+        new, self._new = self._new, []
+        nodes = self._everybody()
+        for start in range(0, len(new) if nodes else 0, PER_NOTICE):
+            some = b"".join(map(_ACCOUNT.pack, new[start : start + PER_NOTICE]))
+            self._gossip.tell(NoticeKind.SESSIONS, some, nodes)
 
     def _left(self, account: int) -> None:
         self._leaving.discard(account)
@@ -75,7 +100,26 @@ class SessionDirectory:
 
     def nodes_of(self, account: int) -> Collection[str]:
         """Other nodes with sessions of it."""
-        return self._others.get(account, ())
+        known = self._others.get(account, ())
+        fresh = self._fresh.get(account)
+        if fresh is None:
+            return known
+        now = self._clock()
+        return {*known, *(node for node, until in fresh.items() if until > now)}
+
+    def heard_at_once(self, origin: str, payload: bytes) -> None:
+        """A notice of another node."""
+        if len(payload) % _ACCOUNT.size:
+            self.unreadable += 1
+            return
+        now = self._clock()
+        while self._fresh and max(next(iter(self._fresh.values())).values()) <= now:
+            self._fresh.popitem(last=False)
+        for (account,) in _ACCOUNT.iter_unpack(payload):
+            self._fresh.setdefault(account, {})[origin] = now + FRESH_S
+            self._fresh.move_to_end(account)
+        while len(self._fresh) > MAX_FRESH:
+            self._fresh.popitem(last=False)
 
     def heard(self, fact: FactChanged) -> None:
         if len(fact.key) != _ACCOUNT.size:

@@ -1,4 +1,4 @@
-"""Who leads, as this node sees it, and what is to be done when that begins or ends here.
+"""What is to be done when leading begins or ends at this node; who leads is ``cluster.leader``'s to say.
 
 Leading is a hint: it spares the cluster that every node does the same work. What must be done once only is
 fenced in the database. Hooks are called on the loop, in the order they were added, and must not wait.
@@ -7,38 +7,49 @@ fenced in the database. Hooks are called on the loop, in the order they were add
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from cluster.messages import State
+from cluster import leader
 
 if TYPE_CHECKING:
-    from cluster.effects import MemberView
-
     from .roster import Roster
 
 log = logging.getLogger("sora.cluster")
 
-SETTLED_S: Final = 10.0  # a member must have been there, before it leads
-SORA_TAG: Final = "sora"
-LEAD_TAG: Final = "lead"
-NOT_ME: Final = "no"  # value of LEAD_TAG
+SORA_TAG: Final = leader.SORA_TAG
+SLOW_FOR_S: Final = 10.0  # of being well, before a node that was slow says that it is not
 
 Hook = Callable[[bool], None]
 
 
-class Leadership:
-    """``clock`` is monotonic, the same as that of the roster's members."""
+class Leading:
+    """``clock`` is monotonic, that of the roster's members. ``set_tags``: of this node, for the others."""
 
-    def __init__(self, own_name: str, roster: Roster, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        own_name: str,
+        roster: Roster,
+        clock: Callable[[], float],
+        set_tags: Callable[[Mapping[str, str]], None],
+        *,
+        has_peers: bool,
+    ) -> None:
         self._own_name = own_name
         self._roster = roster
         self._clock = clock
+        self._set_tags = set_tags
+        self._view = leader.Leadership(own_name, clock(), waits_for_peer=has_peers)
         self._hooks: list[Hook] = []
         self._has_resigned = False
-        self.leader = ""
+        self._is_slow = False
+        self._well_since = clock()
         self.since = clock()
-        self.is_slow: Callable[[], bool] = lambda: False
+
+    @property
+    def leader(self) -> str:
+        """Empty: nobody."""
+        return "" if self._has_resigned and self._view.is_own else self._view.leader or ""
 
     @property
     def is_ours(self) -> bool:
@@ -51,30 +62,47 @@ class Leadership:
             hook(True)
 
     def resign(self) -> None:
-        """This node leads nothing any more, whatever happens."""
-        self._has_resigned = True
-        self.review()
+        """This node leads nothing any more. Idempotent."""
+        if not self._has_resigned:
+            was_ours, self._has_resigned = self.is_ours, True
+            self._tell()
+            if was_ours:
+                self._ended_or_begun()
+
+    def resume(self) -> None:
+        """It may lead again."""
+        if self._has_resigned:
+            self._has_resigned = False
+            self._tell()
+            if self.is_ours:
+                self._ended_or_begun()
+
+    def feels(self, *, is_slow: bool) -> None:
+        """Now and then: whether this node has reason to think that it is late. The others pass over it."""
+        now = self._clock()
+        if is_slow:
+            self._well_since = now
+        is_slow = is_slow or (self._is_slow and now - self._well_since < SLOW_FOR_S)
+        if is_slow != self._is_slow:
+            self._is_slow = is_slow
+            self._tell()
+
+    def _tell(self) -> None:
+        tags = {leader.ELIGIBLE_TAG: "no"} if self._has_resigned else {}
+        self._set_tags({**tags, leader.SLOW_TAG: "yes"} if self._is_slow else tags)
 
     def review(self) -> None:
-        """After each change, and every second: time alone makes a member eligible."""
-        eligible = [each.name for each in self._roster.alive if self._is_eligible(each)]
-        leader = min(eligible, default="")
-        if leader == self.leader:
+        """After each change, and every second: time alone makes a member fit."""
+        was_ours = self.is_ours
+        changed = self._view.look(self._roster, self._clock())
+        if changed is None:
             return
-        was_ours, self.leader, self.since = self.is_ours, leader, self._clock()
-        self._roster.note("leader", leader)
-        log.info("%s leads the cluster", leader or "nobody")
+        self.since = self._clock()
+        self._roster.note("leader", changed.leader or "", f"before: {changed.before or 'nobody'}")
+        log.info("%s leads the cluster", changed.leader or "nobody")
         if was_ours != self.is_ours:
-            for hook in self._hooks:
-                hook(self.is_ours)
+            self._ended_or_begun()
 
-    def _is_eligible(self, member: MemberView) -> bool:
-        if member.name == self._own_name and (self._has_resigned or self.is_slow()):
-            return False
-        return (
-            member.state is State.ALIVE
-            and not member.is_leaving
-            and SORA_TAG in member.tags
-            and member.tags.get(LEAD_TAG) != NOT_ME
-            and self._clock() - member.joined >= SETTLED_S
-        )
+    def _ended_or_begun(self) -> None:
+        for hook in self._hooks:
+            hook(self.is_ours)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cluster.effects import Change, MemberView
+from cluster.leader import SORA_TAG
 from cluster.messages import State
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Roster:
         self._events: deque[Happened] = deque(maxlen=MAX_EVENTS)
         self._numbers = 0
         self._peers: tuple[str, ...] = ()
+        self.others: tuple[str, ...] = ()  # names of the other nodes of Sora that are there
         self.peers_changed: Callable[[tuple[str, ...]], None] = lambda _peers: None
 
     def __iter__(self) -> Iterator[MemberView]:
@@ -64,16 +66,16 @@ class Roster:
             self._members.pop(member.name, None)
         else:
             self._members[member.name] = member
-        self._find_peers()
+        self._look()
         detail = str(member.address) if change.change in (Change.JOINED, Change.UPDATED) else ""
         self.note(change.change.value, member.name, detail)
 
     def replace(self, members: Iterable[MemberView]) -> None:
         """As of now: round trips and incarnations change without an event."""
         self._members = {each.name: each for each in members}
-        self._find_peers()
+        self._look()
 
-    def _find_peers(self) -> None:
+    def _look(self) -> None:
         peers = tuple(
             sorted(
                 {
@@ -82,6 +84,9 @@ class Roster:
                     if each.name != self.own_name and each.state is not State.LEFT
                 }
             )
+        )
+        self.others = tuple(
+            each.name for each in self.alive if each.name != self.own_name and SORA_TAG in each.tags
         )
         if peers != self._peers:
             self._peers = peers

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cluster.awareness import SLOW_SCORE
 from cluster.effects import (
     Change,
     Effect,
@@ -26,8 +27,10 @@ from cluster.effects import (
     UserEvent,
 )
 from cluster.facts import Kind, NoticeKind
+from cluster.thread import GossipUnavailable
 from node.presentation import node_version
 from node.ratelimit import Delta, Failures
+from node.units import parse_address
 
 from . import drift
 from .about import DRAINING, LOAD_EVERY_S, SERVING, Abouts, Load
@@ -37,7 +40,7 @@ from .directory import SessionDirectory
 from .failures import FLUSH_S, FailureBridge
 from .keyfile import key_name
 from .kicks import Filters, Kicks
-from .leading import LEAD_TAG, NOT_ME, Leadership
+from .leading import Leading
 from .notices import MailboxNotices
 from .roster import Roster
 from .skew import Skews
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from node.status import ListenerStatus
 
     from .gossip import Gossip
+    from .life import KeyKeeper
 
 log = logging.getLogger("sora.cluster")
 
@@ -96,17 +100,22 @@ class Clustering:
         self.gossip = gossip
         self.wall_clock = wall_clock
         self.clock = clock
+        self.started = clock()
         self._parts = parts
         self.skews = Skews()
         self.roster = Roster(gossip.name, wall_clock)
         self.abouts = Abouts(gossip, wall_clock, version=node_version() or "unknown")
-        self.leadership = Leadership(gossip.name, self.roster, clock)
+        self.leadership = Leading(
+            gossip.name, self.roster, clock, gossip.set_tags, has_peers=bool(config.cluster.other_peers)
+        )
         self._build_bridges(call_later)
         self.is_draining = False
         self.has_left = False
         self.conflict: NameConflict | None = None
         self.joins: dict[str, JoinOutcome] = {}
         self.keys: tuple[bytes, ...] = ()
+        self.figures: dict[str, int | float] = {}  # of the engine, a few seconds old
+        self.key_keeper: KeyKeeper | None = None
         self.keys_changed: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
         self.answers: dict[str, Answer] = {}
         self._listeners: dict[int, list[Callable[[FactChanged], None]]] = {}
@@ -128,9 +137,17 @@ class Clustering:
             gossip,
             call_later,
             max_waiting=self.config.cluster.max_event_queue_size,
+            clock=self.clock,
+            everybody=self._other_nodes,
             noticed=parts.check_full,
         )
-        self.directory = SessionDirectory(gossip, parts.sessions.has_listeners, call_later)
+        self.directory = SessionDirectory(
+            gossip,
+            parts.sessions.has_listeners,
+            call_later,
+            clock=self.clock,
+            everybody=self._other_nodes,
+        )
         self.notices = MailboxNotices(gossip, self.directory.nodes_of, parts.feed.publish_heard, call_later)
         self.kicks = Kicks(gossip, parts.kick, self.wall_clock)
 
@@ -171,19 +188,29 @@ class Clustering:
         beat = 0
         while not stop.is_set():
             beat += 1
-            self.failures.flush()
-            self.leadership.review()
-            if not beat % LOAD_EVERY_S:
-                self.roster.replace(await self.gossip.members())
-                await self._tell_load()
-            if not beat % RECONCILE_S:
-                self.counts.reconcile()
-            if not beat % REFRESH_S:
-                self._refresh()
+            try:
+                await self._beat(beat)
+            except GossipUnavailable as error:
+                log.debug("gossip does not answer: %s", error)  # its end and return are logged where they are
             try:
                 await asyncio.wait_for(stop.wait(), FLUSH_S)
             except TimeoutError:
                 continue
+
+    async def _beat(self, beat: int) -> None:
+        """Raises GossipUnavailable."""
+        self.failures.flush()
+        self.counts.settle()
+        if not beat % LOAD_EVERY_S:
+            self.roster.replace(await self.gossip.members())
+            self.figures = await self.gossip.figures()
+            self.leadership.feels(is_slow=self.figures.get("awareness", 0) >= SLOW_SCORE)
+            await self._tell_load()
+        self.leadership.review()
+        if not beat % RECONCILE_S:
+            self.counts.reconcile()
+        if not beat % REFRESH_S:
+            self._refresh()
 
     def _refresh(self) -> None:
         self.blocks.refresh()
@@ -196,21 +223,35 @@ class Clustering:
         self.counts.retell()
         self._refresh()
 
-    def reload(self, config: Config) -> None:
-        """What takes effect without a restart."""
+    async def reload(self, config: Config) -> list[str]:
+        """What takes effect without a restart; what failed."""
         self.config = config
         sync = config.cluster.rate_limit_sync
         self.blocks.turn(is_on=sync.enabled and sync.sync_blocks)
         self.failures.turn(is_on=sync.enabled and sync.sync_failure_counts)
         self.counts.reconcile()
         self._describe()
+        if self.key_keeper is not None and (keys := self.key_keeper.reload(config)) is not None:
+            self.gossip.set_keys(keys)
+        peers = config.cluster.other_peers
+        try:
+            await self.gossip.set_peers([str(parse_address(peer, config.cluster.port)) for peer in peers])
+        except GossipUnavailable as error:
+            return [f"cluster.peers: {error}"]
+        return []
 
     async def hand_over(self) -> None:
         """This node serves nobody new and leads nothing any more. Idempotent."""
         if not self.is_draining:
             self.is_draining = True
             self.leadership.resign()
-            self.gossip.set_tags({LEAD_TAG: NOT_ME})
+            await self._tell_load()
+
+    async def resume(self) -> None:
+        """A drain was taken back. Idempotent."""
+        if self.is_draining and not self.has_left:
+            self.is_draining = False
+            self.leadership.resume()
             await self._tell_load()
 
     async def leave(self) -> None:
@@ -254,6 +295,10 @@ class Clustering:
                     listener(effect)
             case NoticeHeard(kind=NoticeKind.MAILBOX):
                 self.notices.heard(effect.payload)
+            case NoticeHeard(kind=NoticeKind.CONNECTIONS):
+                self.counts.heard_at_once(effect.origin, effect.payload)
+            case NoticeHeard(kind=NoticeKind.SESSIONS):
+                self.directory.heard_at_once(effect.origin, effect.payload)
             case MemberChanged():
                 self._member_changed(effect)
             case NameConflict():
@@ -270,6 +315,8 @@ class Clustering:
     def _member_changed(self, changed: MemberChanged) -> None:
         self.roster.changed(changed)
         name = changed.member.name
+        if changed.change in (Change.FAILED, Change.LEFT, Change.REAPED):
+            self.counts.forget(name)
         if changed.change in (Change.LEFT, Change.REAPED):
             self.abouts.forget(name)
             self.skews.forget(name)
@@ -301,6 +348,10 @@ class Clustering:
         if known is None or known.error != error:  # once, not at every attempt
             log.log(logging.WARNING if error else logging.INFO, "joining %s: %s", address, error or "done")
 
+    def _other_nodes(self) -> Collection[str]:
+        """Of Sora, that are there; asked often."""
+        return self.roster.others
+
     def _asked(self, query: QueryAsked) -> None:
         answer = self.answers.get(query.name)
         payload = answer(query.payload) if answer is not None else None
@@ -320,6 +371,11 @@ class Clustering:
                 if differing:
                     found[member.name] = differing
         return found
+
+    @property
+    def has_joined(self) -> bool:
+        """Some other node has answered."""
+        return any(not outcome.error for outcome in self.joins.values())
 
     @property
     def unreadable(self) -> int:

@@ -48,17 +48,46 @@ def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
 @connections.command(
     "list",
     epilog="\b\nExamples:\n  sora-admin connections list --protocol imap\n"
-    "  sora-admin connections list --address 192.0.2.0/24 --json",
+    "  sora-admin connections list --address 192.0.2.0/24 --json\n"
+    "  sora-admin connections list --user ann@example.org --all-nodes",
 )
+@click.option("--all-nodes", is_flag=True, help="Also the first sessions of each other node, and how many.")
 @with_access
 @_with_filters
-def list_command(access: Access, filters: dict[str, str]) -> None:
+def list_command(access: Access, filters: dict[str, str], all_nodes: bool) -> None:
     """Sessions that match all options given, the oldest first."""
-    found = ask_node(access, "connections.list", **filters)
+    arguments: dict[str, object] = {"all_nodes": True} if all_nodes else {}
+    found = ask_node(access, "connections.list", **filters, **arguments)
     rows = [_row(each, found["now"]) for each in found["connections"]]
     headings = ("SESSION", "SERVER", "USER", "ADDRESS", "TLS", "STATE", "FOR", "IN", "OUT", "CLIENT")
     text = f"{table(headings, rows)}\n\n{_count(len(rows))}" if rows else "nobody is connected"
-    access.answer(found["connections"], text)
+    if not all_nodes:
+        access.answer(found["connections"], text)
+        return
+    parts = [text, *(_other_node(name, node, found["now"]) for name, node in found["nodes"].items())]
+    access.answer({"connections": found["connections"], "nodes": found["nodes"]}, "\n\n".join(parts))
+
+
+def _other_node(name: str, node: dict[str, Any] | None, now: float) -> str:
+    if node is None:
+        return f"node {name}: no answer"
+    head = f"node {name}: {_count(node['total'])}"
+    shown = node["connections"]
+    if not shown:
+        return head
+    rows = [
+        (
+            each["session"],
+            each["server"],
+            each["user"] or "-",
+            each["address"] or "local",
+            format_duration(max(1, round(now - each["since"]))),
+        )
+        for each in shown
+    ]
+    rest = node["total"] - len(shown)
+    more = f"\n… and {rest} more; ask there for all of them" if rest else ""
+    return f"{head}\n{table(('SESSION', 'SERVER', 'USER', 'ADDRESS', 'FOR'), rows)}{more}"
 
 
 @connections.command(
@@ -67,11 +96,12 @@ def list_command(access: Access, filters: dict[str, str]) -> None:
     "  sora-admin connections kick --all --yes"
 )
 @click.option("--all", "everybody", is_flag=True, help="Everybody; asks first.")
+@click.option("--this-node", is_flag=True, help="Leave the other nodes of the cluster alone.")
 @click.option("--yes", "--confirm", is_flag=True, help="Do not ask.")
 @with_access
 @_with_filters
-def kick(access: Access, filters: dict[str, str], everybody: bool, yes: bool) -> None:
-    """End the sessions that match all options given.
+def kick(access: Access, filters: dict[str, str], everybody: bool, this_node: bool, yes: bool) -> None:
+    """End the sessions that match all options given, on all nodes of the cluster.
 
     Each is told so in the words of its protocol. A command that runs may end, for about a second; no mail is
     lost. Clients usually come back at once: to keep an address out, use 'blocks add' first.
@@ -79,10 +109,18 @@ def kick(access: Access, filters: dict[str, str], everybody: bool, yes: bool) ->
     if everybody == bool(filters):
         raise click.UsageError("say which sessions, by options, or --all of them")
     if everybody and not yes:
-        click.confirm("End all sessions of this node?", abort=True, err=True)
+        where = "this node" if this_node else "this node, and of all others of its cluster"
+        click.confirm(f"End all sessions of {where}?", abort=True, err=True)
     arguments: dict[str, object] = {"all": True} if everybody else dict(filters)
-    kicked = ask_node(access, "connections.kick", **arguments)["kicked"]
-    access.answer(kicked, f"ended {_count(len(kicked))}")
+    found = ask_node(access, "connections.kick", this_node=this_node, **arguments)
+    kicked, nodes = found["kicked"], found["nodes"]
+    lines = [f"ended {_count(len(kicked))}"]
+    lines += [f"node {name}: {_ended(count)}" for name, count in nodes.items()]
+    access.answer({"kicked": kicked, "nodes": nodes} if nodes else kicked, "\n".join(lines))
+
+
+def _ended(count: int | None) -> str:
+    return "told, no answer" if count is None else f"ended {_count(count)}"
 
 
 def _count(number: int) -> str:

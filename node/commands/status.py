@@ -9,6 +9,7 @@ import click
 from node.units import format_duration
 
 from .access import Access, with_access
+from .cluster import render_cluster
 from .failure import EXIT_CODES
 from .live import ask_node
 from .output import fields, show_size, table
@@ -17,7 +18,8 @@ from .output import fields, show_size, table
 @click.command("status", epilog="\b\nExample:\n  sora-admin status --json\n\n" + EXIT_CODES)
 @with_access
 def status(access: Access) -> None:
-    """Version, uptime, servers and their connections, and what waits for upload, of the running node."""
+    """Version, uptime, servers and their connections, what waits for upload, and the cluster, as the running
+    node sees it."""
     found = ask_node(access, "status")
     access.answer(found, _render(found))
 
@@ -40,7 +42,10 @@ def _render(found: dict[str, Any]) -> str:
     rows = [
         (each["name"], each["address"], each["connections"], each["refused"]) for each in found["listeners"]
     ]
-    return head + "\n\n" + table(("SERVER", "ADDRESS", "CONNECTIONS", "REFUSED"), rows)
+    parts = [head, table(("SERVER", "ADDRESS", "CONNECTIONS", "REFUSED"), rows)]
+    if found.get("cluster"):
+        parts.append(render_cluster(found["cluster"]))
+    return "\n\n".join(parts)
 
 
 def _worker(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "auth_rate_limit",
         "capability settings",
         "client_filters",
+        "cluster",
         "command timeouts",
         "connection limits per client",
         "imap",

@@ -187,6 +187,45 @@ NODE = (
     _gauge("sora_process_resident_bytes", "", "Memory in RAM.", Across.EACH),
     _gauge("sora_process_open_files", "", "File descriptors.", Across.EACH),
 )
+CLUSTER = (
+    _gauge("sora_cluster_members", "state", "Nodes by state, as this one sees them, itself included."),
+    _gauge("sora_cluster_leads", "", "1 where this node leads; 0 or 1 over all nodes of a healthy cluster."),
+    _gauge("sora_cluster_round_trip_seconds", "node", "Of the last pings to a node."),
+    _gauge("sora_cluster_drifting_nodes", "", "Nodes that are configured differently."),
+    _gauge(
+        "sora_cluster_clock_skew_seconds", "node", "How far a clock is off from ours; absent when it is not."
+    ),
+    _counter("sora_cluster_packets_total", "direction", "Datagrams of gossip."),
+    _counter("sora_cluster_packet_bytes_total", "direction", "Their bytes."),
+    _counter("sora_cluster_packets_unsent_total", "", "Datagrams that the system did not take."),
+    _counter("sora_cluster_streams_total", "direction", "Exchanges by TCP."),
+    _counter("sora_cluster_stream_failures_total", "", "Those of ours that failed."),
+    _counter(
+        "sora_cluster_rejected_total",
+        "reason",
+        "Packets and streams dropped: key (another secret), plaintext, label, checksum, truncated and so on.",
+    ),
+    _counter("sora_cluster_probes_total", "result", "Pings by outcome: acked, acked_by_tcp, failed."),
+    _counter(
+        "sora_cluster_suspicions_total", "outcome", "Members suspected: raised, then refuted or confirmed."
+    ),
+    _counter("sora_cluster_refutations_total", "", "Times this node had to say that it is alive."),
+    _counter("sora_cluster_push_pulls_total", "result", "Exchanges of all that two nodes know."),
+    _gauge("sora_cluster_awareness", "", "How little this node trusts its own eyes: 0 is well, 7 the most."),
+    _gauge("sora_cluster_queued", "queue", "Messages waiting to be gossiped."),
+    _counter(
+        "sora_cluster_dropped_total", "queue", "What did not fit: into a queue, the shared state or a bridge."
+    ),
+    _counter("sora_cluster_unreadable_total", "", "Facts of other nodes that this version cannot read."),
+    _gauge("sora_cluster_state_entries", "", "Entries of the shared state, of all nodes."),
+    _gauge("sora_cluster_state_bytes", "", "Their bytes."),
+    _counter("sora_cluster_notices_total", "direction", "Changes of mailboxes told to and heard from nodes."),
+    _gauge(
+        "sora_cluster_directory_accounts", "where", "Accounts with IMAP sessions here, and on other nodes."
+    ),
+    _counter("sora_cluster_loop_delays_total", "", "Times the gossip thread came late."),
+    _counter("sora_cluster_faults_total", "", "Unexpected exceptions in gossip; each is in the log."),
+)
 
 FAMILIES: Final = (
     *CONNECTIONS,
@@ -197,4 +236,5 @@ FAMILIES: Final = (
     *UPLOADS,
     *DATABASE,
     *NODE,
+    *CLUSTER,
 )

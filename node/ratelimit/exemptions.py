@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 
 from node.units import Network
 
@@ -40,9 +41,12 @@ class Exemptions:
                 return "it is a loopback address"
             if local_ip and parse_address(local_ip) == address:
                 return "it is an address of this machine"
-        if any(parse_address(peer) == address for peer in self._peers()):
+        if any(_parsed(peer) == address for peer in self._peers()):
             return "it is a node of the cluster"
         return None
+
+
+_parsed = lru_cache(maxsize=1024)(parse_address)  # of peers, a thousand at most
 
 
 def _is_loopback(address: Address) -> bool:

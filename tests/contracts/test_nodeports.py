@@ -70,6 +70,8 @@ class Node:
     guards: Guards
     leases: Sized = ()
     recheck: Callable[[], None] = lambda: None
+    tell_peers: Callable[[tuple[str, ...]], None] = lambda _peers: None
+    check_full: Callable[[str, str], None] = lambda _server, _ip: None
 
 
 def one_process() -> Node:
@@ -80,7 +82,7 @@ def one_process() -> Node:
     gate = guards.of(SERVER)
     assert gate is not None
     ports = Ports(sessions, gate, LocalMaildropLock())
-    return Node([ports, ports], sessions, guards)
+    return Node([ports, ports], sessions, guards)  # who has no workers tells them nothing
 
 
 async def several_processes(made: list[Link]) -> Node:
@@ -105,6 +107,7 @@ async def several_processes(made: list[Link]) -> Node:
             "begin": sessions.budgets.begin,
             "goodbye": sessions.say_goodbye,
             "block": gates.absorb,
+            "peers": gates.set_peers,
             "welcome": gates.welcome,
         }
         await connect(link, theirs)
@@ -113,7 +116,7 @@ async def several_processes(made: list[Link]) -> Node:
         assert gate is not None
         ports.append(Ports(sessions, gate, LinkMaildropLock(link), link))
         made += [link, desk.link]
-    return Node(ports, hub.sessions, hub.guards, hub.leases, hub.recheck)
+    return Node(ports, hub.sessions, hub.guards, hub.leases, hub.recheck, hub.tell_peers, hub.check_full)
 
 
 def figures_of(sessions: LinkSessions) -> Callable[[list[str]], object]:
@@ -353,6 +356,33 @@ async def test_operators_block_holds_at_every_door_until_it_is_lifted(node: Node
     assert (await login(node.ports[1], ANN, b"right")).refused_by == "blocked by admin"
     node.guards.remove(subject)
     await settled(lambda: not any(ports.gate.refuses(peer) for ports in node.ports))
+
+
+async def test_nodes_of_the_cluster_are_refused_at_no_door(node: Node) -> None:
+    peer = Peer("192.0.2.1", 1, "192.0.2.99", 143)
+    address = parse_address(peer.ip)
+    assert address is not None
+    node.guards.add(subject_of(address, 64), lasts_s=None, reason="test")
+    await settled(lambda: all(ports.gate.refuses(peer) for ports in node.ports))
+    node.guards.peers = lambda: ("192.0.2.1",)
+    node.tell_peers(("192.0.2.1",))
+    await settled(lambda: not any(ports.gate.refuses(peer) for ports in node.ports))
+    assert await login(node.ports[1], ANN, b"right") == Decision(ANN)
+
+
+async def test_an_address_that_is_full_on_other_nodes_is_turned_away_at_every_door(node: Node) -> None:
+    ip, elsewhere = "192.0.2.7", LIMITS.per_address
+    node.sessions.elsewhere = lambda key: elsewhere if key[1] == "address" else 0  # type: ignore[index]
+    node.check_full("imap", ip)
+    for ports in node.ports:
+        async with asyncio.timeout(5):
+            while (leave := await ports.sessions.arrive("imap", ip)) is not None:
+                leave()
+                await asyncio.sleep(0)
+    assert await node.ports[0].sessions.arrive("imap", EVERYBODY) is not None
+    elsewhere = 0
+    node.check_full("imap", ip)
+    await until_let_in(node.ports[1].sessions, ip)
 
 
 async def test_what_a_process_held_is_free_when_it_is_gone() -> None:

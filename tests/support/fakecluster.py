@@ -87,6 +87,7 @@ class FakeGossip:
         self.tags: dict[str, str] = {"sora": "1"}
         self.held: dict[Fact, Held] = {}
         self.has_left = False
+        self.written: set[Fact] = set()  # in this life
         self._cluster = cluster
         self._answers: dict[int, tuple[str, dict[str, bytes]]] = {}
         self._tokens = 0
@@ -102,6 +103,7 @@ class FakeGossip:
             if held is not None and held.value == value and held.deadline - now > ttl_s / 2:
                 continue
             self._cluster.writes += 1
+            self.written.add(fact)
             self.held[fact] = Held(value, now + ttl_s, now + 1e-6 * self._cluster.writes)
             for other in self._others():
                 other.learn(fact, self.held[fact])
@@ -131,7 +133,7 @@ class FakeGossip:
         if left_s <= 0 or (known is not None and known.written >= held.written):
             return
         self.held[fact] = Held(held.value, held.deadline, held.written)
-        if fact[1] != self.name:
+        if fact not in self.written:
             self._cluster.messages += 1
             self.listener(FactChanged(fact[0], fact[1], fact[2], held.value, left_s, held.written))
 

@@ -65,6 +65,17 @@ def test_blocks_outlive_the_node_that_made_them_and_reach_who_comes_later(nodes:
     assert nodes.add("d").refuses(BAD)
 
 
+def test_a_node_that_was_restarted_learns_its_own_blocks_from_the_others(nodes: Nodes) -> None:
+    first, second, third = nodes.three()
+    first.guards.add(SUBJECT, lasts_s=3600, reason="")
+    nodes.cluster.kill("a")
+    nodes.pass_by(5)
+    again = nodes.add("a")
+    assert again.refuses(BAD)
+    again.guards.remove(SUBJECT)
+    assert not any(member.refuses(BAD) for member in (second, third, again))
+
+
 @pytest.mark.parametrize("skew_s", [-3600.0, -1.0, 1.0, 3600.0, 86_400.0])
 def test_a_block_ends_when_it_should_whatever_the_clock_of_its_node_says(nodes: Nodes, skew_s: float) -> None:
     first, second = nodes.add("a", skew_s=skew_s), nodes.add("b")

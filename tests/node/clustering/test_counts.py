@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cluster.facts import Kind
-from node.clustering.counts import FLUSH_S, RECONCILE_S
+from node.clustering.counts import FLUSH_S, FRESH_S, RECONCILE_S
 from node.sessions import EVERYBODY, SessionLimits
 from protocols.errors import TooManySessions
 
-from .cluster import SERVER, Nodes
+from .cluster import SERVER, Member, Nodes
 
 LIMITS = SessionLimits(per_address=2, per_user=3, per_user_and_address=2, total=1)
 IP = "192.0.2.1"
+KEY = (SERVER, "user", 7)
 
 
 def test_logins_of_a_user_count_on_all_nodes(nodes: Nodes) -> None:
@@ -49,7 +50,7 @@ def test_doors_hear_when_an_address_gets_full_elsewhere(nodes: Nodes) -> None:
         leaves[0]()
         nodes.pass_by(FLUSH_S)
         assert not second.sessions.is_full(SERVER, ip)
-        assert len(second.noticed) == 2
+        assert set(second.noticed) == {(server, told)}
         second.noticed.clear()
 
 
@@ -76,8 +77,52 @@ def test_many_changes_are_one(nodes: Nodes) -> None:
         first.sessions.count_arrival(SERVER, IP)()
     first.sessions.count_arrival(SERVER, IP)
     nodes.pass_by(FLUSH_S)
-    assert nodes.cluster.messages == before + 2  # one entry for each of the others
+    assert nodes.cluster.messages == before + 4  # an entry and a notice for each of the others
     assert second.clustering.counts.elsewhere((SERVER, "address", 0xC0000201)) == 1
+
+
+def hold_entries_back(member: Member) -> None:
+    member.gossip.put = lambda *_: None  # type: ignore[method-assign]
+
+
+def test_near_the_limit_the_others_do_not_wait_for_entries(nodes: Nodes) -> None:
+    first, second, third = nodes.three(limits=SessionLimits(per_user=4))
+    hold_entries_back(first)
+    first.log_in("1", 7)
+    nodes.pass_by(FLUSH_S)
+    assert second.sessions.elsewhere(KEY) == 0  # a quarter of it
+    sessions = [first.log_in(str(number), 7) for number in (2, 3, 4)]
+    nodes.pass_by(FLUSH_S)
+    for member in (second, third):
+        with pytest.raises(TooManySessions):
+            member.log_in("5", 7)
+    for session in sessions[1:]:
+        first.sessions.closed(session)
+    nodes.pass_by(FLUSH_S)
+    second.log_in("6", 7)
+
+
+def test_what_a_notice_said_is_over_when_the_entry_must_have_come(nodes: Nodes) -> None:
+    first, second, third = nodes.three(limits=SessionLimits(per_user=1, per_address=1))
+    hold_entries_back(first)
+    first.log_in("1", 7)
+    first.sessions.count_arrival(SERVER, IP)
+    nodes.pass_by(FLUSH_S)
+    assert second.sessions.elsewhere(KEY) == 1
+    second.noticed.clear()
+    nodes.pass_by(FRESH_S)
+    second.clustering.counts.settle()
+    assert second.sessions.elsewhere(KEY) == 0
+    assert second.noticed == [(SERVER, IP)]
+    nodes.cluster.kill("a")
+    assert third.sessions.elsewhere(KEY) == 0
+
+
+def test_a_notice_that_cannot_be_read_is_counted(nodes: Nodes) -> None:
+    first = nodes.add("a")
+    for payload in (b"", b"\x01", b"\x91\x01", b"\x91\x92\x90\x01", b"\xc1"):
+        first.clustering.counts.heard_at_once("b", payload)
+    assert first.clustering.unreadable == 5
 
 
 def test_a_dead_node_holds_no_places(nodes: Nodes) -> None:

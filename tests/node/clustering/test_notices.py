@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.clustering.directory import LINGER_S
+from node.clustering.directory import FRESH_S, LINGER_S
 from node.clustering.notices import GATHER_S, MAX_WAITING
 from protocols.ports import MailboxChanged
 from storage.model import AccountId, MailboxId, ModSeq
@@ -38,6 +38,7 @@ def test_what_was_heard_is_not_told_on(nodes: Nodes) -> None:
 def test_a_burst_goes_together_with_the_latest_of_each_mailbox(nodes: Nodes) -> None:
     first, second, _ = nodes.three()
     second.log_in("1", 7)
+    nodes.pass_by(GATHER_S)
     before = nodes.cluster.messages
     for modseq in range(1, 100):
         first.feed.publish(change(7, mailbox=modseq % 3, modseq=modseq))
@@ -63,10 +64,25 @@ def test_an_account_that_comes_back_at_once_has_not_left_the_directory(nodes: No
     for number in range(10):
         second.sessions.closed(second.log_in(str(number), 7))
     assert nodes.cluster.messages == before + 2
+    nodes.pass_by(GATHER_S)
     nodes.pass_by(LINGER_S)
     first.feed.publish(change(7))
     nodes.pass_by(GATHER_S)
     assert second.feed.published == []
+
+
+def test_mail_that_comes_before_the_entry_of_the_session_is_told_of(nodes: Nodes) -> None:
+    first, second, _ = nodes.three()
+    second.gossip.put = lambda *_: None  # type: ignore[method-assign]
+    second.log_in("1", 7)
+    nodes.pass_by(GATHER_S)
+    first.feed.publish(change(7))
+    nodes.pass_by(GATHER_S)
+    assert second.feed.published == [change(7)]
+    nodes.pass_by(FRESH_S)
+    first.feed.publish(change(7))
+    nodes.pass_by(GATHER_S)
+    assert len(second.feed.published) == 1
 
 
 def test_sessions_from_trusted_addresses_hear_too(nodes: Nodes) -> None:

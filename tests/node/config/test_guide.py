@@ -39,7 +39,6 @@ EXPECTED = {
         NO_DATABASE,
         *NO_S3,
         NO_SERVER,
-        ("notice", "inactive", "cluster"),
         ("error", "placeholder", "cluster.secret_key"),
     ],
     "05-rate-limit-sync": [NO_DATABASE, *NO_S3, NO_SERVER, ("warning", "unused", "cluster")],
@@ -61,7 +60,6 @@ EXPECTED = {
     "11-standalone": S3_PLACEHOLDERS,
     "12-clustered": [
         *S3_PLACEHOLDERS,
-        ("notice", "inactive", "cluster"),
         ("error", "placeholder", "cluster.secret_key"),
         ("notice", "inactive", "tls.letsencrypt"),
         ("notice", "inactive", "shared_mailboxes"),

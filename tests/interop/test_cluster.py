@@ -1,0 +1,152 @@
+"""Three nodes as real processes: what happens on one holds on all, and each tells the truth of the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.clusterprocesses import ClusterProcesses
+from tests.support.lineclient import LineClient
+from tests.support.livenode import deliver, imap, imap_inbox, message
+
+SOON_S = 10.0
+BAD = "198.51.100.7"
+MAX_PER_USER = 3
+
+
+def edit(text: str) -> str:
+    return text.replace('type = "imap"\n', f'type = "imap"\nmax_connections_per_user = {MAX_PER_USER}\n')
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterProcesses]:
+    with ClusterProcesses(edit=edit) as cluster:
+        cluster.wait_for(lambda: all(set(cluster.states(n).values()) == {"alive"} for n in cluster.names))
+        yield cluster
+
+
+def blocks(cluster: ClusterProcesses, name: str) -> list[str]:
+    return [each["subject"] for each in cluster.admin(name, "blocks", "list")]
+
+
+def start_idle(client: LineClient) -> None:
+    client.send(b"i IDLE\r\n")
+    while not (line := client.line()).startswith(b"+ "):
+        assert line.startswith(b"* ")
+
+
+def test_all_see_all_and_one_leader(cluster: ClusterProcesses) -> None:
+    for name in cluster.names:
+        assert cluster.states(name) == dict.fromkeys(cluster.names, "alive")
+    cluster.wait_for(
+        lambda: {cluster.ask(n, "cluster", "members")["leader"] for n in cluster.names} == {"node-1"}
+    )
+    status = cluster.ask("node-2", "status")["cluster"]
+    assert status["node"] == "node-2"
+    assert status["drift"] == {}
+    assert cluster.ask("node-3", "cluster", "doctor")["verdict"] == "ok"
+
+
+def test_a_block_on_one_refuses_on_the_others(cluster: ClusterProcesses) -> None:
+    cluster.admin("node-2", "blocks", "add", BAD, "--for", "1h")
+    cluster.wait_for(lambda: all(BAD in blocks(cluster, name) for name in cluster.names), SOON_S)
+    why = cluster.admin("node-3", "blocks", "why", BAD)
+    assert all(server["is_refused_at_connect"] for server in why["servers"].values())
+    cluster.admin("node-1", "blocks", "remove", BAD)
+    cluster.wait_for(lambda: not any(BAD in blocks(cluster, name) for name in cluster.names), SOON_S)
+
+
+def test_idle_on_one_hears_of_a_delivery_on_another(cluster: ClusterProcesses) -> None:
+    idle, working = cluster["node-1"], cluster["node-3"]
+    took = []
+    with imap_inbox(idle) as idler:
+        start_idle(idler)
+        time.sleep(0.5)  # the directory is told of at once, but this is a busy machine
+        for number in range(5):
+            assert deliver(working, working.address, message(number)).startswith(b"250")
+            started = time.monotonic()
+            while b"EXISTS" not in (line := idler.line()):
+                assert line
+            took.append(time.monotonic() - started)
+    print("EXISTS after the reply to DATA, ms:", [round(1000 * each, 1) for each in took])
+    assert sorted(took)[2] < 0.2
+
+
+def test_a_limit_holds_over_all_nodes(cluster: ClusterProcesses) -> None:
+    clients = []
+    try:
+        for name in cluster.names:
+            clients.append(imap_inbox(cluster[name]))
+        time.sleep(0.5)
+        with imap(cluster["node-2"]) as late:
+            answer = late.login(cluster["node-2"].address, cluster["node-2"].password)
+            assert b"[LIMIT]" in answer, answer
+        clients.pop().close()
+        cluster.wait_for(lambda: can_log_in(cluster, "node-1"), SOON_S)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def can_log_in(cluster: ClusterProcesses, name: str) -> bool:
+    node = cluster[name]
+    with imap(node) as client:
+        return client.login(node.address, node.password).startswith(b"OK")
+
+
+def test_kicked_and_listed_on_all_nodes(cluster: ClusterProcesses) -> None:
+    user = cluster["node-1"].address
+    with imap_inbox(cluster["node-1"]) as one, imap_inbox(cluster["node-3"]) as other:
+        listed = cluster.admin("node-2", "connections", "list", "--all-nodes", "--user", user)
+        assert listed["connections"] == []
+        assert {name: found["total"] for name, found in listed["nodes"].items()} == {"node-1": 1, "node-3": 1}
+        assert listed["nodes"]["node-1"]["connections"][0]["user"] == user
+        kicked = cluster.admin("node-2", "connections", "kick", "--user", user)
+        assert kicked == {"kicked": [], "nodes": {"node-1": 1, "node-3": 1}}
+        for client in (one, other):
+            assert client.line().startswith(b"* BYE")
+    cluster.wait_for(lambda: can_log_in(cluster, "node-1"), SOON_S)
+
+
+def test_a_node_that_is_killed_fails_and_returns(cluster: ClusterProcesses) -> None:
+    victim = cluster["node-3"]
+    cluster.admin("node-3", "blocks", "add", BAD, "--for", "1h")
+    cluster.wait_for(lambda: BAD in blocks(cluster, "node-1"), SOON_S)
+    victim.kill()
+    took = cluster.wait_for(
+        lambda: all(cluster.states(name)["node-3"] == "failed" for name in ("node-1", "node-2"))
+    )
+    print(f"failed on all others after {took:.1f} s, as the command sees it")
+    health = cluster.admin("node-1", "health", check=False)
+    assert next(each for each in health["components"] if each["name"] == "cluster")["status"] == "degraded"
+    assert BAD in blocks(cluster, "node-1")
+    assert can_log_in(cluster, "node-1")
+    victim.start()
+    cluster.wait_for(lambda: all(cluster.states(name)["node-3"] == "alive" for name in cluster.names))
+    cluster.wait_for(lambda: BAD in blocks(cluster, "node-3"), SOON_S)
+    cluster.admin("node-3", "blocks", "remove", BAD)
+    cluster.wait_for(lambda: not any(BAD in blocks(cluster, name) for name in cluster.names), SOON_S)
+
+
+def test_keys_are_rotated_without_a_restart(cluster: ClusterProcesses) -> None:
+    before = cluster.ask("node-1", "cluster", "keys")["own"]
+    new = cluster.ask("node-1", "cluster", "keys", "--rotate")["key"]
+    for name in cluster.names:
+        assert cluster.ask(name, "cluster", "keys")["own"] == [new, *before]
+    cluster.ask("node-2", "cluster", "keys", "--remove", before[0])
+    cluster["node-2"].stop()
+    cluster["node-2"].start()  # with the old secret in its configuration, and the new one in its key file
+    cluster.wait_for(lambda: set(cluster.states("node-2").values()) == {"alive"})
+    assert cluster.ask("node-2", "cluster", "keys")["own"] == [new]
+
+
+def test_who_stops_leaves_and_the_lead_is_handed_over(cluster: ClusterProcesses) -> None:
+    cluster.ask("node-2", "cluster", "leave")
+    cluster.wait_for(lambda: cluster.states("node-3")["node-2"] == "left", SOON_S)
+    assert can_log_in(cluster, "node-2")  # mail goes on
+    assert cluster.ask("node-2", "cluster", "members")["state"] == "left"
+    cluster["node-2"].stop()
+    cluster["node-2"].start()
+    cluster.wait_for(lambda: cluster.states("node-3")["node-2"] == "alive", SOON_S)
