@@ -132,12 +132,16 @@ class PushPulls:
     # --- how ---
 
     def _interval_s(self) -> float:
-        """Stretched with the size of the cluster, so that what all exchange together grows slowly."""
+        """Stretched with the size of the cluster: as memberlist does, and from 200 members on by more, since
+        each push/pull carries all members and the bytes of a node shall grow no faster than its logarithm."""
         count = self._table.count
         if count < _SMALL:
             return self._profile.push_pull_interval_small_s
-        stretch = math.ceil(math.log2(count) - math.log2(_LARGE)) + 1 if count > _LARGE else 1
-        return self._profile.push_pull_interval_s * stretch
+        if count <= _LARGE:
+            return self._profile.push_pull_interval_s
+        memberlists = math.ceil(math.log2(count) - math.log2(_LARGE)) + 1
+        even = count / _LARGE * math.log(_LARGE) / math.log(count)
+        return self._profile.push_pull_interval_s * max(memberlists, even)
 
     def _is_missing(self, address: Address) -> bool:
         row = self._table.row_at(address)

@@ -404,7 +404,7 @@ def test_an_answer_to_something_else_is_no_join() -> None:
 
 @pytest.mark.parametrize(
     ("count", "interval_s"),
-    [(2, 15.0), (15, 15.0), (16, 30.0), (32, 30.0), (33, 60.0), (64, 60.0), (65, 90.0)],
+    [(2, 15.0), (15, 15.0), (16, 30.0), (32, 30.0), (33, 60.0), (64, 60.0), (65, 90.0), (256, 150.0)],
 )
 def test_push_pulls_become_rarer_in_large_clusters(count: int, interval_s: float) -> None:
     swim, outbox, _ = lone()
