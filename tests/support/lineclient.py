@@ -18,9 +18,14 @@ class LineClient:
     """Blocking; a reply that does not come within ``PATIENCE_S`` is a TimeoutError."""
 
     def __init__(
-        self, port: int, context: ssl.SSLContext | None = None, patience_s: float = PATIENCE_S
+        self,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        patience_s: float = PATIENCE_S,
+        *,
+        source: str = "127.0.0.1",
     ) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), patience_s)
+        self.socket = socket.create_connection(("127.0.0.1", port), patience_s, (source, 0))
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self._tags = 0
