@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import re
 import signal
 import socket
 import statistics
+import struct
 import time
 import urllib.request
 from collections import deque
@@ -20,6 +22,7 @@ from typing import Any
 import pytest
 
 from node.control import ask
+from node.link import Notice, encode
 from tests.interop.test_crash import deliver_until_cut, message_id, stored_ids
 from tests.support.corpus import messages
 from tests.support.lineclient import LineClient
@@ -200,12 +203,92 @@ def test_kick_reaches_every_worker(node: NodeProcess) -> None:
     close_all(node, found)
 
 
-def test_hanging_worker_is_detected(node: NodeProcess) -> None:
+def test_hanging_worker_is_detected_and_disturbs_nobody_else(node: NodeProcess) -> None:
+    found = spread(node, lambda: imap_inbox(node))
     victim = next(iter(workers(node).values()))
     os.kill(victim, signal.SIGSTOP)
-    took = until(lambda: not Path(f"/proc/{victim}").exists(), 20)
-    assert 8 < took < 14
+    stopped = time.monotonic()
+    slowest, rounds = 0.0, 0
+    others = [clients for clients in found.values() if all(answers_soon(client) for client in clients)]
+    assert len(others) == 1
+    while Path(f"/proc/{victim}").exists():
+        began = time.monotonic()
+        assert all(answers(client) for client in others[0])
+        with imap_inbox(node) as fresh:  # whoever hangs does not accept
+            assert answers(fresh)
+        assert deliver(node, node.address, message(rounds)).startswith(b"250")
+        slowest, rounds = max(slowest, time.monotonic() - began), rounds + 1
+        assert time.monotonic() - stopped < 20
+    assert 8 < time.monotonic() - stopped < 14
+    assert rounds > 5
+    assert slowest < 3, "somebody waited for the one that hangs"
     until(lambda: are_replaced(node, {victim}), 10)
+    assert all(answers(client) for client in others[0])
+    for clients in found.values():
+        if clients is not others[0]:
+            assert not any(answers(client) for client in clients)
+    close_all(node, found)
+
+
+def answers_soon(client: LineClient) -> bool:
+    client.socket.settimeout(2)
+    try:
+        return answers(client)
+    finally:
+        client.socket.settimeout(60)
+
+
+def link_of(worker: int, control: int) -> socket.socket:
+    """The worker's end of its link, taken out of the process. A loud skip where that is not allowed."""
+    handle = os.pidfd_open(worker)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        for entry in Path(f"/proc/{worker}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if not os.readlink(entry).startswith("socket:"):
+                    continue
+            taken = libc.syscall(PIDFD_GETFD, handle, int(entry.name), 0)
+            if taken < 0:
+                pytest.skip(f"other processes are closed to us: {os.strerror(ctypes.get_errno())}")
+            sock = socket.socket(fileno=taken)
+            if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
+                peer, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if peer == control:  # who made the pair; PostgreSQL's is another
+                    return sock
+            sock.close()
+    finally:
+        os.close(handle)
+    raise AssertionError("no link found")
+
+
+PIDFD_GETFD = 438
+BROKEN_FRAMES = {
+    "not msgpack": b"\0\0\0\3\xc1\xc1\xc1",
+    "too long": b"\xff\xff\xff\xff",
+    "unknown notice": encode(Notice("never heard of", [])),
+    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_FRAMES)
+def test_worker_whose_link_is_broken_is_replaced_and_others_are_unharmed(
+    node: NodeProcess, kind: str
+) -> None:
+    assert node.process is not None
+    found = spread(node, lambda: imap_inbox(node))
+    before = workers(node)
+    victim = sorted(before.values())[0]
+    with link_of(victim, node.process.pid) as link:
+        link.setblocking(True)
+        link.sendall(BROKEN_FRAMES[kind])
+    until(lambda: are_replaced(node, {victim}), 40)  # the fourth in a row waits for some seconds
+    assert {pid for pid in before.values() if pid != victim} <= set(workers(node).values())
+    alive = [clients for clients in found.values() if all(answers(client) for client in clients)]
+    assert len(alive) == 1
+    listed = {each["port"] for each in command(node, "connections.list")["connections"]}
+    assert listed == {client.socket.getsockname()[1] for client in alive[0]}
+    close_all(node, found)
+    assert "Traceback" not in node.log
 
 
 def test_worker_that_keeps_dying_is_started_less_often(node: NodeProcess) -> None:
