@@ -10,7 +10,6 @@ Each line: kind, what it was opened to (types of the messages), and the bytes as
 from __future__ import annotations
 
 import itertools
-import signal
 import socket
 import struct
 import sys
@@ -23,7 +22,8 @@ from cluster import codec, framing, streams
 from cluster.address import Address
 from cluster.keyring import KeyRing
 from cluster.messages import MessageType, NodeRecord, Ping, PushPull, State
-from tests.cluster.agents import SerfAgent
+from tests.support.clusternode import until
+from tests.support.serfagent import SerfAgent
 
 KEY = bytes(range(32))
 RING = KeyRing([KEY])
@@ -75,7 +75,8 @@ class Tap:
 
 def ask(agent: SerfAgent, raw: bytes) -> bytes:
     """The reply to one request."""
-    with socket.create_connection((agent.ip, agent.port), timeout=5) as stream:
+    ip, _, port = agent.address.rpartition(":")
+    with socket.create_connection((ip, int(port)), timeout=5) as stream:
         stream.sendall(raw)
         return read_frame(stream)
 
@@ -99,9 +100,7 @@ def take_join(agent: SerfAgent, ip: str) -> Iterator[Vector]:
     """The request of an agent that is told to join us."""
     with socket.create_server((ip, 0)) as server:
         port = server.getsockname()[1]
-        told = threading.Thread(
-            target=agent.command, args=("join", f"{ip}:{port}"), kwargs={"is_checked": False}
-        )
+        told = threading.Thread(target=agent.run, args=("join", f"{ip}:{port}"), kwargs={"check": False})
         told.start()
         stream, _ = server.accept()
         with stream:
@@ -115,13 +114,13 @@ def take_join(agent: SerfAgent, ip: str) -> Iterator[Vector]:
 def scenes(a: SerfAgent, b: SerfAgent, c: SerfAgent, ip: str) -> Iterator[Vector]:
     """What makes the agents talk; the streams of it."""
     for each in (b, c):
-        each.command("join", f"{a.ip}:{a.port}")
-    a.until(lambda: list(a.statuses().values()) == ["alive"] * 3, "sees three alive")
-    a.command("event", "deploy", "a payload of some bytes")
-    b.command("event", "-coalesce=false", "restart")
-    a.command("query", "-timeout=1s", "uptime", "how long")
-    b.command("tags", "-set", "role=mx", "-set", "zone=eu-1")
-    a.command("reachability")
+        each.run("join", a.address)
+    until(lambda: list(a.states().values()) == ["alive"] * 3, 20.0, "three alive")
+    a.run("event", "deploy", "a payload of some bytes")
+    b.run("event", "-coalesce=false", "restart")
+    a.run("query", "-timeout=1s", "uptime", "how long")
+    b.run("tags", "-set", "role=mx", "-set", "zone=eu-1")
+    a.run("reachability")
     name = a.name
     yield Vector("reply", ask(a, streams.encode_request(codec.encode(Ping(7, name)), RING, _NONCE)))
     whole = push_pull("x", Address(ip, 9), is_join=False)
@@ -129,9 +128,9 @@ def scenes(a: SerfAgent, b: SerfAgent, c: SerfAgent, ip: str) -> Iterator[Vector
     yield from take_join(a, ip)
     time.sleep(2.0)
     c.kill()
-    a.until(lambda: a.statuses()["c"] == "failed", "sees c failed", 30)
-    b.kill(signal.SIGINT)
-    a.until(lambda: a.statuses()["b"] == "left", "sees b left")
+    until(lambda: a.states()["c"] == "failed", 30.0, "c failed")
+    b.run("leave")
+    until(lambda: a.states()["b"] == "left", 20.0, "b left")
 
 
 def record() -> list[Vector]:
@@ -139,10 +138,10 @@ def record() -> list[Vector]:
     ip = "127.0.0.34"
     with (
         SerfAgent("a", "127.0.0.31", KEY) as a,
-        SerfAgent("b", "127.0.0.32", KEY, ("-tag", "role=store")) as b,
+        SerfAgent("b", "127.0.0.32", KEY, tags=["role=store"]) as b,
         SerfAgent("c", "127.0.0.33", KEY) as c,
     ):
-        tap = Tap({a.port, b.port, c.port})
+        tap = Tap({int(each.address.rpartition(":")[2]) for each in (a, b, c)})
         try:
             found = list(scenes(a, b, c, ip))
         finally:

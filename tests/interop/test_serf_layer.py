@@ -10,8 +10,11 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.effects import NameConflict, QueryAsked
-from tests.cluster.agents import SerfAgent, needs_serf
+from tests.support.clusternode import until as wait_until
 from tests.support.gossipnode import GossipNode, until
+from tests.support.serfagent import SerfAgent
+
+from .conftest import needs
 
 KEY = bytes(range(11, 43))
 
@@ -19,39 +22,39 @@ KEY = bytes(range(11, 43))
 @pytest.fixture
 def agents() -> Iterator[list[SerfAgent]]:
     """Three of one cluster: agent1, agent2, agent3."""
-    needs_serf()
+    needs("serf")
     with ExitStack() as stack:
         found = [
-            stack.enter_context(SerfAgent(f"agent{n}", f"127.0.62.{n}", KEY, ["-tag", f"zone=z{n}"]))
+            stack.enter_context(SerfAgent(f"agent{n}", f"127.0.62.{n}", KEY, tags=[f"zone=z{n}"]))
             for n in (1, 2, 3)
         ]
         for agent in found[1:]:
-            agent.command("join", f"{found[0].ip}:{found[0].port}")
-        found[0].until(lambda: len(found[0].statuses()) == 3, "sees all")
+            agent.run("join", found[0].address)
+        wait_until(lambda: len(found[0].states()) == 3, 20.0, "sees all")
         yield found
 
 
 async def said(agent: SerfAgent, *words: str) -> str:
-    return (await asyncio.to_thread(agent.command, *words)).stdout
+    return (await asyncio.to_thread(agent.run, *words)).stdout
 
 
 async def test_a_name_that_an_agent_has_is_lost_to_the_newcomer(agents: list[SerfAgent]) -> None:
     async with GossipNode("agent1", "127.0.62.11", KEY) as node:
-        await node.agent.join([f"{agents[1].ip}:{agents[1].port}"])
+        await node.agent.join([agents[1].address])
         await until(lambda: any(c.is_lost for c in node.heard(NameConflict)), "lost", 60.0)
     everybody = {f"agent{n}": "alive" for n in (1, 2, 3)}
-    await asyncio.to_thread(agents[1].until, lambda: agents[1].statuses() == everybody, "undisturbed")
+    await asyncio.to_thread(wait_until, lambda: agents[1].states() == everybody, 20.0, "undisturbed")
     assert agents[0].process is not None
     assert agents[0].process.poll() is None
 
 
 async def test_an_agent_with_our_name_goes_and_we_stay(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.12", KEY) as node:
-        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
-        await asyncio.to_thread(agents[2].until, lambda: "ours" in agents[2].statuses(), "sees ours")
+        await node.agent.join([agents[0].address])
+        await asyncio.to_thread(wait_until, lambda: "ours" in agents[2].states(), 20.0, "ours")
         with SerfAgent("ours", "127.0.62.13", KEY) as other:
-            peer = f"{agents[2].ip}:{agents[2].port}"
-            await asyncio.to_thread(other.command, "join", peer, is_checked=False)
+            peer = agents[2].address
+            await asyncio.to_thread(other.run, "join", peer, check=False)
             assert other.process is not None
             await until(lambda: other.process is not None and other.process.poll() is not None, "gone", 60.0)
         assert not any(conflict.is_lost for conflict in node.heard(NameConflict))
@@ -59,8 +62,8 @@ async def test_an_agent_with_our_name_goes_and_we_stay(agents: list[SerfAgent]) 
 
 async def test_answers_are_relayed_by_our_node(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.14", KEY) as node:
-        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
-        await asyncio.to_thread(agents[0].until, lambda: len(agents[0].statuses()) == 4, "sees all four")
+        await node.agent.join([agents[0].address])
+        await asyncio.to_thread(wait_until, lambda: len(agents[0].states()) == 4, 20.0, "all four")
 
         async def relays() -> bool:
             await said(agents[0], "query", "-relay-factor=2", "-timeout=1s", "ping")
@@ -73,8 +76,8 @@ async def test_answers_are_relayed_by_our_node(agents: list[SerfAgent]) -> None:
 
 async def test_filters_mean_the_same_on_both_sides(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.15", KEY, tags={"zone": "z7"}) as node:
-        await node.agent.join([f"{agents[0].ip}:{agents[0].port}"])
-        await asyncio.to_thread(agents[0].until, lambda: len(agents[0].statuses()) == 4, "sees all four")
+        await node.agent.join([agents[0].address])
+        await asyncio.to_thread(wait_until, lambda: len(agents[0].states()) == 4, 20.0, "all four")
         for expression, expected in {
             "z[17]": ["agent1", "ours"],
             "^z": ["agent1", "agent2", "agent3", "ours"],

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from serfclient.client import SerfClient
 
 from cluster.effects import Change, KeysChanged, MemberChanged, QueryAsked, UserEvent
 from cluster.messages import State
-from tests.cluster.agents import SerfAgent, needs_serf
 from tests.support.gossipnode import GossipNode, until
+from tests.support.serfagent import SerfAgent
+
+from .conftest import needs
 
 KEY = bytes(range(9, 41))
 NEW_KEY = bytes(range(60, 92))
@@ -29,7 +32,7 @@ def text(key: bytes) -> str:
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[GossipNode, GossipNode]]:
     """Two nodes of ours, one cluster."""
-    needs_serf()
+    needs("serf")
     async with (
         GossipNode("n1", "127.0.61.1", KEY, tags={"role": "mail"}) as one,
         GossipNode("n2", "127.0.61.2", KEY, tags={"role": "relay"}) as two,
@@ -134,7 +137,7 @@ async def test_what_keys_refuse_is_shown(pair: Pair) -> None:
 
 
 async def test_keys_that_only_configuration_may_change() -> None:
-    needs_serf()
+    needs("serf")
     async with GossipNode("n1", "127.0.61.3", KEY, allows_remote_keys=False) as node:
         output = await node.serf("keys", f"-install={text(NEW_KEY)}", is_checked=False)
         assert "changed by its configuration only" in output
@@ -174,23 +177,23 @@ async def test_monitor_shows_the_log(pair: Pair) -> None:
 
 
 async def test_join_leave_and_force_leave_with_an_agent() -> None:
-    needs_serf()
-    loop = asyncio.get_running_loop()
-    with SerfAgent("agent", "127.0.61.9", KEY) as agent:
+    needs("serf")
+    with ExitStack() as stack:
+        agent = stack.enter_context(SerfAgent("agent", "127.0.61.9", KEY))
         async with GossipNode("n1", "127.0.61.4", KEY) as node:
-            output = await node.serf("join", f"127.0.61.9:{agent.port}")
+            output = await node.serf("join", agent.address)
             assert "contacting 1 nodes" in output
             await until(lambda: has_joined(node, "agent"), "joined")
             agent.kill()
             await until(lambda: state_of(node, "agent", State.DEAD), "failed", 60.0)
             await node.serf("force-leave", "agent")
             await until(lambda: state_of(node, "agent", State.LEFT), "left")
-            await loop.run_in_executor(None, agent.start)
-            assert "contacting 1 nodes" in await node.serf("join", f"127.0.61.9:{agent.port}")
+            again = await asyncio.to_thread(SerfAgent, "agent", "127.0.61.9", KEY, address=agent.address)
+            stack.enter_context(again)
+            assert "contacting 1 nodes" in await node.serf("join", agent.address)
             await until(lambda: state_of(node, "agent", State.ALIVE), "back")
             assert "Graceful leave complete" in await node.serf("leave")
-            statuses = await loop.run_in_executor(None, agent.statuses)
-            assert statuses == {"agent": "alive", "n1": "left"}
+            assert await asyncio.to_thread(again.states) == {"agent": "alive", "n1": "left"}
 
 
 async def state_of(node: GossipNode, name: str, state: State) -> bool:
@@ -198,14 +201,14 @@ async def state_of(node: GossipNode, name: str, state: State) -> bool:
 
 
 async def test_a_join_that_fails_says_why() -> None:
-    needs_serf()
+    needs("serf")
     async with GossipNode("n1", "127.0.61.5", KEY) as node:
         output = await node.serf("join", "127.0.61.99:1", is_checked=False)
         assert "127.0.61.99:1" in output
 
 
 async def test_auth_key() -> None:
-    needs_serf()
+    needs("serf")
     async with GossipNode("n1", "127.0.61.6", KEY, auth_key="open sesame") as node:
         assert "Authentication required" in await node.serf("members", is_checked=False)
         assert "Invalid authentication" in await node.serf("members", "-rpc-auth=wrong", is_checked=False)

@@ -6,13 +6,16 @@ import os
 
 import pytest
 
-from tests.cluster.agents import needs_serf
-from tests.cluster.capture import record, shape
+from tests.cluster.capture import KEY, record, shape
 from tests.cluster.vectors import check_written_again, recorded
+from tests.support.clusternode import ClusterNode, until
+from tests.support.serfagent import SerfAgent
+
+from .conftest import needs
 
 
 def test_agents_are_understood_whole() -> None:
-    needs_serf()
+    needs("serf")
     if os.geteuid() != 0:
         pytest.skip("reading datagrams from the loopback interface needs root")
     vectors = record()
@@ -24,3 +27,18 @@ def test_agents_are_understood_whole() -> None:
     before = {name for what, _ in recorded() for name in what.partition(":")[2].split()}
     assert types >= before - {"nack"}  # agents send it in the instant in which the probe ends
     assert {("reply", "ack"), ("reply", "pushpull"), ("request", "pushpull")} <= shapes
+
+
+def test_an_agent_lists_our_node_as_one_of_its_kind() -> None:
+    needs("serf")
+    with (
+        SerfAgent("agent", "127.0.0.41", KEY) as agent,
+        ClusterNode("ours", "127.0.0.42", KEY, join=[agent.address]) as node,
+    ):
+        until(lambda: agent.states().get("ours") == "alive", 10.0, "ours is alive")
+        (ours,) = [member for member in agent.members() if member["name"] == "ours"]
+        assert (ours["addr"], ours["tags"]["sora"]) == (node.address, "1")
+        assert ours["protocol"] == {"min": 2, "max": 5, "version": 5}
+        node.do("leave")
+        until(lambda: agent.states()["ours"] == "left", 10.0, "ours has left")
+        assert "[ERR]" not in agent.log.read_text()

@@ -74,7 +74,9 @@ class SerfAgent:
         return {each["name"]: each["status"] for each in self.members()}
 
     def members(self) -> list[dict[str, Any]]:
-        members: list[dict[str, Any]] = json.loads(self.run("members", "-format=json").stdout)["members"]
+        """With ``protocol`` beside name, addr, tags and status."""
+        output = self.run("members", "-format=json", "-detailed").stdout
+        members: list[dict[str, Any]] = json.loads(output)["members"]
         return members
 
     def kill(self) -> None:
