@@ -130,7 +130,8 @@ class Joined:
 @dataclass(frozen=True, slots=True)
 class FactChanged:
     """An entry of the shared state, see ``facts``: ``value`` None when it is gone (removed, run out, or its
-    node is). Never told of our own entries."""
+    node is). Never told of our own entries, but of those that an earlier life of this node wrote, when others
+    bring them back; who writes to such a key is not told that it is over."""
 
     kind: int
     origin: str  # node name

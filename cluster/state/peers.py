@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SORA_TAG: Final = "sora"
 EPOCH_TAG: Final = "epoch"
+MAX_DIRECT: Final = 128  # members that one of them may write to at once
 _GONE: Final = frozenset({Change.FAILED, Change.LEFT, Change.REAPED})
 _HERE: Final = frozenset({State.ALIVE, State.SUSPECT})
 
@@ -48,6 +49,10 @@ class Peers:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def are_few(self) -> bool:
+        return len(self.names) <= MAX_DIRECT
 
     def address(self, name: str) -> Address | None:
         view = self._members.get(name) if self._members is not None and name in self._places else None

@@ -31,6 +31,7 @@ MAX_DATAGRAMS: Final = 4
 STREAM_BYTES: Final = 256 * 1024
 MAX_STREAMS: Final = 8
 HURRY_TO: Final = 3
+HURRY_S: Final = 0.1
 ALL_BUCKETS: Final = 2**BUCKETS - 1
 _ELEMENT_BYTES: Final = 1 + 3 + 9 + 9 + 3
 _SPAN_BYTES: Final = 1 + 9 + 9
@@ -44,7 +45,9 @@ class Repair:
         self._peers = peers
         self._mailer = mailer
         self._not_before: dict[str, float] = {}
+        self._hurry_after = 0.0
         self._served: dict[tuple[str, str], float] = {}
+        self._streaming: dict[str, float] = {}  # until when a peer takes in what it got
 
     # --- beginning ---
 
@@ -54,8 +57,10 @@ class Repair:
 
     def hurry(self, at: Instant) -> None:
         """There is more new than gossip carries: compare with some members now."""
-        for name in self._peers.some(HURRY_TO):
-            self._begin(name, at)
+        if at.now >= self._hurry_after:
+            self._hurry_after = at.now + HURRY_S
+            for name in self._peers.some(HURRY_TO):
+                self._begin(name, at)
 
     def opening(self, at: Instant) -> bytes:
         """The first message of an exchange, for whoever reads it."""
@@ -66,6 +71,7 @@ class Repair:
 
     def forget(self, name: str) -> None:
         self._not_before.pop(name, None)
+        self._streaming.pop(name, None)
         for kind in ("summary", "vector", "want"):
             self._served.pop((name, kind), None)
 
@@ -188,13 +194,16 @@ class Repair:
             for record in home.between(after, upto)
         )
         is_large = total > MAX_DATAGRAMS * MAX_DATAGRAM_BYTES
+        if is_large and at.now < self._streaming.get(name, 0.0):
+            self._store.counted["unserved"] += 1
+            return
         room = STREAM_BYTES if is_large else self._mailer.room
         batches = self._batches(missing, room)
         for batch in batches[: MAX_STREAMS if is_large else None]:
             body = Delta(*self._mailer.heading(at), Lane.REPAIR, [range_of(page, at.now) for page in batch])
             self._store.counted["repair_bytes"] += self._mailer.send(name, body)
         if is_large:
-            self._not_before[name] = at.now + AFTER_STREAM_S
+            self._not_before[name] = self._streaming[name] = at.now + AFTER_STREAM_S
 
     def _batches(self, missing: list[Missing], room: int) -> list[list[Page]]:
         """Ranges put together into messages of at most ``room`` bytes."""

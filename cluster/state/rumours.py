@@ -14,13 +14,14 @@ from .records import EpochMap
 
 MAX_RUMOURS: Final = 512  # about 200 kB; a digest finds what was dropped
 RUMOUR_BYTES: Final = 400  # of one range, so that several fit, and fit beside other messages
+FEW: Final = 4  # transmissions by each holder: 98 % of nodes hear it so, and a digest shows it to the rest
 _MAX_MISSES: Final = 4
 
-Rumour = tuple[EpochMap, int, int]
+Rumour = tuple[EpochMap, int, int, bool]
 
 
 class Rumours:
-    """``limit``: how often each is sent, asked anew each time since the cluster grows."""
+    """``limit``: how often a pressing one is sent, asked anew each time since the cluster grows."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
@@ -31,11 +32,12 @@ class Rumours:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, home: EpochMap, after: int, upto: int) -> None:
+    def add(self, home: EpochMap, after: int, upto: int, *, is_pressing: bool) -> None:
+        """``is_pressing``: transmit it so often that hardly a node is missed; else ``FEW`` times."""
         for _, first, last, _ in pages(home, after, upto, RUMOUR_BYTES):
             if self._size >= MAX_RUMOURS:
                 self._drop_one()
-            self._put(0, (home, first, last))
+            self._put(0, (home, first, last, is_pressing))
 
     def take(self, room: int) -> list[Page]:
         """Ranges that together take at most ``room`` bytes; the newest of those sent least."""
@@ -45,7 +47,7 @@ class Rumours:
             position = len(rumours)
             while position and misses < _MAX_MISSES:
                 position -= 1
-                home, after, upto = rumours[position]
+                home, after, upto, _ = rumours[position]
                 page = (home, after, upto, home.between(after, upto))
                 if home.is_gone or home.is_partial:
                     rumours.pop(position)
@@ -62,7 +64,7 @@ class Rumours:
     def _put_back(self, taken: list[tuple[int, Rumour, Page]]) -> None:
         limit = self._limit() if taken else 0
         for tier, rumour, _ in taken:
-            if tier < limit:
+            if tier < (limit if rumour[3] else FEW):
                 self._put(tier, rumour)
 
     def _put(self, tier: int, rumour: Rumour) -> None:

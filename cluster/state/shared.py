@@ -21,7 +21,7 @@ from .codec import MAX_EPOCH, Body, Delta, Lane, Notices, Summary, Vector, Want,
 from .mailer import Mailer
 from .notices import Incoming, Outgoing
 from .peers import EPOCH_TAG, Peers
-from .records import Record, rule_of
+from .records import EpochMap, Record, rule_of
 from .repair import Repair
 from .rumours import Rumours
 from .store import Capacity, Store
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from random import Random
 
 BATCH_S: Final = 0.5  # what is not urgent waits for as long, for company
+MAX_DIRECT_BATCH: Final = 16  # members that get a batch from its writer; more hear of it by gossip
 MAX_BATCH: Final = 500  # writes; a node has no more to say in a second than two of these
 FRESH: Final = 0.9  # of its time an entry may have lost before the same value is written again
 LARGE_REPAIR: Final = 100  # entries: whoever got so many tells others at once
 MAX_STRANGERS: Final = 64
-RAISE_S: Final = 1.0  # between new epochs of our own while another uses our name
+RAISE_S: Final = 1.0  # between new epochs of our own, doubled each time, while another uses our name
+MAX_RAISE_S: Final = 60.0
 _ROOM_FOR_ONE: Final = 120
 
 
@@ -62,6 +64,7 @@ class SharedState:
         self._pending: dict[Record, None] = {}
         self._batch_due = inf
         self._raise_after = -inf
+        self._raise_wait = RAISE_S
         self._skews: dict[str, float] = {}
         self._strangers: dict[str, None] = {}  # to compare with as soon as they are members
 
@@ -126,9 +129,15 @@ class SharedState:
         after = own.known.upto
         for record in list(self._pending)[:MAX_BATCH]:
             self._number(record)
-        self._rumours.add(own, after, own.known.upto)
         self._urgent.skip()
         self._batch_due = at.now + BATCH_S if self._pending else inf
+        if len(self._peers) > MAX_DIRECT_BATCH:
+            self._rumours.add(own, after, own.known.upto, is_pressing=False)
+            return
+        for page in pages(own, after, own.known.upto, self._mailer.room):
+            raw = self._mailer.delta((page,), Lane.REPAIR, at)
+            for name in self._peers.names:
+                self._mailer.send_raw(name, raw)
 
     def tell(
         self, kind: NoticeKind, payload: bytes, at: Instant, *, to: Collection[str] | None = None
@@ -154,7 +163,9 @@ class SharedState:
         body = decode(raw)
         if not isinstance(body, Summary | Vector):
             raise PacketRejected(Reason.MALFORMED, "state of a push/pull")
-        if body.sender not in self._peers and len(self._strangers) < MAX_STRANGERS:
+        if body.sender not in self._peers:
+            if len(self._strangers) >= MAX_STRANGERS:
+                del self._strangers[next(iter(self._strangers))]
             self._strangers[body.sender] = None  # its record comes with the same push/pull
         self._accept(body, at)
 
@@ -203,7 +214,9 @@ class SharedState:
             return
         for home, after, upto in found:
             if not home.is_gone and not home.is_partial:
-                self._rumours.add(home, after, upto)
+                # When its writer sent it to everyone, gossip has little to mend.
+                is_pressing = delta.lane != Lane.FULL and _is_urgent(home, after, upto)
+                self._rumours.add(home, after, upto, is_pressing=is_pressing)
                 if delta.lane == Lane.PUSH:
                     news_pages = pages(home, after, upto, self._mailer.room)
                     self._urgent.pass_on(news_pages, frozenset((delta.sender, home.owner.name)), at)
@@ -233,7 +246,9 @@ class SharedState:
         self._counted["epoch_raised"] += 1
         if at.now < self._raise_after or claimed >= MAX_EPOCH:
             return
-        self._raise_after = at.now + RAISE_S
+        is_again = at.now < self._raise_after + MAX_RAISE_S
+        self._raise_wait = min(2 * self._raise_wait, MAX_RAISE_S) if is_again else RAISE_S
+        self._raise_after = at.now + self._raise_wait
         epoch = max(claimed + 1, int(at.wall * 1000.0))
         self._store.begin_epoch(epoch, at)
         self._mailer.epoch = epoch
@@ -289,7 +304,7 @@ class SharedState:
 
     def has_broadcasts(self) -> bool:
         """Whether ``broadcasts`` has something for some member."""
-        return len(self._rumours) > 0
+        return len(self._rumours) > 0 and len(self._peers) > 0
 
     def tick(self, at: Instant) -> None:
         self._at = at
@@ -332,6 +347,10 @@ class SharedState:
 
     def _emit_fact(self, fact: FactChanged) -> None:
         self._outlet.emit(fact)
+
+
+def _is_urgent(home: EpochMap, after: int, upto: int) -> bool:
+    return any(rule_of(record.kind).is_urgent for record in home.between(after, upto))
 
 
 COUNTERS: Final = (

@@ -100,7 +100,7 @@ class Store:
         """The map for what ``name`` wrote in that life; None: there is no place for it."""
         owner = self.owners.get(name)
         if owner is None:
-            if len(self.owners) >= MAX_OWNERS:
+            if len(self.owners) >= MAX_OWNERS and not self._forget_empty():
                 self.counted["refused"] += 1
                 return None
             owner = self.owners[name] = Owner(name, epoch)
@@ -130,14 +130,14 @@ class Store:
         """The newest lives are kept, on all nodes alike."""
         if len(owner.epochs) < MAX_EPOCHS:
             return True
-        oldest = min(owner.epochs)
-        if epoch < oldest:
+        oldest = owner.epochs[min(owner.epochs)]
+        if epoch < oldest.epoch or oldest is self.own:
             self.counted["refused"] += 1
             return False
-        for record in list(owner.epochs[oldest].by_seq.values()):
+        for record in list(oldest.records.values()):
             self.counted["shed"] += 1
             self._drop(record, at)
-        self._close_if_over(owner.epochs[oldest])
+        self._close_if_over(oldest)
         return True
 
     def _take(self, home: EpochMap, item: Item, at: Instant) -> None:
@@ -262,6 +262,12 @@ class Store:
             else:
                 self._schedule(record, now)
         self._retry_partial(now)
+
+    def _forget_empty(self) -> bool:
+        """Whether there is room for another owner now."""
+        for name in list(self.owners):
+            self.forget_owner(name)
+        return len(self.owners) < MAX_OWNERS
 
     def forget_owner(self, name: str) -> None:
         """Of a member that is forgotten itself; nothing happens while it has entries."""

@@ -1,9 +1,10 @@
 """The urgent lane: what cannot wait for gossip goes to everyone at once.
 
-Up to ``MAX_DIRECT`` members hear from the writer itself, one datagram each, and the same once more a little
-later for those that a loss kept from it. In larger clusters some members at random do, and whoever hears of
-it so for the first time sends it on to three others. Writes within ``WINDOW_S`` share datagrams. What is more
-than the token bucket has in it goes by gossip, and at once by comparing with some members what both know.
+Up to ``peers.MAX_DIRECT`` members hear from the writer itself, one datagram each, and the same once more a
+little later for those that a loss kept from it. In larger clusters some members at random do, and whoever
+hears of it so for the first time sends it on to three others. Writes within ``WINDOW_S`` share datagrams.
+What is more than the token bucket has in it goes by gossip, and at once by comparing with some members what
+both know.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from .store import Store
 
 WINDOW_S: Final = 0.005
 AGAIN_S: Final = 0.025
-MAX_DIRECT: Final = 128
 PUSH_ON: Final = 3
 RATE_PER_S: Final = 200.0
 BURST: Final = 400.0
@@ -109,10 +109,11 @@ class UrgentLane:
     def _volley(self, at: Instant) -> None:
         own = self._store.own
         found = pages(own, self._sent, own.known.upto, self._mailer.room)
-        self._rumours.add(own, self._sent, own.known.upto)
-        self._sent = own.known.upto
         count = len(self._peers)
-        if count <= MAX_DIRECT:
+        if count:
+            self._rumours.add(own, self._sent, own.known.upto, is_pressing=True)
+        self._sent = own.known.upto
+        if self._peers.are_few:
             names, lane = list(self._peers.names), Lane.FULL
         else:
             names, lane = self._peers.some(isqrt(count) + PUSH_ON), Lane.PUSH

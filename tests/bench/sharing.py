@@ -96,6 +96,17 @@ def vectors(owners: int) -> str:
     )
 
 
+def burst(nodes: int, loss: float) -> str:
+    """10,000 blocks made by one node in the same instant."""
+    net = Network(nodes, seed=nodes, loss=loss)
+    for number in range(10_000):
+        net[0].state.put(Kind.BLOCK, b"198.51.%d.%d" % divmod(number, 256), b"reason", 3600.0, net[0].at)
+    began = net.now
+    others = [net[number] for number in range(1, nodes)]
+    assert net.run(60.0, until=lambda: all(len(node.facts) == 10_000 for node in others))
+    return f"10,000 blocks at once, {nodes} nodes, {loss:.0%} loss: everywhere after {net.now - began:.2f} s"
+
+
 def cost() -> str:
     """A delta of one entry, new to its receiver, and the same again."""
     net = Network(2, pings=False)
@@ -131,6 +142,9 @@ def main() -> None:
         print(repair(entries))
     for owners in (5, 64, 1_000):
         print(vectors(owners))
+    for nodes in (3, 5, 16):
+        for loss in (0.0, 0.1):
+            print(burst(nodes, loss))
     for nodes, rounds in ROUNDS.items():
         for loss in (0.0, 0.02, 0.1):
             print(spread(nodes, loss, Kind.BLOCK, rounds))

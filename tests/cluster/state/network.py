@@ -144,6 +144,8 @@ class Network:
         self.capacity = capacity
         self.sent = 0
         self.sent_bytes = 0
+        self.streams: list[tuple[float, str, int]] = []
+        self.stream_delay_s = 0.0
         self.rejected: list[PacketRejected] = []
         self.sides: dict[str, int] = defaultdict(int)  # of a partition
         self.on_fact: Callable[[str, FactChanged], None] | None = None
@@ -197,7 +199,9 @@ class Network:
 
     def stream(self, source: str, to: str, raw: bytes) -> None:
         self.sent_bytes += len(raw)
-        self._after(3 * self.rng.uniform(*self.latency_s), lambda: self._deliver(source, to, raw))
+        self.streams.append((self.now, source, len(raw)))
+        delay = self.stream_delay_s or 3 * self.rng.uniform(*self.latency_s)
+        self._after(delay, lambda: self._deliver(source, to, raw))
 
     def push_pull(self, number: int, other: int) -> None:
         one, two = self[number], self[other]

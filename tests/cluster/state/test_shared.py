@@ -7,6 +7,7 @@ from cluster.errors import PacketRejected
 from cluster.facts import RULES, Kind, NoticeKind
 from cluster.profile import SORA
 from cluster.state import Capacity
+from cluster.state.codec import Delta, Item, Lane, Range, encode
 
 from .network import Network, address_of
 
@@ -431,7 +432,7 @@ def test_agents_get_nothing_of_ours() -> None:
 
 
 def test_broadcasts_keep_to_their_room() -> None:
-    net = Network(3)
+    net = Network(20)
     for number in range(300):
         put(net, 0, FAILURES, b"key%d" % number, b"v" * (number % 90))
     net[0].state.tick(net[0].at)
@@ -443,3 +444,88 @@ def test_broadcasts_keep_to_their_room() -> None:
         assert sum(len(part) + 3 for part in parts) <= room
         total += len(parts)
     assert total > 10
+
+
+def test_two_nodes_of_one_name_do_not_outbid_each_other_without_end() -> None:
+    net = Network(4)
+    net[1].own_name = net[1].state._name = net[1].state._mailer.name = "n0000"  # as if configured so
+    twin, node = net[1], net[0]
+    twin.live(epoch=node.epoch + 5)
+    for number in range(50):
+        twin.state.put(BLOCK, b"twin%d" % number, b"x", 3600.0, twin.at)
+        node.state.put(BLOCK, b"own%d" % number, b"x", 3600.0, node.at)
+    net.run(60.0)
+    raised = node.state.figures()["state_epoch_raised_total"]
+    began = node.state.epoch
+    net.run(60.0)
+    assert raised > 0
+    assert node.state.epoch - began < 600_000
+    assert len(net[2].seen(BLOCK)) >= 50
+
+
+def test_owners_that_have_nothing_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.state.store.MAX_OWNERS", 5)
+    net = Network(2)
+    for number in range(10):
+        name = f"gone{number}"
+        part = Range(name, 1, 0, 1, [Item(BLOCK, 1, b"k", b"v", 1, 2_400, 0)])
+        net[0].state.receive(encode(Delta(name, 1, 0, Lane.REPAIR, [part])), net[1].address, net[0].at)
+        net.run(1.0)
+    assert net[0].facts.keys() == {(BLOCK, "gone8", b"k"), (BLOCK, "gone9", b"k")}
+    assert net[0].state.figures()["state_refused_total"] == 0
+
+
+def test_in_a_large_cluster_some_hear_of_a_block_and_push_it_on() -> None:
+    net = Network(200, shares_views=True, pings=False)
+    put(net, 0, BLOCK, b"a", b"x")
+    assert 14 <= net.sent <= 20
+    net.run(0.01)
+    heard = sum(bool(node.facts) for node in net.nodes.values())
+    assert heard > 170
+    net.run(0.5)
+    assert sum(bool(node.facts) for node in net.nodes.values()) == 199
+
+
+def test_a_burst_in_a_large_cluster_costs_no_more_than_the_bucket_has() -> None:
+    net = Network(100, shares_views=True, pings=False)
+    for number in range(50):
+        net.now += 0.01
+        put(net, 0, BLOCK, b"%d" % number, b"x")
+        net[0].state.tick(net[0].at)
+    assert net.sent <= 400 + 0.5 * 200 + 5 * 3
+    assert net[0].state.figures()["state_overflows_total"] > 0
+    net.run(3.0)
+    assert all(len(node.facts) == 50 for node in net.nodes.values() if node is not net[0])
+
+
+def test_of_many_lives_the_newest_are_kept_by_all_alike() -> None:
+    net = Network(4)
+    for life in range(12):
+        put(net, 0, BLOCK, b"life%d" % life, b"x", ttl_s=3600)
+        if life % 3:
+            net.sides["n0003"] = 1
+        net.run(2.0)
+        net.sides.clear()
+        net[0].live()
+        for number in range(1, 4):
+            net[number].member("n0000", Change.UPDATED, epoch=net[0].epoch)
+    put(net, 0, BLOCK, b"last", b"x", ttl_s=3600)
+    net.run(10.0)
+    assert net.are_equal()
+    seen = {key for _, key in net[1].seen(BLOCK)}
+    assert seen == {b"last"} | {b"life%d" % life for life in range(5, 12)}
+    assert all(node.seen(BLOCK) == net[1].seen(BLOCK) for node in net.nodes.values())
+    assert net[0].facts.keys() == {(BLOCK, "n0000", key) for key in seen - {b"last"}}
+
+
+def test_large_repairs_of_one_peer_do_not_overlap() -> None:
+    net = Network(2, knows_all=False)
+    for number in range(3_000):
+        put(net, 0, BLOCK, b"%d" % number, b"x" * 50)
+    net.run(1.0)
+    net.stream_delay_s = 1.5
+    net.introduce(net.nodes)
+    assert net.run(10.0, until=lambda: len(net[1].facts) == 3_000)
+    assert len({at for at, _, _ in net.streams}) == 1, (
+        "while the first are on their way, digests differ all the time"
+    )
