@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .clustering.keyfile import key_path
 from .control import control_path
 
 if TYPE_CHECKING:
@@ -152,16 +153,16 @@ def _capabilities() -> int:
 def check_usable(config: Config) -> None:
     """That this process may use all that the node writes, and its own program. Raises PrivilegesUnusable."""
     for key, path in directories(config):
-        if key == CONTROL_DIRECTORY:
-            continue  # a node starts without its control socket, and says so
+        if key in FOR_ONE_FILE:
+            continue
         if not os.access(path, READ_WRITE | os.X_OK):
             raise _foreign(key, path)
         for entry in itertools.islice(os.scandir(path), LOOKED_AT):
             if not entry.is_symlink() and not os.access(entry.path, READ_WRITE):
                 raise _foreign(key, path)
-    log_file = _log_file(config)
-    if log_file is not None and not os.access(log_file, os.W_OK):
-        raise _foreign("logging.output", log_file)
+    for key, file in _files(config):
+        if not os.access(file, READ_WRITE):
+            raise _foreign(key, file)
     if not os.access(sys.executable, os.X_OK) or not may_read(Path(__file__)):
         raise PrivilegesUnusable(
             f"user: {who_we_are()} may not run {sys.executable} or read {Path(__file__).parent}: install the"
@@ -196,7 +197,9 @@ def cure(path: Path) -> str:
 
 # --- what the node writes ----------------------------------------------------------------------------
 
-CONTROL_DIRECTORY: Final = "control_socket"
+# Directories that are made, and not looked into: others may have files there, too. A node starts without its
+# control socket, and says so.
+FOR_ONE_FILE: Final = frozenset({"control_socket", "cluster.keyring_file"})
 
 
 def directories(config: Config) -> Iterator[tuple[str, Path]]:
@@ -205,7 +208,8 @@ def directories(config: Config) -> Iterator[tuple[str, Path]]:
     To add one: a line.
     """
     named = {
-        CONTROL_DIRECTORY: str(control_path(config).parent),
+        "control_socket": str(control_path(config).parent),
+        "cluster.keyring_file": str(key_path(config).parent) if config.cluster.enabled else "",
         "uploader.path": config.uploader.path,
         "local_cache.path": config.local_cache.path if config.local_cache.capacity_bytes else "",
         "s3.path": config.s3.path if config.s3.driver == "file" else "",
@@ -214,6 +218,14 @@ def directories(config: Config) -> Iterator[tuple[str, Path]]:
     }
     found = [(key, Path(name).absolute()) for key, name in named.items() if name]
     yield from sorted(found, key=lambda pair: len(pair[1].parts))
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path]]:
+    """Those that are there."""
+    named = {"logging.output": _log_file(config)}
+    if config.cluster.enabled:
+        named["cluster.keyring_file"] = key_path(config)
+    return ((key, path) for key, path in named.items() if path is not None and path.exists())
 
 
 def _log_file(config: Config) -> Path | None:

@@ -16,12 +16,23 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from node.config import Config
 
 log = logging.getLogger("sora.cluster")
 
+KEY_FILE: Final = "cluster-keys.json"
 KEY_SIZES = (16, 24, 32)
 MAX_KEYS = 16
 MAX_BYTES = 4096
+
+
+def key_path(config: Config) -> Path:
+    if config.cluster.keyring_file:
+        return Path(config.cluster.keyring_file)
+    return Path(config.uploader.path).absolute().parent / KEY_FILE
 
 
 class KeyFile:

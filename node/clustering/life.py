@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster.address import Address
@@ -19,7 +18,7 @@ from node.presentation import node_version
 from node.units import parse_address
 
 from .errors import ClusterUnusable
-from .keyfile import KeyFile
+from .keyfile import KeyFile, key_path
 from .service import Clustering, Parts
 from .thread import ThreadGossip
 
@@ -31,7 +30,6 @@ log = logging.getLogger("sora.cluster")
 
 FIRST_JOIN_WITHIN_S: Final = 1.5
 LOOK_EVERY_S: Final = 0.02
-KEY_FILE: Final = "cluster-keys.json"
 
 MakeEngine = Callable[[Settings], "ClusterEngine"]
 
@@ -41,9 +39,7 @@ def node_name(config: Config) -> str:
 
 
 def key_file(config: Config) -> KeyFile:
-    if config.cluster.keyring_file:
-        return KeyFile(Path(config.cluster.keyring_file))
-    return KeyFile(Path(config.uploader.path).absolute().parent / KEY_FILE)
+    return KeyFile(key_path(config))
 
 
 def configured_keys(config: Config) -> tuple[bytes, ...]:

@@ -14,7 +14,7 @@ import pytest
 
 from node import certificates
 from node.certificates import Certificates
-from node.config import S3, Config, LocalCache, Logging, Server, Tls, Uploader
+from node.config import S3, Cluster, Config, LocalCache, Logging, Server, Tls, Uploader
 from node.privileges import (
     PrivilegesUnusable,
     account_of,
@@ -134,6 +134,22 @@ def test_a_log_file_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyP
     hand_over(config, account_of(ME, ""))
     refuse(monkeypatch, tmp_path / "logs" / "node.log")
     with pytest.raises(PrivilegesUnusable, match=r"logging\.output: .*chown"):
+        check_usable(config)
+
+
+def test_keys_of_the_cluster_that_somebody_else_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on with the configured keys would be to leave a cluster that has rotated them."""
+    config = replace(configuration(tmp_path), cluster=Cluster(enabled=True))
+    hand_over(config, account_of(ME, ""))
+    keys = tmp_path / "a" / "cluster-keys.json"
+    refuse(monkeypatch, keys)
+    check_usable(config)
+    keys.touch()
+    with pytest.raises(
+        PrivilegesUnusable, match=rf"cluster\.keyring_file: .*chown -R {ME}:{MY_GROUP} {keys}"
+    ):
         check_usable(config)
 
 
