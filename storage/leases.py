@@ -6,8 +6,11 @@ All times are the database's, aware UTC; ``_s`` are seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
+
+NOTES_KEPT = timedelta(days=30)  # no budget looks back further
+TEXT_MAX = 2000  # characters of what a CA said
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,20 @@ class Leases(Protocol):
     """One holder at a time, by the clock of the database alone. Raises Unavailable."""
 
     async def take(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        """None: another holds it. Each take has a higher fence than all before, one by the holder too."""
+        """None: another holds it. Each take has a higher fence than all before, one by the holder too.
+
+        A fence is the clock in whole seconds or one more than the last, whichever is more: fences do not
+        fall back even when the rows were lost.
+        """
         ...
 
     async def renew(self, lease: Lease, ttl_s: float) -> bool:
-        """Whether it is still ours; False: it is lost, stop."""
+        """Whether it is still ours, then for ``ttl_s`` from now; False: it is lost, stop."""
         ...
 
-    async def release(self, lease: Lease) -> None: ...
+    async def release(self, lease: Lease) -> None:
+        """Harmless when it is not ours any more."""
+        ...
 
     async def holder(self, name: str) -> str:
         """Empty: nobody."""
@@ -57,11 +66,20 @@ class AttemptRecord(Protocol):
 
     async def load(self, ca: str, wanted_id: str) -> Attempts: ...
 
-    async def save(self, ca: str, wanted_id: str, attempts: Attempts) -> None: ...
+    async def save(self, ca: str, wanted_id: str, attempts: Attempts) -> None:
+        """Texts are stored as ``clipped`` gives them."""
+        ...
 
     async def note(self, ca: str, what: str, subject: str) -> None:
         """Something that counts against a budget has happened now: an order, a failed validation of a name, a
         certificate for a set."""
         ...
 
-    async def count(self, ca: str, what: str, subject: str, within_s: float) -> int: ...
+    async def count(self, ca: str, what: str, subject: str, within_s: float) -> int:
+        """Of the last ``within_s``, which is at most NOTES_KEPT."""
+        ...
+
+
+def clipped(text: str) -> str:
+    """What a database can store of a stranger's words: no NUL, no half characters, at most TEXT_MAX."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:TEXT_MAX]
