@@ -153,13 +153,17 @@ class IssuingFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CaSettings:
-    """``ca_file``: a root to trust for the directory's own HTTPS; empty: the system's."""
+    """``ca_file``: a root to trust for the directory's own HTTPS; empty: the system's.
+
+    ``preferred_chain``: the common name of the root whose chain is taken when the CA offers several.
+    """
 
     directory: str
     email: str = ""
     ca_file: str = ""
     eab_kid: str = ""
     eab_hmac_key: str = field(default="", repr=False)
+    preferred_chain: str = ""
     call_timeout_s: float = 10.0
     order_timeout_s: float = 120.0
 
@@ -210,7 +214,11 @@ class Authority(Protocol):
         """``replaces``: PEM of the certificate that is renewed."""
         ...
 
-    async def resume(self, account: Account, journal: Journal, steps: Steps) -> Issued: ...
+    async def resume(
+        self, account: Account, journal: Journal, steps: Steps, *, use_dns: bool = False
+    ) -> Issued:
+        """REFUSED or VALIDATION: this order leads nowhere any more; drop the journal and issue anew."""
+        ...
 
     async def renewal(self, chain_pem: bytes) -> Renewal | None:
         """None: the CA gives no such information."""
