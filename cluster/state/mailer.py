@@ -35,15 +35,15 @@ class Mailer:
     def delta(self, found: Sequence[Page], lane: Lane, at: Instant) -> bytes:
         return encode(Delta(*self.heading(at), lane, [range_of(page, at.now) for page in found]))
 
-    def send(self, to: str, body: Body) -> int:
-        return self.send_raw(to, encode(body))
+    def send(self, to: str, body: Body, *, by_stream: bool = False) -> int:
+        return self.send_raw(to, encode(body), by_stream=by_stream)
 
-    def send_raw(self, to: str, raw: bytes) -> int:
-        """Bytes sent: 0 when there is no such member."""
+    def send_raw(self, to: str, raw: bytes, *, by_stream: bool = False) -> int:
+        """Bytes sent: 0 when there is no such member. ``by_stream``: however short it is."""
         address = self._peers.address(to)
         if address is None:
             return 0
-        if len(raw) <= MAX_DATAGRAM_BYTES:
+        if len(raw) <= MAX_DATAGRAM_BYTES and not by_stream:
             self._outlet.send(address, (part_of(raw),), node=to, piggyback=False)
             self._counted["datagrams"] += 1
         else:

@@ -98,7 +98,8 @@ class Repair:
         for part in parts:
             self._mailer.send(name, self._vector(part, self._homes(part), at))
 
-    def on_vector(self, message: Vector, at: Instant) -> None:
+    def on_vector(self, message: Vector, at: Instant, *, by_stream: bool = False) -> None:
+        """``by_stream``: it came on one, so answer on one. Where no datagrams pass, that is all there is."""
         name = message.sender
         if name not in self._peers:
             return
@@ -114,9 +115,9 @@ class Repair:
             self._not_before[name] = max(self._not_before.get(name, 0.0), at.now + INTERVAL_S)
         if wanted:
             elements = [self._own_element(element) for element in wanted]
-            self._mailer.send(name, Want(*self._mailer.heading(at), elements))
+            self._mailer.send(name, Want(*self._mailer.heading(at), elements), by_stream=by_stream)
         if missing and self._may_serve(name, "vector", at):
-            self._answer(name, missing, at)
+            self._answer(name, missing, at, by_stream=by_stream)
 
     def on_want(self, message: Want, at: Instant) -> None:
         if not self._may_serve(message.sender, "want", at):
@@ -186,7 +187,7 @@ class Repair:
 
     # --- sending what is missing ---
 
-    def _answer(self, name: str, missing: list[Missing], at: Instant) -> None:
+    def _answer(self, name: str, missing: list[Missing], at: Instant, *, by_stream: bool = False) -> None:
         total = sum(
             record.size
             for home, spans in missing
@@ -197,11 +198,11 @@ class Repair:
         if is_large and at.now < self._streaming.get(name, 0.0):
             self._store.counted["unserved"] += 1
             return
-        room = STREAM_BYTES if is_large else self._mailer.room
+        room = STREAM_BYTES if is_large or by_stream else self._mailer.room
         batches = self._batches(missing, room)
         for batch in batches[: MAX_STREAMS if is_large else None]:
             body = Delta(*self._mailer.heading(at), Lane.REPAIR, [range_of(page, at.now) for page in batch])
-            self._store.counted["repair_bytes"] += self._mailer.send(name, body)
+            self._store.counted["repair_bytes"] += self._mailer.send(name, body, by_stream=by_stream)
         if is_large:
             self._not_before[name] = self._streaming[name] = at.now + AFTER_STREAM_S
 

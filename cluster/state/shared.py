@@ -167,7 +167,7 @@ class SharedState:
             if len(self._strangers) >= MAX_STRANGERS:
                 del self._strangers[next(iter(self._strangers))]
             self._strangers[body.sender] = None  # its record comes with the same push/pull
-        self._accept(body, at)
+        self._accept(body, at, by_stream=True)
 
     def push_pull_part(self, at: Instant) -> bytes:
         self._at = at
@@ -180,7 +180,7 @@ class SharedState:
         self._at = at
         self._repair.heard_digest(node, digest, at)
 
-    def _accept(self, body: Body, at: Instant) -> None:
+    def _accept(self, body: Body, at: Instant, *, by_stream: bool = False) -> None:
         if body.sender == self._name:
             raise PacketRejected(Reason.FORGED, "state in our own name")
         is_gossip = isinstance(body, Delta) and body.lane == Lane.GOSSIP  # written a little earlier
@@ -193,7 +193,7 @@ class SharedState:
             case Summary():
                 self._repair.on_summary(body, at)
             case Vector():
-                self._on_vector(body, at)
+                self._on_vector(body, at, by_stream=by_stream)
             case Want():
                 self._repair.on_want(body, at)
             case Notices():
@@ -221,13 +221,13 @@ class SharedState:
                     news_pages = pages(home, after, upto, self._mailer.room)
                     self._urgent.pass_on(news_pages, frozenset((delta.sender, home.owner.name)), at)
 
-    def _on_vector(self, message: Vector, at: Instant) -> None:
+    def _on_vector(self, message: Vector, at: Instant, *, by_stream: bool) -> None:
         for element in message.elements:
             if element.owner == self._name and self._is_too_new(element.epoch, element.known):
                 self._raise_epoch(element.epoch, at)
             else:
                 self._store.advance(element.owner, element.epoch, at)
-        self._repair.on_vector(message, at)
+        self._repair.on_vector(message, at, by_stream=by_stream)
 
     def _on_notices(self, message: Notices, at: Instant) -> None:
         for heard in self._incoming.take(message):

@@ -448,7 +448,7 @@ def test_broadcasts_keep_to_their_room() -> None:
 
 def test_two_nodes_of_one_name_do_not_outbid_each_other_without_end() -> None:
     net = Network(4)
-    net[1].own_name = net[1].state._name = net[1].state._mailer.name = "n0000"  # as if configured so
+    net[1].own_name = "n0000"  # as if configured so
     twin, node = net[1], net[0]
     twin.live(epoch=node.epoch + 5)
     for number in range(50):
@@ -529,3 +529,54 @@ def test_large_repairs_of_one_peer_do_not_overlap() -> None:
     assert len({at for at, _, _ in net.streams}) == 1, (
         "while the first are on their way, digests differ all the time"
     )
+
+
+def test_where_no_datagrams_pass_push_pull_brings_what_differs() -> None:
+    net = Network(2, loss=1.0)
+    put(net, 0, BLOCK, b"a", b"x")
+    put(net, 1, CONNECTIONS, b"b", b"2")
+    net.run(5.0)
+    assert not net[0].facts
+    assert not net[1].facts
+    net.push_pull(1, 0)
+    net.run(0.1)
+    assert net[1].seen(BLOCK) == {("n0000", b"a"): b"x"}
+    assert net[0].seen(CONNECTIONS) == {("n0001", b"b"): b"2"}
+    assert net.are_equal()
+    streams = len(net.streams)
+    net.push_pull(1, 0)
+    net.run(0.1)
+    assert len(net.streams) == streams, "nothing differs any more"
+
+
+def test_an_urgent_entry_is_not_held_back_by_a_batch() -> None:
+    net = Network(3, pings=False, latency_s=(0.0005, 0.0005))
+    put(net, 0, FAILURES, b"f", b"1")
+    net.run(0.498)
+    put(net, 0, BLOCK, b"a", b"x")
+    put(net, 0, BLOCK, b"b", b"x")  # waits for 5 ms, the batch for 2
+    net.run(0.004)
+    for number in (1, 2):
+        assert {key for _, _, key in net[number].facts} == {b"a", b"b", b"f"}
+
+
+def test_an_urgent_entry_is_sent_again_shortly_after() -> None:
+    net = Network(3, pings=False, loss=1.0)
+    sent: list[float] = []
+    net.tap = lambda source, to, raw: sent.append(round(net.now - 100.0, 4))
+    put(net, 0, BLOCK, b"a", b"x")
+    assert sent == [0.0, 0.0]
+    net.run(0.03)
+    assert sent.count(0.025) == 2
+
+
+def test_any_word_of_a_new_life_ends_what_the_last_one_counted() -> None:
+    net = Network(2)
+    put(net, 0, CONNECTIONS, b"user", b"3", ttl_s=3600)
+    net.run(3.0)
+    net[0].live()
+    assert net[1].seen(CONNECTIONS)
+    net[0].state.tell(NoticeKind.MAILBOX, b"m", net[0].at)
+    net.run(0.01)
+    assert not net[1].seen(CONNECTIONS)
+    assert not net[1].facts
