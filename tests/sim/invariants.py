@@ -62,6 +62,15 @@ def state_faults(world: World) -> list[str]:
     return faults
 
 
+def leader_faults(world: World) -> list[str]:
+    """All live nodes have the same leader, and it lives."""
+    nodes = [each for each in world.live() if not each.engine.has_left]
+    opinions = {each.name: each.leader(world.now) for each in nodes}
+    if len(set(opinions.values())) == 1 and (not nodes or next(iter(opinions.values())) in opinions):
+        return []
+    return [f"leaders: {opinions}"]
+
+
 def told_faults(world: World) -> list[str]:
     """What owners were told adds up to what their engines say."""
     faults = []
@@ -79,7 +88,7 @@ def told_faults(world: World) -> list[str]:
 
 def faults(world: World, *more: Callable[[World], Iterable[str]]) -> list[str]:
     found: list[str] = []
-    for check in (membership_faults, state_faults, *more):
+    for check in (membership_faults, state_faults, leader_faults, *more):
         found += check(world)
     return found
 

@@ -9,6 +9,7 @@ from cluster.address import Address
 from cluster.api import ClusterEngine
 from cluster.effects import Change, Effect, FactChanged, MemberChanged
 from cluster.instant import Instant
+from cluster.leader import Leadership
 from cluster.messages import State
 
 EPOCH_S = 1_795_000_000.0
@@ -58,6 +59,7 @@ class SimNode:
     name: str
     address: Address
     engine: ClusterEngine
+    leadership: Leadership
     offset_s: float
     skew_s: float = 0.0
     life: int = 0
@@ -75,6 +77,11 @@ class SimNode:
 
     def instant(self, world_now: float) -> Instant:
         return Instant(world_now + self.offset_s, EPOCH_S + world_now + self.skew_s)
+
+    def leader(self, world_now: float) -> str | None:
+        """Who leads in its view."""
+        self.leadership.look(self.engine.members(), world_now + self.offset_s)
+        return self.leadership.leader
 
     def missing_peers(self) -> list[Address]:
         """As ``endpoint`` looks for them."""

@@ -136,6 +136,7 @@ def partition(world: World) -> None:
     put(world, sides[1][0], b"198.51.100.7", b"other")
     write_some(world)
     world.run(5.0)
+    assert [world.nodes[side[-1]].leader(world.now) for side in sides] == [side[0] for side in sides]
     world.network.heal()
     settle(world, told_faults, within_s=SETTLE_S)
 
@@ -223,6 +224,24 @@ def pause(world: World) -> None:
     settle(world, told_faults, within_s=SETTLE_S)
     wrong = {pair for pair in failed(world) if pair[1] != victim}
     assert not wrong, f"buried alive: {wrong}"
+
+
+def late_verdict(world: World) -> None:
+    """One is stopped while it suspects another, who meanwhile lives: it must not wake with a verdict."""
+    judge, suspect = names(world)[:2]
+    world.pause(suspect)
+    held = world.run_while(
+        lambda: not world.nodes[judge].heard.changes[Change.SUSPECTED, suspect], at_most_s=10.0, step_s=0.05
+    )
+    assert held is not None, f"{judge} does not suspect {suspect}"
+    world.pause(judge)
+    world.resume(suspect)
+    world.network.cut_one_way((n.address.ip for n in world.live()), [world.nodes[judge].address.ip])
+    world.run(20.0)  # longer than any suspicion, and no news wait to be read
+    world.network.heal()
+    world.resume(judge)
+    settle(world, told_faults, within_s=SETTLE_S)
+    assert not world.nodes[judge].heard.changes[Change.FAILED, suspect], "a verdict without a hearing"
 
 
 def short_pauses(world: World) -> None:
@@ -324,6 +343,7 @@ SCENARIOS: dict[str, Scenario] = {
     "churn": Scenario(churn),
     "clock-steps": Scenario(clock_steps),
     "pause": Scenario(pause),
+    "late-verdict": Scenario(late_verdict),
     "short-pauses": Scenario(short_pauses),
     "duplicate-id": Scenario(duplicate_id),
     "moves": Scenario(moves),

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 
 from cluster.address import Address
 from cluster.api import ClusterEngine, Settings
-from cluster.effects import Effect, OpenStream, Rejected, SendDatagram
+from cluster.effects import Effect, MemberChanged, OpenStream, Rejected, SendDatagram
+from cluster.leader import Leadership
 from cluster.profile import SORA, Profile
 
 from .network import Network
@@ -132,7 +133,8 @@ class World:
             epoch=int((self.now + 1_795_000_000) * 1000) + life,
         )
         engine = self._make_engine(settings, random.Random(self.rng.random()))
-        return SimNode(name, address, engine, offset_s, skew_s, life, peers=peers)
+        leadership = Leadership(name, self.now + offset_s, waits_for_peer=bool(peers))
+        return SimNode(name, address, engine, leadership, offset_s, skew_s, life, peers=peers)
 
     def _begin(self, node: SimNode) -> None:
         self._by_address[node.address] = node
@@ -153,7 +155,7 @@ class World:
             self.after(self._profile.rejoin_interval_s, self._rejoin, node, life)
 
     def _peers_for(self, name: str) -> tuple[Address, ...]:
-        return tuple(each.address for each in self.nodes.values() if each.name != name)[:3]
+        return tuple(each.address for each in self.live() if each.name != name)[:3]
 
     def kill(self, name: str) -> None:
         """SIGKILL: not a word to anyone."""
@@ -164,12 +166,14 @@ class World:
             del self._by_address[node.address]
 
     def restart(self, name: str, *, moves: bool = False) -> SimNode:
-        """With an empty memory; ``moves``: at another address."""
+        """With an empty memory; ``moves``: at another address. One of its peers lives: for a node that left, and
+        comes back when all that it was configured with are gone, nobody looks."""
         old = self.nodes[name]
         if old.is_running:
             self.kill(name)
         address = self._fresh_address() if moves else old.address
-        node = self._node(old.name, address, old.peers or self._peers_for(name), old.skew_s, old.life + 1)
+        peers = tuple(dict.fromkeys((*old.peers, *self._peers_for(old.name))))
+        node = self._node(old.name, address, peers, old.skew_s, old.life + 1)
         self.nodes[name] = node
         self._begin(node)
         return node
@@ -274,6 +278,8 @@ class World:
         if self._keeps_effects:
             self.trace = zlib.crc32(repr((self.now, node.name, effect)).encode(), self.trace)
             node.heard.note(self.now, effect)
+            if isinstance(effect, MemberChanged):
+                node.leader(self.now)
         else:
             node.sent[type(effect).__name__] += 1
 
