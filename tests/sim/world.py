@@ -166,8 +166,8 @@ class World:
             del self._by_address[node.address]
 
     def restart(self, name: str, *, moves: bool = False) -> SimNode:
-        """With an empty memory; ``moves``: at another address. One of its peers lives: for a node that left, and
-        comes back when all that it was configured with are gone, nobody looks."""
+        """With an empty memory; ``moves``: at another address. One of its peers lives: nobody would look for
+        a node that left and comes back when all it was configured with are gone."""
         old = self.nodes[name]
         if old.is_running:
             self.kill(name)
