@@ -134,6 +134,7 @@ def report(scale: float = 1.0) -> None:
         cert, key = self_signed(["localhost"], datetime.now(UTC))
         (directory / "cert.pem").write_bytes(cert)
         (directory / "key.pem").write_bytes(key)
+        (directory / "key.pem").chmod(0o600)
         print("| connection | loop | /s | CPU us |\n|---|---|---|---|")
         for loop in LOOPS:
             for variant in VARIANTS:

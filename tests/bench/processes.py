@@ -1,4 +1,4 @@
-"""NOOP and LMTP with one and with two processes that serve clients: ``python -m tests.bench.processes``.
+"""NOOP, FETCH and LMTP with one and two processes that serve clients: ``python -m tests.bench.processes``.
 
 The load comes in long pipelines, so that the generator takes little. On a machine that is shared with the
 generator the rate says little by itself; *busiest* is what one process of the node could do at most: the
@@ -7,6 +7,7 @@ operations for each CPU second of the process that took most. Its ratio is how w
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,10 @@ from .scenarios import SMALL, sized
 CONNECTIONS = 16
 NOOPS = 2_000  # a connection and round
 ROUNDS = 5
+MESSAGES = 500  # in the mailbox that is fetched
+FETCHES = 40  # of the whole of it, a connection
+DONE = b"\nf OK"
+ITEMS = {"flags": b"(UID FLAGS RFC822.SIZE)", "env": b"(UID ENVELOPE)"}
 MAILS = 50  # a connection
 
 
@@ -69,6 +74,21 @@ def noops(clients: list[Imap]) -> None:
                 seen += client.socket.recv(1 << 18).count(b"\n")
 
 
+def fetches(clients: list[Imap], items: bytes) -> None:
+    """All connections at once, each with several commands under way."""
+    for client in clients:
+        client.socket.sendall(b"f FETCH 1:* %b\r\n" % items * FETCHES)
+    waiting = {client.socket: FETCHES for client in clients}
+    tails = dict.fromkeys(waiting, b"")
+    while waiting:
+        for sock in select.select(list(waiting), [], [])[0]:
+            data = tails[sock] + sock.recv(1 << 18)
+            waiting[sock] -= data.count(DONE)
+            tails[sock] = data[1 - len(DONE) :]  # one that is cut is counted when it is whole
+            if not waiting[sock]:
+                del waiting[sock]
+
+
 def run(workers: int) -> None:
     print(f"workers = {workers}", flush=True)
     with NodeProcess().prepare(lambda text: text.replace("workers = 1\n", f"workers = {workers}\n")) as node:
@@ -76,6 +96,13 @@ def run(workers: int) -> None:
         for client in clients:
             client.login(node.address, node.password)
         measured(node, "NOOP", CONNECTIONS * NOOPS * ROUNDS, lambda: noops(clients))
+        for number in range(MESSAGES):
+            clients[0].append("INBOX", sized(number, SMALL))
+        for client in clients:
+            client.command("SELECT INBOX")
+        for name, items in ITEMS.items():
+            fetched = CONNECTIONS * FETCHES * MESSAGES
+            measured(node, name, fetched, lambda items=items: fetches(clients, items))  # type: ignore[misc]
         mails = [[sized(n * MAILS + k, SMALL) for k in range(MAILS)] for n in range(CONNECTIONS)]
         recipients = [f"bench{n}@bench.example.test" for n in range(CONNECTIONS)]
         for recipient in recipients:
