@@ -40,6 +40,11 @@ OF_THE_NODE = (
     "cluster.rpc_addr",
     "cluster.rpc_auth_key",
     "servers[].addr",
+    "servers[].tls_cert_file",
+    "servers[].tls_key_file",
+    "tls.cert_file",
+    "tls.key_file",
+    "tls.letsencrypt.fallback_dir",
     "servers[].id_name",
 )
 

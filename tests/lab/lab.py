@@ -58,6 +58,18 @@ def until(claim: str, holds: Callable[[], bool], patience_s: float = PATIENCE_S)
     return time.monotonic() - begun
 
 
+@dataclass(frozen=True)
+class SerfAgent:
+    lab: Lab
+    machine: str
+
+    def members(self) -> dict[str, str]:
+        """States of all but the agent itself; empty while it starts."""
+        answer = self.lab.run(self.machine, "serf", "members", "-format=json", check=False)
+        found = json.loads(answer)["members"] if answer.startswith("{") else []
+        return {each["name"]: each["status"] for each in found if each["name"] != "agent"}
+
+
 @dataclass
 class Lab:
     """Use as a context manager; everything is gone at the end."""
@@ -270,10 +282,36 @@ class Lab:
             arguments = (*arguments, *config)
         return self.run(name, sys.executable, "-m", module, *arguments, stdin=stdin, check=check)
 
+    def json_of(self, name: str, module: str, *arguments: str) -> Any:
+        return json.loads(self.program(name, module, *arguments, "--json"))
+
     def status(self, name: str) -> dict[str, Any]:
         """``sora-node status --json`` of a node."""
-        found: dict[str, Any] = json.loads(self.program(name, "node", "status", "--json"))
+        found: dict[str, Any] = self.json_of(name, "node", "status")
         return found
+
+    def connections(self, name: str) -> int:
+        """Sessions on all nodes, as one of them has heard."""
+        found = self.json_of(name, "node.admin", "connections", "list", "--all-nodes")
+        return len(found["connections"]) + sum(each["total"] for each in found["nodes"].values())
+
+    def has_program(self, program: str) -> bool:
+        return shutil.which(program) is not None
+
+    @contextlib.contextmanager
+    def serf_agent(self, machine: str) -> Iterator[SerfAgent]:
+        """Debian's agent on a machine, a member of the cluster; it leaves at the end."""
+        command = ["serf", "agent", "-node=agent", f"-bind={ADDRESSES[machine]}:7946"]
+        command += [f"-encrypt={self._secret}", f"-join={ADDRESSES['node-1']}", "-rpc-addr=127.0.0.1:7373"]
+        with (self.directory / "serf.log").open("ab") as log:
+            process = subprocess.Popen(self.entering(machine, *command), stdout=log, stderr=log)
+        try:
+            yield SerfAgent(self, machine)
+            self.run(machine, "serf", "leave")
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
 
     @contextlib.contextmanager
     def at(self, machine: str) -> Iterator[None]:
