@@ -16,9 +16,11 @@ WALL = 1_795_000_000.0
 _STEP_S = 0.001
 
 
-def make_engine(name: str, number: int, *, key: bytes = KEY, label: str = "", seed: int = 0) -> Engine:
+def make_engine(
+    name: str, number: int, *, key: bytes = KEY, label: str = "", seed: int = 0, network: str = "10.0.0."
+) -> Engine:
     rng = random.Random(f"{name} {seed}")
-    address = Address(f"10.0.0.{number}", 7946)
+    address = Address(f"{network}{number}", 7946)
     settings = Settings(name, address, (key,), {"zone": f"z{number}"}, label=label, epoch=int(WALL * 1000))
     return Engine(settings, rng, lambda: rng.randbytes(12))
 

@@ -101,6 +101,14 @@ def test_two_find_each_other(label: str) -> None:
     assert a.figures()["members_suspect"] == 0
 
 
+def test_two_find_each_other_by_ipv6() -> None:
+    company, a, b = pair(network="fd00::")
+    company.run(10.0)
+    assert states(a) == states(b) == {"a": "alive", "b": "alive"}
+    assert {member.address.ip for member in a.members()} == {"fd00::1", "fd00::2"}
+    assert a.figures()["probe_acks"] > 0
+
+
 def test_event_and_fact_arrive() -> None:
     company, a, b = pair()
     a.send_event("deploy", b"payload", company.at)
