@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.address import Address
 from cluster.api import Settings
+from cluster.rpc import DEFAULT_PORT, GossipAgent, RpcServer
 from cluster.sockets import bind
 from cluster.thread import GossipUnavailable
 from node.presentation import node_version
@@ -97,7 +98,31 @@ async def open_cluster(
     await _first_join(clustering)
     await clustering.begin(keys.current)
     log.info("node %s gossips on %s", gossip.name, where)
+    await _open_rpc(config, clustering, gossip, exit_stack)
     return clustering
+
+
+async def _open_rpc(
+    config: Config, clustering: Clustering, gossip: ThreadGossip, exit_stack: AsyncExitStack
+) -> None:
+    """For the serf program and its clients. Raises ClusterUnusable."""
+    cluster = config.cluster
+    if not cluster.rpc_addr:
+        return
+    where = parse_address(cluster.rpc_addr, DEFAULT_PORT)
+
+    async def leave() -> None:
+        await clustering.hand_over()
+        await clustering.leave()
+
+    gossip.agent = GossipAgent(gossip.name, gossip.thread, leave=leave)
+    server = RpcServer(gossip.agent, auth_key=cluster.rpc_auth_key.reveal())
+    exit_stack.push_async_callback(server.stop)
+    try:
+        await server.start(Address(where.host, where.port))
+    except (OSError, ValueError) as error:
+        raise ClusterUnusable(f"cluster.rpc_addr {where}: {error}") from error
+    log.info("the agent RPC listens on %s", where)
 
 
 async def _first_join(clustering: Clustering) -> None:

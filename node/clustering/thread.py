@@ -12,6 +12,8 @@ from cluster.api import ClusterEngine
 from cluster.effects import Effect, MemberView, QueryAnswered
 from cluster.facts import Entry, Kind, NoticeKind
 from cluster.instant import Instant
+from cluster.leader import ELIGIBLE_TAG, SLOW_TAG
+from cluster.rpc import GossipAgent
 from cluster.sockets import Sockets
 from cluster.thread import GossipThread, GossipUnavailable
 
@@ -21,6 +23,7 @@ log = logging.getLogger("sora.cluster")
 
 FIRST_BACKOFF_S: Final = 1.0
 MAX_BACKOFF_S: Final = 60.0
+OUR_TAGS: Final = frozenset({ELIGIBLE_TAG, SLOW_TAG})
 ANSWER_GRACE_S: Final = 1.0  # the end of a query is told by the engine
 
 
@@ -42,7 +45,8 @@ class ThreadGossip:
         self._queries: dict[int, _Gathering] = {}
         self._is_closed = False
         self._restarting: asyncio.Task[None] | None = None
-        self._thread = GossipThread(
+        self.agent: GossipAgent | None = None  # of the agent RPC, which hears everything, too
+        self.thread = GossipThread(
             make_engine,
             sockets,
             on_effects=self._on_effects,
@@ -54,14 +58,14 @@ class ThreadGossip:
 
     async def start(self) -> None:
         """Raises GossipUnavailable, OSError."""
-        await self._thread.start()
+        await self.thread.start()
 
     async def close(self) -> None:
         """At once; see ``leave``. Idempotent."""
         self._is_closed = True
         if self._restarting is not None:
             self._restarting.cancel()
-        if not await self._thread.stop():
+        if not await self.thread.stop():
             log.error("the gossip thread did not end in time")
 
     def _on_crash(self, reason: BaseException) -> None:
@@ -76,7 +80,7 @@ class ThreadGossip:
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, MAX_BACKOFF_S)
             try:
-                await self._thread.start()
+                await self.thread.start()
             except (GossipUnavailable, OSError) as error:
                 log.error("gossip cannot be started again: %s", error)
                 continue
@@ -86,6 +90,8 @@ class ThreadGossip:
 
     def _on_effects(self, effects: Sequence[Effect]) -> None:
         """One effect that cannot be handled must not take the others with it."""
+        if self.agent is not None:
+            self.agent.hear(effects)
         for effect in effects:
             if isinstance(effect, QueryAnswered):
                 self._answered(effect)
@@ -105,7 +111,7 @@ class ThreadGossip:
             for key, value in some.items():
                 engine.put(kind, key, value, ttl_s, at)
 
-        self._thread.post(put_all)
+        self.thread.post(put_all)
 
     def remove(self, kind: Kind, keys: Iterable[bytes]) -> None:
         some = tuple(keys)
@@ -114,40 +120,47 @@ class ThreadGossip:
             for key in some:
                 engine.remove(kind, key, at)
 
-        self._thread.post(remove_all)
+        self.thread.post(remove_all)
 
     def tell(self, kind: NoticeKind, payload: bytes, to: Collection[str]) -> None:
         names = tuple(to)
-        self._thread.post(lambda engine, at: engine.tell(kind, payload, at, to=names))
+        self.thread.post(lambda engine, at: engine.tell(kind, payload, at, to=names))
 
     async def entries(self, kind: Kind) -> list[Entry]:
-        return await self._thread.entries(kind)
+        return await self.thread.entries(kind)
 
     # --- membership ---
 
     def join(self, addresses: Sequence[Address]) -> None:
         some = tuple(addresses)
-        self._thread.post(lambda engine, at: engine.join(some, at))
+        self.thread.post(lambda engine, at: engine.join(some, at))
 
     async def set_peers(self, names: Iterable[str]) -> None:
-        await self._thread.set_peers(names)
+        await self.thread.set_peers(names)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Those of clients of the agent RPC stay."""
         copy = dict(tags)
-        self._thread.post(lambda engine, at: engine.set_tags(copy, at))
+
+        def set_ours(engine: ClusterEngine, at: Instant) -> None:
+            held = next((each.tags for each in engine.members() if each.name == self.name), {})
+            kept = {tag: value for tag, value in held.items() if tag not in OUR_TAGS}
+            engine.set_tags({**kept, **copy}, at)
+
+        self.thread.post(set_ours)
 
     async def members(self) -> list[MemberView]:
-        return await self._thread.members()
+        return await self.thread.members()
 
     async def skews(self) -> dict[str, float]:
-        return await self._thread.call(lambda engine, _at: engine.skews())
+        return await self.thread.call(lambda engine, _at: engine.skews())
 
     async def force_leave(self, name: str, *, prune: bool) -> bool:
-        return await self._thread.force_leave(name, prune=prune)
+        return await self.thread.force_leave(name, prune=prune)
 
     async def leave(self, within_s: float) -> None:
         try:
-            if not await self._thread.leave(within_s):
+            if not await self.thread.leave(within_s):
                 log.warning("the other nodes could not be told within %.0f s that this one leaves", within_s)
         except GossipUnavailable as error:
             log.warning("the other nodes could not be told that this one leaves: %s", error)
@@ -155,13 +168,13 @@ class ThreadGossip:
     # --- events, queries, keys ---
 
     def send_event(self, name: str, payload: bytes) -> None:
-        self._thread.post(lambda engine, at: engine.send_event(name, payload, at))
+        self.thread.post(lambda engine, at: engine.send_event(name, payload, at))
 
     async def ask(
         self, name: str, payload: bytes, *, timeout_s: float, nodes: Sequence[str] = ()
     ) -> dict[str, bytes]:
         gathering = _Gathering()
-        number = await self._thread.ask(name, payload, timeout_s=timeout_s, nodes=nodes)
+        number = await self.thread.ask(name, payload, timeout_s=timeout_s, nodes=nodes)
         self._queries[number] = gathering
         try:
             await asyncio.wait([gathering.over], timeout=timeout_s + ANSWER_GRACE_S)
@@ -179,14 +192,14 @@ class ThreadGossip:
             gathering.end()
 
     def respond(self, token: int, payload: bytes) -> None:
-        self._thread.post(lambda engine, at: engine.respond(token, payload, at))
+        self.thread.post(lambda engine, at: engine.respond(token, payload, at))
 
     def set_keys(self, keys: Sequence[bytes]) -> None:
         some = tuple(keys)
-        self._thread.post(lambda engine, at: engine.set_keys(some, at))
+        self.thread.post(lambda engine, at: engine.set_keys(some, at))
 
     async def figures(self) -> dict[str, int | float]:
-        return await self._thread.figures()
+        return await self.thread.figures()
 
 
 class _Gathering:

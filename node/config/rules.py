@@ -98,6 +98,8 @@ def cluster(facts: Facts) -> Iterator[Finding]:
     for key, addr in (("addr", config.addr), ("advertise_addr", config.advertise_addr)):
         if addr:
             yield from _cluster_address(f"cluster.{key}", addr, may_be_loopback=config.testing_allow_loopback)
+    if config.rpc_addr:
+        yield from _rpc(config.rpc_addr, has_key=bool(config.rpc_auth_key))
     if not config.secret_key:
         yield missing("cluster.secret_key", suggestion="generate one with: openssl rand -base64 32")
     if not config.peers:
@@ -123,6 +125,17 @@ def _cluster_address(path: str, addr: str, *, may_be_loopback: bool) -> Iterator
         yield Finding("error", path, f"other nodes cannot reach {ip}, which they are told", EVERYWHERE)
     elif ip.is_loopback:
         yield inadvisable(path, f"only nodes on this machine can reach {ip}: for tests only")
+
+
+def _rpc(addr: str, *, has_key: bool) -> Iterator[Finding]:
+    try:
+        ip = ipaddress.ip_address(parse_address(addr, 0).host)
+    except ValueError:
+        yield Finding("error", "cluster.rpc_addr", f'"{addr}" is not an IP address', "127.0.0.1:7373")
+        return
+    if not ip.is_loopback and not has_key:
+        hint = "set rpc_auth_key, or listen on 127.0.0.1"
+        yield conflict("cluster.rpc_addr", "whoever reaches it may change the cluster's keys", hint)
 
 
 def own_address_in_peers(facts: Facts) -> Iterator[Finding]:

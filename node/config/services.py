@@ -206,9 +206,8 @@ class Cluster:
         "",
         "Address of the agent RPC for the serf program and its clients; empty listens nowhere.",
         shown="127.0.0.1:7373",
-        feature="agent RPC",
     )
-    rpc_auth_key: Secret[str] = option(SECRET, "", "What its clients have to know.", feature="agent RPC")
+    rpc_auth_key: Secret[str] = option(SECRET, "", "What its clients have to know.")
     testing_allow_loopback: bool = option(
         BOOL, False, "For tests on one machine only: addr and the other nodes may be loopback addresses."
     )

@@ -216,6 +216,22 @@ def test_the_advertised_address_has_the_same_rules() -> None:
     assert str(config.cluster.advertise) == "198.51.100.7:7946"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_wrong"),
+    [
+        ('rpc_addr = "127.0.0.1:7373"', False),
+        ('rpc_addr = "[::1]:7373"', False),
+        ('rpc_addr = "0.0.0.0:7373"', True),
+        ('rpc_addr = "10.0.0.1:7373"', True),
+        ('rpc_addr = "10.0.0.1:7373"\nrpc_auth_key = "long enough to be one"', False),
+        ('rpc_addr = "localhost:7373"', True),
+    ],
+)
+def test_the_agent_rpc_is_open_to_this_machine_only_or_has_a_key(text: str, is_wrong: bool) -> None:
+    said = problems_of(f'{STORAGE}{IMAP}{CLUSTER}addr = "10.0.0.1"\n{text}')
+    assert any(p.key == "cluster.rpc_addr" and p.severity == "error" for p in said) is is_wrong
+
+
 @pytest.mark.parametrize("node_id", ["-", "a b", "a/b", "x" * 129])
 def test_node_ids_are_names(node_id: str) -> None:
     text = STORAGE + IMAP + CLUSTER + f'addr = "10.0.0.1"\nnode_id = "{node_id}"'
