@@ -208,6 +208,7 @@ class ControlProcess:
         return [
             ListenerStatus(each.name, each.type, self._bound[each.name], *totals[each.name])
             for each in protocol_servers(self.config)
+            if each.name in self._bound  # not while the node starts
         ]
 
     # --- for who started it ---

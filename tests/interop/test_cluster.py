@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 
@@ -16,8 +17,12 @@ BAD = "198.51.100.7"
 MAX_PER_USER = 3
 
 
-def edit(text: str) -> str:
-    return text.replace('type = "imap"\n', f'type = "imap"\nmax_connections_per_user = {MAX_PER_USER}\n')
+def edit(text: str, name: str) -> str:
+    """A limit on all, and one node of several processes."""
+    if "max_connections_per_user" not in text:
+        limit = f"max_connections_per_user = {MAX_PER_USER}"
+        text = text.replace('type = "imap"\n', f'type = "imap"\n{limit}\n')
+    return text.replace("workers = 1", "workers = 2") if name == "node-2" else text
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +155,24 @@ def test_who_stops_leaves_and_the_lead_is_handed_over(cluster: ClusterProcesses)
     cluster["node-2"].stop()
     cluster["node-2"].start()
     cluster.wait_for(lambda: cluster.states("node-3")["node-2"] == "alive", SOON_S)
+
+
+def test_doctor_names_another_secret_and_an_address_of_another_machine() -> None:
+    other = base64.b64encode(bytes(32)).decode()
+    with ClusterProcesses(("node-1", "node-2"), secrets={"node-2": other}) as cluster:
+        found = cluster.ask("node-2", "cluster", "doctor", check=False)
+        assert found["verdict"] == "error"
+        (peer,) = [each for each in found["findings"] if each["about"].startswith(cluster.ips["node-1"])]
+        assert "TCP connects, but it cannot be joined" in peer["what"]
+        assert "another secret_key" in peer["cure"]
+        cluster.wait_for(lambda: keys_are_suspected(cluster, "node-1"), SOON_S)
+        cluster["node-2"].stop()
+        path = cluster.config("node-2")
+        path.write_text(path.read_text().replace(f'addr = "{cluster.ips["node-2"]}', 'addr = "192.0.2.1'))
+        with pytest.raises(RuntimeError, match=r"cluster\.addr 192\.0\.2\.1.*address of this machine"):
+            cluster["node-2"].start()
+
+
+def keys_are_suspected(cluster: ClusterProcesses, name: str) -> bool:
+    found = cluster.ask(name, "cluster", "doctor", check=False)["findings"]
+    return any("no key of ours opens" in each["what"] for each in found)

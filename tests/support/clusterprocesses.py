@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,23 @@ testing_allow_loopback = true
 
 
 class ClusterProcesses:
-    """``names`` are node ids; the first one has the embedded database. ``edit``: of each config.toml.
+    """``names`` are node ids; the first one has the embedded database. ``edit``: of a config.toml, and whose.
+    ``secrets``: of nodes with another one than the rest.
 
     Use as a context manager.
     """
 
     def __init__(
-        self, names: tuple[str, ...] = ("node-1", "node-2", "node-3"), edit: Callable[[str], str] = str
+        self,
+        names: tuple[str, ...] = ("node-1", "node-2", "node-3"),
+        edit: Callable[[str, str], str] = lambda text, _name: text,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.names = names
         self.ips = {name: f"127.0.1.{number}" for number, name in enumerate(names, start=11)}
         self.port = free_port(list(self.ips.values()))
         self._edit = edit
+        self._secrets = secrets or {}
         self.nodes: dict[str, NodeProcess] = {}
         self._exit = ExitStack()
 
@@ -51,12 +56,13 @@ class ClusterProcesses:
     def __enter__(self) -> ClusterProcesses:
         first, *others = self.names
         with ExitStack() as stack:
-            node = NodeProcess().prepare(lambda text: self._edit(text) + self.section(first))
+            node = NodeProcess().prepare(lambda text: self._edit(text, first) + self.section(first))
             self.nodes[first] = stack.enter_context(node)
             for name in others:
                 other = node.beside(name)
                 assert other.run_config is not None
-                text = self.own_staging(self._edit_again(other.run_config.read_text(), name), other.directory)
+                text = self._edit_again(other.run_config.read_text(), name)
+                text = self._edit(self.own_staging(text, other.directory), name)
                 other.run_config.write_text(text)
                 self.nodes[name] = stack.enter_context(other)
             self._exit = stack.pop_all()
@@ -72,7 +78,7 @@ class ClusterProcesses:
             "port": str(self.port),
             "name": name,
             "peers": peers,
-            "secret": SECRET,
+            "secret": self._secrets.get(name, SECRET),
         }
         return SECTION.format(**{**values, **changes})
 

@@ -108,6 +108,7 @@ class Member:
             ),
             cluster=Cluster(
                 node_id=name,
+                addr=f"10.0.0.{number}",
                 rate_limit_sync=sync or RateLimitSync(),
                 max_event_queue_size=max_event_queue_size,
             ),
