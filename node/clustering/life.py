@@ -89,6 +89,7 @@ async def open_cluster(
     clustering.keys_changed = keys.changed
     clustering.key_keeper = keys
     gossip.restored = clustering.restore
+    clustering.expelled = gossip.close_soon
     exit_stack.push_async_callback(keys.settle)
     try:
         await gossip.start()

@@ -117,6 +117,7 @@ class Clustering:
         self.figures: dict[str, int | float] = {}  # of the engine, a few seconds old
         self.key_keeper: KeyKeeper | None = None
         self.keys_changed: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
+        self.expelled: Callable[[], None] = lambda: None  # this node has lost its name to another
         self.answers: dict[str, Answer] = {}
         self._listeners: dict[int, list[Callable[[FactChanged], None]]] = {}
         self._connect()
@@ -331,6 +332,13 @@ class Clustering:
             "two nodes are called %s, at %s and %s: give each its own cluster.node_id",
             *(conflict.name, conflict.address, conflict.other),
         )
+        if conflict.is_lost and not self.has_left:
+            log.critical(
+                "most nodes know the other one by our name: this node stops its gossip, mail goes on"
+            )
+            self.has_left = True  # without a word: it would be taken for the other's
+            self.leadership.resign()
+            self.expelled()
 
     def _rekeyed(self, keys: tuple[bytes, ...]) -> None:
         self.keys = keys

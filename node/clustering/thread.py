@@ -45,6 +45,7 @@ class ThreadGossip:
         self._queries: dict[int, _Gathering] = {}
         self._is_closed = False
         self._restarting: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.agent: GossipAgent | None = None  # of the agent RPC, which hears everything, too
         self.thread = GossipThread(
             make_engine,
@@ -67,6 +68,10 @@ class ThreadGossip:
             self._restarting.cancel()
         if not await self.thread.stop():
             log.error("the gossip thread did not end in time")
+
+    def close_soon(self) -> None:
+        """The same, from a callback."""
+        self._closing = asyncio.create_task(self.close())
 
     def _on_crash(self, reason: BaseException) -> None:
         for gathering in self._queries.values():

@@ -218,6 +218,21 @@ def test_a_name_used_twice_is_an_error(nodes: Nodes) -> None:
     assert ("error", f"two nodes have this name: {here} and {there}") in verdicts(first)
 
 
+def test_who_loses_its_name_goes_without_a_word(nodes: Nodes) -> None:
+    first, second, _ = nodes.three()
+    expelled: list[str] = []
+    first.clustering.expelled = lambda: expelled.append("a")
+    conflict = NameConflict("a", Address("10.0.0.1", 7946), Address("10.0.0.9", 7946), is_lost=True)
+    first.clustering.heard(conflict)
+    first.clustering.heard(conflict)
+    assert expelled == ["a"]
+    assert ask(first, "cluster.members")["state"] == "left"
+    asyncio.run(first.clustering.leave())
+    seen = second.clustering.roster.get("a")
+    assert seen is not None
+    assert seen.state is State.ALIVE  # nobody was told that "a" leaves: the other one has that name
+
+
 def test_members_that_never_answered_a_ping_hint_at_udp(nodes: Nodes) -> None:
     first, *_ = nodes.three()
     assert not any("no ping" in what for _, what in verdicts(first))
