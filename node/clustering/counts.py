@@ -19,7 +19,7 @@ import ipaddress
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.facts import Kind, NoticeKind
 
@@ -39,9 +39,16 @@ MAX_FRESH = 20_000  # counts by notice
 NOTICE_BYTES = 1000
 RECONCILE_S = 30.0
 TTL_S = 3600.0
-MAX_PUT_AT_ONCE = 1_000
 
 Key = tuple[Any, ...]
+
+
+class Told(NamedTuple):
+    """What the others know of a key. ``at``: monotonic."""
+
+    raw: bytes
+    number: int
+    at: float
 
 
 class ConnectionCounts:
@@ -69,7 +76,7 @@ class ConnectionCounts:
         self._noticed = noticed
         self._waiting: dict[str, set[Key]] = {}  # by server
         self._is_due = False
-        self._told: dict[Key, tuple[bytes, int]] = {}
+        self._told: dict[Key, Told] = {}
         self._others: dict[Key, dict[str, int]] = {}
         # by notice: count, and until when it counts, by node
         self._fresh: OrderedDict[Key, dict[str, tuple[int, float]]] = OrderedDict()
@@ -121,7 +128,16 @@ class ConnectionCounts:
         limited = {
             key for key in self._sessions.counted() if isinstance(key, tuple) and self._sessions.limit_of(key)
         }
-        self._tell(limited | set(self._told))
+        now = self._clock()
+        self._tell({key for key in limited | set(self._told) if not self._is_told(key, now)})
+
+    def _is_told(self, key: Key, now: float) -> bool:
+        told = self._told.get(key)
+        return (
+            told is not None
+            and told.number == (self._sessions.count(key) if self._sessions.limit_of(key) else 0)
+            and now - told.at < TTL_S / 2
+        )
 
     def retell(self) -> None:
         """The cluster has forgotten what we told."""
@@ -130,16 +146,17 @@ class ConnectionCounts:
     def _tell(self, keys: set[Key]) -> None:
         puts: dict[bytes, bytes] = {}
         gone = []
+        now = self._clock()
         for key in keys:
             count = self._sessions.count(key) if self._sessions.limit_of(key) else 0
             if not count:
                 if (told := self._told.pop(key, None)) is not None:
-                    gone.append(told[0])
+                    gone.append(told.raw)
                 continue
-            raw = self._told[key][0] if key in self._told else pack(key)
+            raw = self._told[key].raw if key in self._told else pack(key)
             if not is_key(raw):
                 continue  # a server with a very long name: its limits hold on each node for itself
-            self._told[key] = (raw, count)
+            self._told[key] = Told(raw, count, now)
             puts[raw] = pack(count)
         if puts:
             self._gossip.put(Kind.CONNECTIONS, puts, TTL_S)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.facts import DAY_S, Kind, NoticeKind
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 5.0
 FRESH_S = 3.0
+REFRESHED_AT_ONCE = 1_000  # 50,000 in an hour
 GATHER_S = 0.003
 PER_NOTICE = 120  # accounts, with their frame within one datagram
 MAX_FRESH = 50_000
@@ -45,7 +46,7 @@ class SessionDirectory:
         self._gossip = gossip
         self._has_sessions = has_sessions
         self._call_later = call_later
-        self._own: set[int] = set()
+        self._own: OrderedDict[int, float] = OrderedDict()  # told at, monotonic; the oldest first
         self._leaving: set[int] = set()
         self._others: dict[int, set[str]] = {}
         self._clock = clock
@@ -69,8 +70,7 @@ class SessionDirectory:
         """The first session of an account has come, or its last has gone."""
         if self._has_sessions(account):
             if account not in self._own:
-                self._own.add(account)
-                self._gossip.put(Kind.SESSIONS, {_ACCOUNT.pack(account): b""}, TTL_S)
+                self._tell([account])
                 if not self._new:
                     self._call_later(GATHER_S, self._tell_new)
                 self._new.append(account)
@@ -88,13 +88,30 @@ class SessionDirectory:
     def _left(self, account: int) -> None:
         self._leaving.discard(account)
         if not self._has_sessions(account) and account in self._own:
-            self._own.discard(account)
+            del self._own[account]
             self._gossip.remove(Kind.SESSIONS, [_ACCOUNT.pack(account)])
 
     def refresh(self) -> None:
-        """Now and then, well within ``TTL_S``. O(accounts)."""
-        if self._own:
-            self._gossip.put(Kind.SESSIONS, {_ACCOUNT.pack(account): b"" for account in self._own}, TTL_S)
+        """Each minute: a part of those whose time is half over, so that nobody waits for all of them."""
+        now = self._clock()
+        due: list[int] = []
+        for account, told in self._own.items():
+            if now - told < TTL_S / 2 or len(due) >= REFRESHED_AT_ONCE:
+                break
+            due.append(account)
+        self._tell(due)
+
+    def retell(self) -> None:
+        """The cluster has forgotten what we told."""
+        self._tell(tuple(self._own))
+
+    def _tell(self, accounts: Sequence[int]) -> None:
+        now = self._clock()
+        for account in accounts:
+            self._own[account] = now
+            self._own.move_to_end(account)
+        if accounts:
+            self._gossip.put(Kind.SESSIONS, {_ACCOUNT.pack(account): b"" for account in accounts}, TTL_S)
 
     # --- theirs ---
 
@@ -132,8 +149,3 @@ class SessionDirectory:
             self._others[account].discard(fact.origin)
             if not self._others[account]:
                 del self._others[account]
-
-
-def accounts_of(keys: Iterable[bytes]) -> list[int]:
-    """For lists of the directory's entries."""
-    return [_ACCOUNT.unpack(key)[0] for key in keys if len(key) == _ACCOUNT.size]

@@ -210,18 +210,19 @@ class Clustering:
         self.leadership.review()
         if not beat % RECONCILE_S:
             self.counts.reconcile()
+            self.directory.refresh()
         if not beat % REFRESH_S:
             self._refresh()
 
     def _refresh(self) -> None:
         self.blocks.refresh()
-        self.directory.refresh()
         self.abouts.tell()
 
     def restore(self) -> None:
         """The gossip was started anew and has forgotten what we told it."""
         self.blocks.retell()
         self.counts.retell()
+        self.directory.retell()
         self._refresh()
 
     async def reload(self, config: Config) -> list[str]:
