@@ -28,9 +28,11 @@ WELL, DOUBTFUL, WRONG = "ok", "warning", "error"
 CONNECT_WITHIN_S: Final = 2.0
 JOIN_WITHIN_S: Final = 4.0
 LOOKUP_WITHIN_S: Final = 3.0
-ACKS_WITHIN_S: Final = 20.0  # of a member's being there its answers to pings have to come
+ACKS_WITHIN_S: Final = 10.0  # of a member's being there its answers to pings have to come
 SKEW_MATTERS_S: Final = 2.0
 MANY: Final = 10  # packets, that may be a restart of somebody
+FEW: Final = 3  # pings
+BY_TCP_SHARE: Final = 0.2  # of pings: more is no accident
 
 _SAYS_KEY: Final = (
     "its answer could not be opened, or it closed: another secret_key there, or another label, or no gossip"
@@ -173,11 +175,10 @@ class Doctor:
             if count:
                 verdict = WRONG if count >= MANY else DOUBTFUL
                 found.append(Found(verdict, "packets", f"{count} {what}", cure))
-        probes = figures.get("probe_acks", 0)
         by_tcp = int(figures.get("probe_tcp_fallbacks", 0))
-        if by_tcp > max(MANY, 0.2 * probes):
-            cure = "let UDP between all nodes through; the log names who is suspected"
-            found.append(Found(WRONG, "packets", f"{by_tcp} nodes answered by TCP and not by UDP", cure))
+        if by_tcp >= FEW and by_tcp > BY_TCP_SHARE * figures.get("probes", 0):
+            cure = "let UDP through between all nodes, both ways"
+            found.append(Found(WRONG, "packets", f"{by_tcp} pings were answered by TCP only", cure))
         return found
 
     async def _clocks(self) -> list[Found]:

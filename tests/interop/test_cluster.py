@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -11,6 +15,7 @@ import pytest
 from tests.support.clusterprocesses import ClusterProcesses
 from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap, imap_inbox, message
+from tests.support.nodeprocess import ROOT
 
 SOON_S = 10.0
 BAD = "198.51.100.7"
@@ -171,6 +176,40 @@ def test_doctor_names_another_secret_and_an_address_of_another_machine() -> None
         path.write_text(path.read_text().replace(f'addr = "{cluster.ips["node-2"]}', 'addr = "192.0.2.1'))
         with pytest.raises(RuntimeError, match=r"cluster\.addr 192\.0\.2\.1.*address of this machine"):
             cluster["node-2"].start()
+
+
+def test_doctor_names_blocked_udp() -> None:
+    """In a network of its own, in which no UDP comes through."""
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        pytest.skip("needs root and nft: .ci/run has both")
+    name = f"sora-udp-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        inside = ["ip", "netns", "exec", name]
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run([*inside, "nft", "-f", "-"], input=NO_UDP, text=True, check=True)
+        done = subprocess.run([*inside, sys.executable, "-c", UNDER_NO_UDP], cwd=ROOT, check=True, text=True)
+        assert done.returncode == 0
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+NO_UDP = """
+table inet filter {
+    chain input { type filter hook input priority 0; udp dport 1024-65535 drop; }
+}
+"""
+UNDER_NO_UDP = """
+from tests.support.clusterprocesses import ClusterProcesses
+
+def names_udp(cluster):
+    found = cluster.ask("node-2", "cluster", "doctor", check=False)
+    return found["verdict"] == "error" and any("UDP" in each["cure"] for each in found["findings"])
+
+with ClusterProcesses(("node-1", "node-2")) as cluster:
+    cluster.wait_for(lambda: names_udp(cluster))
+    assert cluster.states("node-1") == {"node-1": "alive", "node-2": "alive"}
+"""
 
 
 def keys_are_suspected(cluster: ClusterProcesses, name: str) -> bool:
