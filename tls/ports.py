@@ -99,7 +99,9 @@ class Vault(Protocol):
 
     async def put_journal(self, journal: Journal) -> None: ...
 
-    async def drop_journal(self, wanted_id: str) -> None: ...
+    async def drop_journal(self, wanted_id: str, up_to: int | None = None) -> None:
+        """``up_to``: the fence of who drops it; what a successor has begun stays."""
+        ...
 
     async def challenge(self, token: str) -> str | None:
         """The key authorisation."""
