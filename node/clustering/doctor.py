@@ -58,11 +58,13 @@ class Doctor:
     async def examine(self) -> dict[str, Any]:
         clustering = self._clustering
         before = dict(clustering.figures)
-        found = [*self._own(), *await self._peers()]
-        found += await self._members()
-        found += self._packets(before)
-        found += await self._clocks()
-        found += self._configurations()
+        found = self._own()
+        if not clustering.has_left:
+            found += await self._peers()
+            found += await self._members()
+            found += self._packets(before)
+            found += await self._clocks()
+            found += self._configurations()
         worst = next((each for each in (WRONG, DOUBTFUL) if any(f.verdict == each for f in found)), WELL)
         return {"verdict": worst, "findings": [asdict(each) for each in found]}
 

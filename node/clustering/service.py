@@ -60,6 +60,7 @@ log = logging.getLogger("sora.cluster")
 REFRESH_S: Final = 3600.0
 LEAVE_WITHIN_S: Final = 5.0
 JOINS_REMEMBERED: Final = 256
+CONFLICT_LASTS_S: Final = 180.0  # it is heard of once a minute while both nodes are there
 
 Answer = Callable[[bytes], bytes | None]
 
@@ -111,7 +112,7 @@ class Clustering:
         self._build_bridges(call_later)
         self.is_draining = False
         self.has_left = False
-        self.conflict: NameConflict | None = None
+        self._conflict: tuple[NameConflict, float] | None = None  # and when it was heard of
         self.joins: dict[str, JoinOutcome] = {}
         self.keys: tuple[bytes, ...] = ()
         self.figures: dict[str, int | float] = {}  # of the engine, a few seconds old
@@ -327,7 +328,7 @@ class Clustering:
         self.leadership.review()
 
     def _conflicted(self, conflict: NameConflict) -> None:
-        self.conflict = conflict
+        self._conflict = (conflict, self.clock())
         self.roster.note("conflict", conflict.name, str(conflict.other))
         log.error(
             "two nodes are called %s, at %s and %s: give each its own cluster.node_id",
@@ -380,6 +381,14 @@ class Clustering:
                 if differing:
                     found[member.name] = differing
         return found
+
+    @property
+    def conflict(self) -> NameConflict | None:
+        """Two nodes with one name, as long as it is heard of; for good when this one lost its own."""
+        if self._conflict is None:
+            return None
+        conflict, heard = self._conflict
+        return conflict if conflict.is_lost or self.clock() - heard < CONFLICT_LASTS_S else None
 
     @property
     def has_joined(self) -> bool:

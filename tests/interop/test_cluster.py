@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -12,14 +13,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clusterprocesses import ClusterProcesses
+from tests.support.clusterprocesses import ClusterProcesses, free_port
 from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap, imap_inbox, message
 from tests.support.nodeprocess import ROOT
 
+from .conftest import needs
+
 SOON_S = 10.0
 BAD = "198.51.100.7"
 MAX_PER_USER = 3
+RPC_PORT = free_port(["127.0.0.1"])
 
 
 def edit(text: str, name: str) -> str:
@@ -27,7 +31,10 @@ def edit(text: str, name: str) -> str:
     if "max_connections_per_user" not in text:
         limit = f"max_connections_per_user = {MAX_PER_USER}"
         text = text.replace('type = "imap"\n', f'type = "imap"\n{limit}\n')
-    return text.replace("workers = 1", "workers = 2") if name == "node-2" else text
+    if name != "node-2":
+        return text
+    rpc = f'testing_allow_loopback = true\nrpc_addr = "127.0.0.1:{RPC_PORT}"'
+    return text.replace("workers = 1", "workers = 2").replace("testing_allow_loopback = true", rpc)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,22 @@ def test_all_see_all_and_one_leader(cluster: ClusterProcesses) -> None:
     assert status["node"] == "node-2"
     assert status["drift"] == {}
     assert cluster.ask("node-3", "cluster", "doctor")["verdict"] == "ok"
+
+
+def test_serf_works_on_a_node(cluster: ClusterProcesses) -> None:
+    serf = needs("serf")
+
+    def run(*words: str) -> str:
+        command = [serf, words[0], f"-rpc-addr=127.0.0.1:{RPC_PORT}", *words[1:]]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    members = json.loads(run("members", "-format=json"))["members"]
+    assert {each["name"]: each["status"] for each in members} == dict.fromkeys(cluster.names, "alive")
+    run("event", "deploy", "now")
+    cluster.wait_for(
+        lambda: any(each["detail"] == "deploy" for each in cluster.ask("node-3", "cluster", "events")), SOON_S
+    )
+    assert "3/3" in run("keys", "-list")
 
 
 def test_a_block_on_one_refuses_on_the_others(cluster: ClusterProcesses) -> None:
@@ -178,6 +201,19 @@ def test_doctor_names_another_secret_and_an_address_of_another_machine() -> None
             cluster["node-2"].start()
 
 
+def test_of_two_nodes_with_one_name_the_later_one_stops_its_gossip() -> None:
+    def rename(text: str, name: str) -> str:
+        return text.replace('node_id = "node-3"', 'node_id = "node-1"') if name == "node-3" else text
+
+    with ClusterProcesses(edit=rename) as cluster:
+        cluster.wait_for(lambda: cluster.ask("node-3", "cluster", "members")["state"] == "left")
+        for name in ("node-1", "node-2"):
+            assert cluster.states(name) == {"node-1": "alive", "node-2": "alive"}
+            found = cluster.ask(name, "cluster", "doctor", check=False)["findings"]
+            assert any("two nodes have this name" in each["what"] for each in found)
+        assert can_log_in(cluster, "node-3")  # mail goes on
+
+
 def test_doctor_names_blocked_udp() -> None:
     """In a network of its own, in which no UDP comes through."""
     if os.geteuid() != 0 or shutil.which("nft") is None:
@@ -200,7 +236,7 @@ table inet filter {
 }
 """
 UNDER_NO_UDP = """
-from tests.support.clusterprocesses import ClusterProcesses
+from tests.support.clusterprocesses import ClusterProcesses, free_port
 
 def names_udp(cluster):
     found = cluster.ask("node-2", "cluster", "doctor", check=False)

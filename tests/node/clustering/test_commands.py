@@ -16,6 +16,7 @@ from cluster.serf.keyqueries import KeyAnswer, encode_key_answer
 from node.clustering.commands import cluster_commands
 from node.clustering.keyfile import key_name
 from node.clustering.others import OtherNodes
+from node.clustering.service import CONFLICT_LASTS_S
 from node.clustering.wire import pack
 from node.config import Config
 from node.control import ControlRefused
@@ -216,6 +217,8 @@ def test_a_name_used_twice_is_an_error(nodes: Nodes) -> None:
     here, there = Address("10.0.0.1", 7946), Address("10.0.0.9", 7946)
     first.clustering.heard(NameConflict("a", here, there))
     assert ("error", f"two nodes have this name: {here} and {there}") in verdicts(first)
+    nodes.pass_by(CONFLICT_LASTS_S)
+    assert not any("two nodes" in what for _, what in verdicts(first))
 
 
 def test_who_loses_its_name_goes_without_a_word(nodes: Nodes) -> None:
