@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .app import ensure_account, open_control
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
+from .certificatelink import Courier
 from .clustering.part import ClusterPart
 from .clustering.service import Parts as ClusterParts
 from .control import Handler
@@ -59,7 +60,9 @@ class ControlProcess:
         self.core = Core(config, self._exit, processes=workers + 1, certificates=footing.certificates)
         self.sockets = footing.sockets
         self.cluster = ClusterPart(config)
-        self.supervisor = Supervisor(self._orders, self.hub, workers, self._departed)
+        courier = Courier(self.core.certificates)
+        self.core.certificates.changed = courier.changed
+        self.supervisor = Supervisor(self._orders, courier, self.hub, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
         self._bound: dict[str, str] = {}  # addresses, by server
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
@@ -124,7 +127,7 @@ class ControlProcess:
         await self.supervisor.start()
 
     def _orders(self) -> Orders:
-        return Orders(self.config, self.core.certificates.materials())
+        return Orders(self.config)
 
     async def _start_monitoring(self) -> None:
         self.monitoring = Monitoring(self.core, self._snapshots)

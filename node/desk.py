@@ -60,6 +60,7 @@ class Hub:
         self.leases = Leases(self.sessions.most, workers)
         self.maildrops = LocalMaildropLock()
         self.on_staged = on_staged
+        self.on_wanted: Callable[[str], None] = lambda _name: None  # a client waits for its certificate
         self.desks: set[Desk] = set()
         self._peers: tuple[str, ...] = ()
         self._gates = {server.name: self.guards.of(server) for server in config.servers}
@@ -165,6 +166,7 @@ class Desk:
             "named": hub.sessions.client_named,
             "unlock": self._unlock,
             "staged": lambda: hub.on_staged(),
+            "wanted": lambda name: hub.on_wanted(name),
         }
 
     def __len__(self) -> int:

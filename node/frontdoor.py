@@ -1,8 +1,9 @@
 """What happens to a connection between accept and the first line of its session.
 
 PROXY header (from trusted networks, where the server expects one), a look at the TLS client's first message,
-then TLS. Nothing here is guessed: a server that expects PROXY headers takes no connection without one, as
-waiting for a header that may come would hold back the greeting of every client that sends none.
+the certificate for the name in it, then TLS. Nothing here is guessed: a server that expects PROXY headers
+takes no connection without one, as waiting for a header that may come would hold back the greeting of every
+client that sends none.
 
 Whatever goes wrong ends here: the connection is closed without a word, and counted by its cause.
 """
@@ -10,6 +11,7 @@ Whatever goes wrong ends here: the connection is closed without a word, and coun
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
@@ -26,18 +28,30 @@ from protocols.errors import PeerGone
 from protocols.ports import Peer
 from tls import clienthello
 from tls.ja4 import ja4
+from tls.unserved import Unserved
 
 from .peek import PeerLeft, peek
 from .refusal import Refusal
 from .units import Network
 
 if TYPE_CHECKING:
+    from tls.sources import CertificateSource
+
     from .config.server import Server
 
 # The asyncio protocol that takes the connection over.
 Entrant = LineConnection | Refusal
 
 log = logging.getLogger("sora.frontdoor")
+
+Certificates = Callable[[], "CertificateSource | None"]
+
+# A fatal alert in a record of its own (RFC 8446 §6, RFC 6066 §3).
+UNRECOGNIZED_NAME: Final = bytes((21, 3, 3, 0, 2, 2, 112))
+# The operator should know: a client did nothing strange.
+_OUR_FAULT: Final = frozenset(
+    {Unserved.NONE, Unserved.EXPIRED, Unserved.UNUSABLE, Unserved.NOT_IN_TIME, Unserved.CROWDED}
+)
 
 HELLO_WITHIN_S: Final = 10.0
 HANDSHAKE_WITHIN_S: Final = 10.0
@@ -83,21 +97,24 @@ class Rejected(Exception):
 class FrontDoor:
     """The way in of one server.
 
-    ``tls_context`` gives the context for TLS from the first byte, if any. ``admit`` is asked as soon as the
-    address of a client is known, and may answer with another entrant (a refusal).
+    ``implicit_tls`` gives the certificates for TLS from the first byte, ``starttls`` those for later; None:
+    there is no such thing. ``admit`` is asked as soon as the address of a client is known, and may answer
+    with another entrant (a refusal).
     """
 
     def __init__(
         self,
         name: str,
         settings: DoorSettings,
-        tls_context: Callable[[], ssl.SSLContext | None] = lambda: None,
+        implicit_tls: Certificates = lambda: None,
+        starttls: Certificates = lambda: None,
         admit: Callable[[Entrant], Awaitable[Entrant]] | None = None,
     ) -> None:
         self.counts = DoorCounts()
         self._name = name
         self.settings = settings  # may be replaced, for new connections
-        self._tls_context = tls_context
+        self._implicit_tls = implicit_tls
+        self._starttls = starttls
         self._admit = admit
         self._waiting: set[asyncio.Task[None]] = set()
 
@@ -108,12 +125,11 @@ class FrontDoor:
         self._waiting.add(task)
         is_ours = True
         try:
-            context = self._tls_context()
+            source = self._implicit_tls()
             entrant.peer = await self._peer(sock, address)
             if self._admit is not None:
                 entrant = await self._admit(entrant)
-            if context is not None and self.settings.looks_at_hellos:
-                entrant.peer = await self._hello(sock, entrant.peer)
+            context = None if source is None else await self._greeted(sock, entrant, source)
             if context is None:
                 self._waiting.discard(task)
             is_ours = False
@@ -134,14 +150,16 @@ class FrontDoor:
         for task in self._waiting:
             task.cancel()
 
-    async def look(self, entrant: Entrant, transport: asyncio.Transport) -> None:
-        """STARTTLS: who the client is, from its hello. Raises PeerGone when it sends none."""
-        if not self.settings.looks_at_hellos:
-            return
+    async def look(self, entrant: Entrant, transport: asyncio.Transport) -> ssl.SSLContext | None:
+        """STARTTLS: who the client is, from its hello, and the context for it. Raises PeerGone when it sends
+        none, or there is none."""
+        source = self._starttls()
+        if source is None:
+            return None
         # a loop lets nobody but the transport watch the transport's own descriptor
         sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:
-            entrant.peer = await self._hello(sock, entrant.peer)
+            return await self._greeted(sock, entrant, source)
         except Rejected as error:
             self._note(error, entrant.peer.ip, "STARTTLS failed: %s")
             raise PeerGone from error
@@ -193,7 +211,21 @@ class FrontDoor:
 
     # --- TLS ---
 
-    async def _hello(self, sock: socket.socket, peer: Peer) -> Peer:
+    async def _greeted(
+        self, sock: socket.socket, entrant: Entrant, source: CertificateSource
+    ) -> ssl.SSLContext:
+        """The context for a client that begins a handshake. Raises Rejected."""
+        name = await self._hello(sock, entrant) if self.settings.looks_at_hellos else ""
+        choice = await source.obtain(name)
+        if isinstance(choice, ssl.SSLContext):
+            return choice
+        if choice is Unserved.UNKNOWN_NAME:
+            _alert(sock, UNRECOGNIZED_NAME)
+        level = logging.WARNING if choice in _OUR_FAULT else logging.DEBUG
+        raise Rejected(choice.value, name, level)
+
+    async def _hello(self, sock: socket.socket, entrant: Entrant) -> str:
+        """The server name of this handshake; empty: none."""
         try:
             async with asyncio.timeout(self.settings.hello_within_s):
                 found: bytes | clienthello.Refused
@@ -206,11 +238,13 @@ class FrontDoor:
             raise Rejected(found.value)
         hello = clienthello.parse(found)
         if hello is None:  # OpenSSL may think otherwise, and has an alert for it when it does not
-            return peer
+            return ""
         if hello.is_sni_bad:
             raise Rejected("sni")
         # what our own proxy saw is the client; what we see then is the proxy
-        return replace(peer, ja4=peer.ja4 or ja4(hello), sni=peer.sni or hello.sni)
+        peer = entrant.peer
+        entrant.peer = replace(peer, ja4=peer.ja4 or ja4(hello), sni=peer.sni or hello.sni)
+        return hello.sni
 
     def _note(self, error: Rejected, ip: str, text: str) -> None:
         self.counts.rejected[error.cause] += 1
@@ -218,6 +252,14 @@ class FrontDoor:
 
     def _count_wakeup(self) -> None:
         self.counts.wakeups += 1
+
+
+def _alert(sock: socket.socket, alert: bytes) -> None:
+    """Said before closing, if the client still takes it. What it sent is read first: a connection that is
+    closed with bytes unread is reset, and the alert with it."""
+    with contextlib.suppress(OSError):
+        sock.recv(clienthello.MAX_HELLO)
+        sock.send(alert)
 
 
 def _told(peer: Peer, header: haproxy.Header) -> Peer:

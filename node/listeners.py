@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols.driver import LineConnection
+from tls.contexts import server_context
 
 from .acceptor import Acceptor
 from .frontdoor import DoorSettings, Entrant, FrontDoor, Rejected
@@ -19,11 +21,9 @@ from .sessions import EVERYBODY, Leave
 from .sockets import bind, bind_failed, shown_address
 
 if TYPE_CHECKING:
-    import ssl
-
     from protocols.connections import LiveConnections
     from protocols.ports import Admission, Peer, SessionFactory
-    from tls.contexts import FileCertificate
+    from tls.sources import CertificateSource
 
     from .config.server import Server
 
@@ -37,6 +37,13 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a balancer sees at once tha
 # Asked with a client's address, or ``sessions.EVERYBODY``: what to call when it is gone; None: there are as
 # many connections as may be.
 Arrive = Callable[[str], Awaitable[Leave | None]]
+
+
+@cache
+def _stand_in() -> ssl.SSLContext:
+    """What STARTTLS is offered with when nobody is shown a certificate but who names the right server: the
+    door puts another in its place, or ends the connection."""
+    return server_context(())
 
 
 async def _not_counted(_ip: str) -> Leave:
@@ -59,7 +66,7 @@ class Listener:
         server: Server,
         factory: SessionFactory,
         live: LiveConnections,
-        certificate: FileCertificate | None,
+        certificate: CertificateSource | None,
         door: DoorSettings | None = None,
         *,
         arrive: Arrive = _not_counted,
@@ -69,7 +76,9 @@ class Listener:
         self.factory = factory  # may be replaced, for new connections
         self.live = live
         self.certificate = certificate  # may be replaced, as ``server``, for new connections
-        self.door = FrontDoor(server.name, door or DoorSettings(), self._implicit_context, self._admit)
+        self.door = FrontDoor(
+            server.name, door or DoorSettings(), self._implicit_tls, self._starttls, self._admit
+        )
         self._arrive = arrive
         self._admission = admission
         self._acceptor: Acceptor | None = None
@@ -87,15 +96,19 @@ class Listener:
         return self.server.tls and not self.server.tls_use_starttls
 
     def starttls_context(self) -> ssl.SSLContext | None:
-        """The context for STARTTLS now; None when there is no certificate or TLS is on already."""
-        if self.is_implicit_tls or self.certificate is None:
+        """The context for STARTTLS now, of who asks for no name; None when TLS is on already, or there is no
+        certificate for anybody."""
+        source = self._starttls()
+        if source is None or not source.can_serve:
             return None
-        return self.certificate.context
+        context = source.choose("")
+        return context if isinstance(context, ssl.SSLContext) else _stand_in()
 
-    def _implicit_context(self) -> ssl.SSLContext | None:
-        if not self.is_implicit_tls or self.certificate is None:
-            return None
-        return self.certificate.context
+    def _implicit_tls(self) -> CertificateSource | None:
+        return self.certificate if self.is_implicit_tls else None
+
+    def _starttls(self) -> CertificateSource | None:
+        return None if self.is_implicit_tls else self.certificate
 
     async def open(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """On ``sockets``, which this object owns from then on, or new ones on the server's address. Raises
@@ -193,7 +206,7 @@ class Listener:
     def _turned_away(self, peer: Peer) -> Refusal:
         """A blocked client gets the words of a full server, it need not know more; where they would cost a
         handshake, it gets none."""
-        if self._implicit_context() is not None:
+        if self._implicit_tls() is not None:
             raise Rejected("blocked")
         return self._refusal(peer)
 

@@ -122,7 +122,7 @@ class Monitoring:
         return checks.judge_staging(self._level, self._core.config.uploader.max_staging_size_bytes)
 
     async def _check_certificates(self) -> Finding:
-        expiries = {str(each.cert_file): each.bundle.not_after for each in self._core.certificates}
+        expiries = {each.label: each.not_after for each in self._core.certificates}
         return checks.judge_certificates(expiries, datetime.now(UTC))
 
     async def _check_disks(self) -> Finding:

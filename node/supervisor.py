@@ -27,7 +27,7 @@ from .desk import Desk, Hub
 from .link import BEAT_EVERY_S, Link, LinkFault
 
 if TYPE_CHECKING:
-    from .certificates import Materials
+    from .certificatelink import Courier
     from .config import Config
     from .metrics.family import Snapshot
 
@@ -49,10 +49,9 @@ class WorkerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a worker works by: the configuration and the certificates as the control process has read them."""
+    """What a worker works by, as the control process has read it."""
 
     config: Config
-    certificates: Materials
 
 
 @dataclass(slots=True)
@@ -68,16 +67,19 @@ class Worker:
 
 
 class Supervisor:
-    """``orders``: for a worker that begins now. ``departed``: called with the name of one that is gone."""
+    """``orders``: for a worker that begins now, and shows what ``courier`` brings. ``departed``: called with
+    the name of one that is gone."""
 
     def __init__(
         self,
         orders: Callable[[], Orders],
+        courier: Courier,
         hub: Hub,
         workers: int,
         departed: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._orders = orders
+        self._courier = courier
         self._edition = 0  # of the configuration; one more with every reload
         self._hub = hub
         # that listen, by server name; they stay the control process's. To be set before ``start``
@@ -184,6 +186,7 @@ class Supervisor:
         return faults
 
     async def _reload(self, worker: Worker) -> None:
+        await self._courier.bring(worker.link)
         await worker.link.call("reload", pickle.dumps(self._orders()), timeout_s=RELOAD_WITHIN_S)
 
     def _retry(self, name: str, worker: Worker) -> None:
@@ -274,12 +277,12 @@ class Supervisor:
         """Until it ends; why."""
         descriptors = {server: [each.fileno() for each in group] for server, group in self.sockets.items()}
         edition = self._edition
-        starting = worker.link.call(
-            *("start", self._count, self._key, pickle.dumps(self._orders()), descriptors),
-            timeout_s=START_WITHIN_S,
-        )
         try:
-            await starting
+            await self._courier.bring(worker.link)
+            await worker.link.call(
+                *("start", self._count, self._key, pickle.dumps(self._orders()), descriptors),
+                timeout_s=START_WITHIN_S,
+            )
             await self._bring_up_to_date(worker, edition)
         except LinkFault as error:
             return str(error)
@@ -288,11 +291,19 @@ class Supervisor:
         log.info("%s serves, process %d", name, worker.process.pid)
         if not first.done():
             first.set_result(None)
-        while not worker.link.lost.done():
-            await asyncio.wait([worker.link.lost], timeout=BEAT_EVERY_S)
-            if worker.link.is_silent:
+        following = asyncio.create_task(self._courier.follow(worker.link))
+        try:
+            return await self._watch(worker.link)
+        finally:
+            following.cancel()
+
+    async def _watch(self, link: Link) -> str:
+        """Until the worker ends; why."""
+        while not link.lost.done():
+            await asyncio.wait([link.lost], timeout=BEAT_EVERY_S)
+            if link.is_silent:
                 return "it hangs"
-        return worker.link.lost.result()
+        return link.lost.result()
 
     async def _bring_up_to_date(self, worker: Worker, edition: int) -> None:
         """With what came while it started. Raises LinkFault."""

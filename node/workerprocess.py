@@ -21,6 +21,7 @@ from tls.errors import CertificateUnusable
 
 from . import logs
 from .applying import Parts, put_in_force
+from .certificatelink import Intake
 from .certificates import Certificates
 from .core import Core
 from .doors import Doors, password_verifier
@@ -49,11 +50,13 @@ class WorkerProcess:
         self._stop = asyncio.Event()
         self._is_orphaned = False
         self._doors: Doors | None = None
+        self._intake = Intake()
         self._calls: dict[str, Answerer] = {
             "start": self._start,
             "metrics": self._metrics,
             "counts": self._counts,
             "figures": self._figures,
+            **self._intake.calls(),
         }
         self._notices: dict[str, Hearer] = {"stop": self._stop.set, "hurry": self._hurry}
         self.link = Link(self._calls, self._notices)
@@ -108,7 +111,9 @@ class WorkerProcess:
         sockets: Mapping[str, Sequence[socket.socket]],
     ) -> None:
         config = orders.config
-        certificates = Certificates(config, orders.certificates)
+        certificates = Certificates(config, self._intake.materials)
+        certificates.served.demand.wanted = lambda name: self.link.notify("wanted", name)
+        self._intake.serve(certificates)
         core = Core(config, self._exit, processes=workers + 1, certificates=certificates)
         await core.open()
         core.mail.on_staged = lambda: self.link.notify("staged")
@@ -160,7 +165,6 @@ class WorkerProcess:
 async def _reload(parts: Parts, pickled: bytes) -> None:
     orders: Orders = pickle.loads(pickled)  # noqa: S301  # from our own control process, too
     try:
-        parts.core.certificates.learn(orders.certificates)
         put_in_force(orders.config, parts)
     except (ReloadRefused, CertificateUnusable) as error:
         raise LinkFault(str(error)) from error

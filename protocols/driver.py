@@ -42,7 +42,7 @@ def _nothing() -> None:
     """Nobody counts this connection."""
 
 
-BeforeTls = Callable[["LineConnection", asyncio.Transport], Awaitable[None]]
+BeforeTls = Callable[["LineConnection", asyncio.Transport], Awaitable[ssl.SSLContext | None]]
 
 
 class LineConnection(asyncio.Protocol):
@@ -51,8 +51,8 @@ class LineConnection(asyncio.Protocol):
     ``tls_context`` is asked at each STARTTLS. A listener that has read bytes before it knew what to do with
     the connection calls ``connection_made`` and ``data_received`` itself; ``peer`` overrides the transport's
     idea of the addresses then. ``before_tls`` runs at each STARTTLS, when the transport has stopped reading
-    and the next bytes of the client are its handshake; it raises PeerGone to end the connection. ``leave``
-    is called when the connection is gone.
+    and the next bytes of the client are its handshake; it answers with the context for this client, if that
+    is another, and raises PeerGone to end the connection. ``leave`` is called when the connection is gone.
     """
 
     __slots__ = (
@@ -270,7 +270,7 @@ class LineConnection(asyncio.Protocol):
         self._wait_began = perf_counter()
         try:
             if self._before_tls is not None:
-                await self._before_tls(self, self._transport)
+                context = await self._before_tls(self, self._transport) or context
             if self._is_lost:
                 raise PeerGone
             transport = await self._loop.start_tls(

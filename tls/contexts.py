@@ -1,15 +1,15 @@
-"""Server contexts from certificate files, swapped when the files change.
+"""Server contexts; and certificates from files, swapped when the files change.
 
-A listener with implicit TLS keeps one outer context for its life; the outer context's SNI callback points
-every new handshake at the inner context that is current then. So a swap needs no new socket, and open
-connections stay as they are. (Loading a new pair into a live context is no alternative: OpenSSL keeps one
-slot for each key type, and an old RSA certificate would survive beside a new ECDSA one.)
+A swap is a new context, which the next handshake uses; open connections stay as they are. (Loading a new pair
+into a live context is no alternative: OpenSSL keeps one slot for each key type, and an old RSA certificate
+would survive beside a new ECDSA one; a pair that does not match would even end all handshakes.)
 
 What is served is what was read: the key is kept in memory, and goes to other processes of the node, which
 may not be allowed to read it any more.
 
 A pair that does not match, is expired or not yet valid never replaces a working one. At start an expired
-pair is served all the same, with a critical log line: refusing would lock every customer out.
+pair is served all the same, with a critical log line: refusing would lock every customer out. Who prefers
+that says so (``serve_expired``).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 
 from .bundle import Bundle, parse_bundle
 from .errors import CertificateUnusable
+from .unserved import Unserved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -46,42 +47,50 @@ class Material:
 
 
 class FileCertificate:
-    """One chain file and one key file, watched. Not thread-safe; lives on the loop."""
+    """One chain file and one key file, watched; a ``CertificateSource`` that shows them for every name.
+    Not thread-safe; lives on the loop."""
 
     def __init__(
-        self, cert_file: Path, key_file: Path, *, now: Callable[[], datetime], known: Material | None = None
+        self,
+        cert_file: Path,
+        key_file: Path,
+        *,
+        now: Callable[[], datetime],
+        known: Material | None = None,
+        serve_expired: bool = True,
     ) -> None:
         """Loads the pair, or takes what another process has read. Raises CertificateUnusable when there is
         nothing that could be served."""
         self.cert_file = cert_file
         self.key_file = key_file
         self._now = now
+        self.serve_expired = serve_expired  # may be replaced
         self.material = known or self._read(self._look())
         self._stamp = self.material.stamp
+        self._early_until: datetime | None = None  # what the files have now becomes valid then
         self.bundle, self.context = self._load(self.material)
         refusal = self.bundle.refusal(now())
         if refusal:
-            log.critical("certificate %s is %s; it is served because there is no other", cert_file, refusal)
+            outcome = "it is served because there is no other" if serve_expired else "TLS is refused"
+            log.critical("certificate %s is %s; %s", cert_file, refusal, outcome)
 
-    def outer_context(self) -> ssl.SSLContext:
-        """A context for a listener with implicit TLS that always answers with the current pair."""
-        outer = self._build(self.material)
-        self.answer_on(outer)
-        return outer
+    @property
+    def can_serve(self) -> bool:
+        return self.serve_expired or self._now() < self.bundle.not_after
 
-    def answer_on(self, outer: ssl.SSLContext) -> None:
-        """From now on an outer context, maybe another certificate's, answers with this one's current pair."""
+    def choose(self, _name: str) -> ssl.SSLContext | Unserved:
+        return self.context if self.can_serve else Unserved.EXPIRED
 
-        def choose(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-            sock.context = self.context
-
-        outer.sni_callback = choose
+    async def obtain(self, name: str) -> ssl.SSLContext | Unserved:
+        return self.choose(name)
 
     def refresh(self) -> bool:
         """Swap the pair in when its files changed; whether that happened. Never raises for bad files."""
         stamp = self._look()
-        if stamp == self._stamp or not stamp:
+        is_due = self._early_until is not None and self._now() >= self._early_until
+        if not stamp or (stamp == self._stamp and not is_due):
             return False
+        self._early_until = None
         try:
             return self._take(self._read(stamp))
         except (CertificateUnusable, OSError) as error:
@@ -97,6 +106,8 @@ class FileCertificate:
         bundle, context = self._load(material)
         refusal = bundle.refusal(self._now())
         if refusal:
+            if self._now() < bundle.not_before:
+                self._early_until = bundle.not_before
             raise CertificateUnusable(f"{self.cert_file}: {refusal}")
         self.material, self._stamp = material, material.stamp
         if bundle.fingerprint == self.bundle.fingerprint:
@@ -125,20 +136,24 @@ class FileCertificate:
     def _load(self, material: Material) -> tuple[Bundle, ssl.SSLContext]:
         bundle = parse_bundle(material.chain, material.key, str(self.cert_file))
         try:
-            return bundle, self._build(material)
+            return bundle, server_context([material])
         except ssl.SSLError as error:
             raise CertificateUnusable(f"{self.cert_file}: {error}") from error
 
-    def _build(self, material: Material) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
-        # Tickets would be good on this process alone, under a key that never changes; mail connections last.
-        context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
+
+def server_context(materials: Iterable[Material]) -> ssl.SSLContext:
+    """With these pairs, at most one of each type of key. Takes about 1 ms, touches no disk. Raises
+    ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_COMPRESSION
+    # Tickets would be good on this process alone, under a key that never changes; mail connections last.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    for material in materials:
         with _as_file(material.chain) as chain, _as_file(material.key) as key:
             context.load_cert_chain(chain, key)
-        return context
+    return context
 
 
 @contextlib.contextmanager

@@ -129,6 +129,15 @@ class Tls:
     key_file: str = option(
         PATH, "", "Its private key, PEM.", shown="/etc/sora/key.pem", aliases=("tls_key_file",)
     )
+    serve_expired: bool = option(
+        BOOL, True, "Go on showing a certificate that has expired; false refuses TLS instead."
+    )
+    unknown_names: str = option(
+        choice("default", "refuse"),
+        "default",
+        'Clients that ask for a name without a certificate are shown the "default" one, or are "refuse"d.',
+        feature="letsencrypt",
+    )
     letsencrypt: LetsEncrypt = section(
         LetsEncrypt, 'Automatic certificates, for provider = "letsencrypt".', feature="letsencrypt"
     )

@@ -23,13 +23,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from node.frontdoor import HANDSHAKE_WITHIN_S
 from node.refusal import Refusal
 from node.sockets import bind_failed, shown_address
+from tls.sources import answer_on, outer_context
 
 if TYPE_CHECKING:
     import socket
     import ssl
 
     from node.config.server import Server
-    from tls.contexts import FileCertificate
+    from tls.sources import CertificateSource
 
 log = logging.getLogger("sora.http")
 
@@ -55,7 +56,7 @@ class MetricsServer:
     """One server of type metrics."""
 
     def __init__(
-        self, server: Server, render: Render, report: Report, certificate: FileCertificate | None
+        self, server: Server, render: Render, report: Report, certificate: CertificateSource | None
     ) -> None:
         self.server = server
         self.refused = 0
@@ -69,10 +70,10 @@ class MetricsServer:
         self._silent: dict[web.RequestHandler, float] = {}  # asked nothing yet; connected when
         self._http: web.Server
 
-    def show(self, certificate: FileCertificate | None) -> None:
+    def show(self, certificate: CertificateSource | None) -> None:
         """To new connections, where TLS is on."""
         if self._tls is not None and certificate is not None:
-            certificate.answer_on(self._tls)
+            answer_on(self._tls, certificate)
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Raises ListenFailed."""
@@ -86,7 +87,7 @@ class MetricsServer:
             max_field_size=MAX_HEADER_BYTES,
         )
         if self.server.tls and self._certificate is not None:
-            self._tls = self._certificate.outer_context()
+            self._tls = outer_context(self._certificate)
         self._address = shown_address(sockets[0])
         for sock in sockets:
             self._listening.append(await self._listen(sock))

@@ -198,8 +198,8 @@ def read_database(database: Database) -> Readings:
 def read_node(certificates: Certificates, feed: HostFeed, workers: Workers) -> Readings:
     yield "sora_build_info", (node_version(),), 1
     for certificate in certificates:
-        expiry = certificate.bundle.not_after.timestamp()
-        yield "sora_certificate_expiry_timestamp_seconds", (str(certificate.cert_file),), expiry
+        expiry = certificate.not_after.timestamp()
+        yield "sora_certificate_expiry_timestamp_seconds", (certificate.label,), expiry
     yield "sora_feed_dropped_total", (), feed.dropped
     for name, count in workers.failures.items():
         yield "sora_worker_failures_total", (name,), count

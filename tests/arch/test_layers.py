@@ -59,6 +59,8 @@ PURE = (
     "tls/bundle.py",
     "tls/clienthello.py",
     "tls/ja4.py",
+    "tls/names.py",
+    "tls/unserved.py",
     "tls/ports.py",
     "tls/vault/layout.py",
     "tls/vault/opening.py",
