@@ -124,6 +124,17 @@ def choice(*words: str, **other_spellings: str) -> Kind[str]:
     return Kind("one of " + ", ".join(words), parse, _same, choices=(*words, *other_spellings))
 
 
+def choices(*words: str) -> Kind[tuple[str, ...]]:
+    """Any of ``words``; one may be written without brackets."""
+    one = choice(*words)
+
+    def parse(raw: Any) -> tuple[str, ...]:
+        values = raw if isinstance(raw, list | tuple) else [raw]
+        return tuple(dict.fromkeys(one.parse(value) for value in values))
+
+    return Kind("a list of " + ", ".join(words), parse, list, choices=words)
+
+
 def duration(low: float = 0.0, high: float = float("inf")) -> Kind[float]:
     """Seconds from ``low`` to ``high``."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from node.units import parse_address
 
+from .acmerules import letsencrypt
 from .finding import Facts, Finding, Rule, conflict, inadvisable, missing
 from .servertypes import STATELESS
 
@@ -75,17 +76,6 @@ def tls(facts: Facts) -> Iterator[Finding]:
     if bool(config.cert_file) != bool(config.key_file):
         yield missing(
             "tls.key_file" if config.cert_file else "tls.cert_file", "the other half of the pair is set"
-        )
-    if not (config.enabled and config.provider == "letsencrypt"):
-        return
-    acme = config.letsencrypt
-    required = (("email", acme.email), ("domains", acme.domains), ("s3.bucket", acme.s3.bucket))
-    for key, value in required:
-        if not value:
-            yield missing(f"tls.letsencrypt.{key}", 'required by provider = "letsencrypt"')
-    if any("*" in domain for domain in acme.domains):
-        yield Finding(
-            "error", "tls.letsencrypt.domains", "HTTP-01 challenges cannot prove wildcards", "list each name"
         )
 
 
@@ -186,6 +176,7 @@ RULES: tuple[Rule, ...] = (
     objects,
     staging,
     tls,
+    letsencrypt,
     cluster,
     own_address_in_peers,
     relay,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from node.units import Address, parse_address
 
+from .acme import LetsEncrypt
 from .kinds import (
     BOOL,
     COUNT,
@@ -67,50 +68,6 @@ class AdminCli:
         OPTIONAL_BOOL, "", "Accept any certificate; when empty only of a loopback address."
     )
     import_message_limit_bytes: int = option(SIZE, "50mb", "Importers skip larger messages.")
-
-
-@dataclass(frozen=True, slots=True)
-class AcmeStore:
-    """The bucket that holds certificates, shared by all nodes."""
-
-    bucket: str = option(TEXT, "", "An existing bucket.", shown="sora-tls-certificates")
-    region: str = option(TEXT, "us-east-1", "Its region.")
-    endpoint: str = option(TEXT, "s3.amazonaws.com", "As in s3.")
-    disable_tls: bool = option(BOOL, False, "As in s3.")
-    access_key: str = option(TEXT, "", "When empty, the credentials of s3 are used.", credential=True)
-    secret_key: Secret[str] = option(SECRET, "", "When empty, the credentials of s3 are used.")
-    server_side_encryption: str = option(
-        choice("AES256", "aws:kms", "", aes256="AES256"),
-        "AES256",
-        'Asked of the service: "AES256", "aws:kms", or "" for services that reject the header.',
-    )
-    server_side_encryption_kms_key_id: str = option(TEXT, "", 'Key for "aws:kms".')
-    debug: bool = option(BOOL, False, "Log every request, without credentials.")
-
-
-@dataclass(frozen=True, slots=True)
-class LetsEncrypt:
-    """Certificates by ACME, answered on port 80 of every node (HTTP-01)."""
-
-    email: str = option(TEXT, "", "Contact for the certificate authority.", shown="admin@example.com")
-    domains: tuple[str, ...] = option(
-        TEXTS, [], "Names that get a certificate.", shown=["mail.example.com", "imap.example.com"]
-    )
-    default_domain: str = option(
-        TEXT, "", "For clients that send no server name; the first domain when empty."
-    )
-    storage_provider: str = option(choice("s3"), "s3", "Certificates are kept in S3.")
-    renew_before_s: float = option(
-        duration(low=3600),
-        "720h",
-        "Renew this long before expiry, or when a third of the lifetime is left if that is later.",
-    )
-    sync_interval_s: float = option(
-        DURATION, "5m", "How often renewed certificates are pulled from S3 into the local mirror; 0 never."
-    )
-    enable_fallback: bool = option(BOOL, True, "Keep a local mirror for the time S3 cannot be reached.")
-    fallback_dir: str = option(PATH, "/var/lib/sora/certs", "Its directory.")
-    s3: AcmeStore = section(AcmeStore, "The bucket of certificates.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ def test_any_values_of_known_keys(pairs: list[tuple[str, str]]) -> None:
 def opening(path: str, types: frozenset[str]) -> str:
     """Table headers that lead to an option, in a server of a type it applies to."""
     head = path.rpartition(".")[0]
+    if head.endswith("[]") and not path.startswith("servers[]"):
+        return f"[[{head.removesuffix('[]')}]]\n"
     if not path.startswith("servers[]"):
         return f"[{head}]\n" if head else ""
     server = f'[[servers]]\ntype = "{min(types, default="imap")}"\n'

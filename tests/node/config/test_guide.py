@@ -43,7 +43,13 @@ EXPECTED = {
     ],
     "05-rate-limit-sync": [NO_DATABASE, *NO_S3, NO_SERVER, ("warning", "unused", "cluster")],
     "06-tls-files": [NO_DATABASE, *NO_S3],
-    "07-tls-letsencrypt": [NO_DATABASE, *NO_S3, NO_SERVER, ("notice", "inactive", "tls.letsencrypt")],
+    "07-tls-letsencrypt": [
+        NO_DATABASE,
+        *NO_S3,
+        NO_SERVER,
+        ("warning", "inadvisable", "tls.letsencrypt.encryption_key"),
+        ("notice", "inactive", "tls.letsencrypt"),
+    ],
     "08-shared-mailboxes": [NO_DATABASE, *NO_S3, NO_SERVER, ("notice", "inactive", "shared_mailboxes")],
     "09-relay": [
         NO_DATABASE,
