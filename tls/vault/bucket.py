@@ -130,6 +130,8 @@ class S3Bucket:
         except Exception as error:
             if not isinstance(error, self._faults):  # whose classes are imported only when they are needed
                 raise
+            if type(error).__name__ in _REMADE_AFTER:
+                await self.close()
             raise BucketUnavailable(explained(error, doing, self._config)) from error
         if self._config.debug:
             log.info("%s in %s took %.1f ms", doing, self._config.label, (time.monotonic() - started) * 1000)
@@ -204,11 +206,16 @@ def _client_options(config: BucketConfig, settings: Callable[..., Any]) -> dict[
             response_checksum_validation="when_required",
             connect_timeout=config.connect_timeout_s,
             read_timeout=config.read_timeout_s,
+            # keys of the configuration are for the endpoint of the configuration
+            ignore_configured_endpoint_urls=bool(config.access_key),
             retries={"total_max_attempts": config.attempts, "mode": "standard"},
             user_agent_extra="sora",
         ),
     }
 
+
+# A client looks for credentials once, when it is made.
+_REMADE_AFTER = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 
 # --- what an operator is told -------------------------------------------------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from node.rclone import RcloneServer
+from tests.support.certificates import localhost_contexts
 from tests.support.faults import UnsyncedDisk
 from tests.support.s3 import ACCESS, SECRET, s3_server
 from tls.ports import Bucket, BucketUnavailable
@@ -201,32 +204,41 @@ async def test_an_endpoint_that_is_none_is_named() -> None:
         assert "Invalid endpoint" in text
 
 
-@pytest_asyncio.fixture
-async def stranger() -> AsyncIterator[Callable[[bytes], Awaitable[BucketConfig]]]:
-    """A server that gives everybody one answer; None: it never does."""
-    servers: list[asyncio.Server] = []
-    open_ones: list[asyncio.StreamWriter] = []
+class Strangers:
+    """Servers that give everybody one answer, or none, and remember what they were asked."""
 
-    async def start(answer: bytes) -> BucketConfig:
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self._servers: list[asyncio.Server] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(
+        self, answer: bytes, *, stays_open: bool = False, tls: ssl.SSLContext | None = None
+    ) -> BucketConfig:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            open_ones.append(writer)
-            await reader.readuntil(b"\r\n\r\n")
-            if answer:
-                writer.write(answer)
+            self._writers.append(writer)
+            self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+            if answer and not stays_open:
                 writer.close()
 
-        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
-        port = servers[-1].sockets[0].getsockname()[1]
-        return BucketConfig("mail", f"http://127.0.0.1:{port}", "r", "a", "b", attempts=1, read_timeout_s=0.2)
+        self._servers.append(await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls))
+        port = self._servers[-1].sockets[0].getsockname()[1]
+        endpoint = f"http{'s' if tls else ''}://localhost:{port}"
+        return BucketConfig("mail", endpoint, "r", "a", "b", attempts=1, read_timeout_s=0.2)
 
-    yield start
-    for writer in open_ones:
-        writer.close()
-    for server in servers:
-        server.close()
+    def stop(self) -> None:
+        for writer in self._writers:
+            writer.close()
+        for server in self._servers:
+            server.close()
 
 
-Stranger = Callable[[bytes], Awaitable[BucketConfig]]
+@pytest_asyncio.fixture
+async def strangers() -> AsyncIterator[Strangers]:
+    started = Strangers()
+    yield started
+    started.stop()
 
 
 def response(status: str, body: bytes, length: int | None = None) -> bytes:
@@ -257,20 +269,113 @@ def error_body(code: str) -> bytes:
     ],
 )
 async def test_nothing_but_a_clean_answer_says_that_an_object_is_absent(
-    stranger: Stranger, answer: bytes, told: str
+    strangers: Strangers, answer: bytes, told: str
 ) -> None:
-    bucket = S3Bucket(await stranger(answer))
+    bucket = S3Bucket(await strangers.start(answer))
     with pytest.raises(BucketUnavailable, match=told) as failed:
         await bucket.get(KEY)
     assert "\n" not in str(failed.value)
     await bucket.close()
 
 
-async def test_the_stores_own_word_is_believed(stranger: Stranger) -> None:
-    bucket = S3Bucket(await stranger(response("404 Not Found", error_body("NoSuchKey"))))
+async def test_the_stores_own_word_is_believed(strangers: Strangers) -> None:
+    bucket = S3Bucket(await strangers.start(response("404 Not Found", error_body("NoSuchKey"))))
     assert await bucket.get(KEY) is None
     await bucket.delete(KEY)
     await bucket.close()
+
+
+async def test_a_body_that_stalls(strangers: Strangers) -> None:
+    config = await strangers.start(response("200 OK", b"half", length=100), stays_open=True)
+    bucket = S3Bucket(config)
+    with pytest.raises(BucketUnavailable, match="in time"):
+        await bucket.get(KEY)
+    await bucket.close()
+
+
+async def test_the_whole_operation_is_bounded(strangers: Strangers) -> None:
+    bucket = S3Bucket(replace(await strangers.start(b""), read_timeout_s=1000))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):  # cancelled by the caller, not swallowed
+            await bucket.get(KEY)
+    await bucket.close()
+    assert BucketConfig("mail").time_limit_s == 29
+
+
+@pytest.mark.parametrize(
+    ("encryption", "kms_key", "expected"),
+    [
+        ("", "", {}),
+        ("", "key", {}),
+        ("AES256", "key", {"": "AES256"}),
+        ("aws:kms", "", {"": "aws:kms"}),
+        ("aws:kms", "key", {"": "aws:kms", "-aws-kms-key-id": "key"}),
+    ],
+)
+async def test_what_a_put_asks_of_the_store(
+    strangers: Strangers, encryption: str, kms_key: str, expected: dict[str, str]
+) -> None:
+    config = await strangers.start(response("200 OK", b""))
+    bucket = S3Bucket(replace(config, server_side_encryption=encryption, kms_key_id=kms_key))
+    await bucket.put(KEY, b"x")
+    await bucket.close()
+    (asked,) = strangers.asked
+    request, *lines = asked.decode().split("\r\n")
+    assert request == f"PUT /mail/{KEY} HTTP/1.1"
+    headers = dict(line.lower().split(": ", 1) for line in lines if line)
+    name = "x-amz-server-side-encryption"
+    assert {k.removeprefix(name): v for k, v in headers.items() if k.startswith(name)} == {
+        key: value.lower() for key, value in expected.items()
+    }
+    assert "/r/s3/aws4_request" in headers["authorization"]
+    assert "trailer" not in asked.decode().lower()
+
+
+async def test_a_private_ca_is_trusted_where_it_is_named(strangers: Strangers, tmp_path: Path) -> None:
+    server, _ = localhost_contexts(tmp_path)
+    config = await strangers.start(response("404 Not Found", error_body("NoSuchKey")), tls=server)
+    wary = S3Bucket(config)
+    with pytest.raises(BucketUnavailable, match="ca_file"):
+        await wary.get(KEY)
+    await wary.close()
+    trusting = S3Bucket(replace(config, ca_file=str(tmp_path / "both.pem")))
+    assert await trusting.get(KEY) is None
+    await trusting.close()
+
+
+async def test_credentials_of_the_chain(s3_server: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = S3Bucket(replace(bucket_config(s3_server), access_key="", secret_key=""))
+    with pytest.raises(BucketUnavailable, match="set access_key and secret_key"):
+        await bucket.list("tls/")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    await bucket.put(KEY, b"x")  # looked for again
+    await bucket.delete(KEY)
+    await bucket.close()
+
+
+async def test_keys_of_the_configuration_go_to_its_endpoint_only(
+    s3_server: RcloneServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "another's")
+    bucket = S3Bucket(bucket_config(s3_server))
+    assert await bucket.get(KEY) is None
+    await bucket.close()
+    aws = S3Bucket(BucketConfig("mail", region="eu-central-1", access_key="a", secret_key="b"))
+    client = await aws._connected()  # asks nobody
+    assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+    await aws.close()
+
+
+def test_secrets_are_not_shown(s3_server: RcloneServer) -> None:
+    assert SECRET not in repr(bucket_config(s3_server))
 
 
 async def test_one_client_serves_all_calls_and_may_be_opened_again(s3: S3Bucket) -> None:
