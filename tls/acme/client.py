@@ -21,7 +21,7 @@ from josepy.interfaces import JSONDeSerializable
 from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
 from josepy.jwk import JWKEC, JWKRSA
 from requests.utils import parse_header_links
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from ..ports import CaSettings, Failure, IssuingFailed
 from .problems import NOWHERE, Problem, clean, failed, parse_problem
@@ -115,7 +115,8 @@ class Network(ClientNetwork):
 
 def _read(response: requests.Response, deadline: float, limit_s: float) -> bytes:
     content = bytearray()
-    for chunk in response.iter_content(16384):
+    # what has come, not what was asked for: octet by octet a CA could keep us for hours
+    while chunk := response.raw.read1(16384, decode_content=True):
         content += chunk
         if len(content) > MAX_ANSWER:
             raise NotAcme(f"an answer of more than {MAX_ANSWER} octets")
@@ -127,7 +128,7 @@ def _read(response: requests.Response, deadline: float, limit_s: float) -> bytes
 def _json_or_none(response: requests.Response) -> object:
     try:
         document: object = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document
 
@@ -183,7 +184,7 @@ class Client:
 def json_of(response: requests.Response) -> object:
     try:
         document: object = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAcme(f"an answer that is no JSON, from {response.url}") from error
     return document
 
@@ -207,9 +208,13 @@ def failures(step: Mapping[str, Failure] = NOWHERE, ordered: Sequence[str] = ())
     except requests.exceptions.SSLError as error:
         raise IssuingFailed(Failure.UNREACHABLE, f"its TLS is not trusted: {_reason(error)}") from error
     except requests.exceptions.RequestException as error:
-        if any(isinstance(each, ReadTimeoutError) for each in error.args):
-            raise IssuingFailed(Failure.TIMEOUT, "no whole answer in time") from error
         raise IssuingFailed(Failure.UNREACHABLE, _reason(error)) from error
+    except ReadTimeoutError as error:  # while the answer was read
+        raise IssuingFailed(Failure.TIMEOUT, "no whole answer in time") from error
+    except HTTPError as error:
+        raise IssuingFailed(Failure.UNREACHABLE, _reason(error)) from error
+    except OSError as error:  # of the library, before it asks: the file of roots
+        raise IssuingFailed(Failure.INTERNAL, clean(str(error))) from error
     except (NotAcme, acme_errors.Error, josepy.errors.Error) as error:
         raise IssuingFailed(Failure.UNREACHABLE, f"it does not speak ACME: {_reason(error)}") from error
 

@@ -26,10 +26,13 @@ from .keys import make_request, request_der
 from .problems import ORDERING, VALIDATING, Problem, failed, joined
 from .renewalinfo import certificate_id
 from .resources import Authorisation, Challenge, NotAcme, Order, parse_authorisation, parse_order
-from .thread import Stopped, Talk
+from .thread import Talk
 
 POLL_FIRST_S, POLL_FACTOR, POLL_LONGEST_S = 0.1, 1.6, 3.0
 MAX_CHAINS = 10
+# After these the CA does not look for our answers any more. After all others, and when we are stopped, it may
+# be looking right now, or another node may go on with the order: answers stay, for they are the other's too.
+DECIDED = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.REJECTED_NAME, Failure.UNPUBLISHED})
 # What a CA may say about ``replaces`` alone; then the order is worth more than its exemption from limits.
 ABOUT_REPLACES = frozenset({"alreadyReplaced", "malformed", "unauthorized", "conflict"})
 ABOUT_REPLACES_STATUS = (404, 409)
@@ -172,10 +175,9 @@ class OrderRun:
                 published.append(self._publish(each))
             self._answer(published)
             self._until_validated(list(waiting))
-        except Stopped:
-            raise  # who goes on with the order finds the answers where they are
-        except BaseException:
-            self._withdraw(published)
+        except IssuingFailed as failure:
+            if failure.failure in DECIDED:
+                self._withdraw(published)
             raise
         self._withdraw(published)
         return self._until_not("pending")
@@ -189,7 +191,8 @@ class OrderRun:
 
     def _publish(self, authorisation: Authorisation) -> Answer:
         self._check()
-        answer = self._answer_to(authorisation)
+        with failures(ORDERING):
+            answer = self._answer_to(authorisation)
         steps, name = self._steps, answer.name
         try:
             if answer.kind == "dns-01":
@@ -203,6 +206,8 @@ class OrderRun:
 
     def _answer_to(self, authorisation: Authorisation) -> Answer:
         name = authorisation.name
+        if authorisation.label not in self._wanted.names:
+            raise NotAcme(f"an authorisation for {authorisation.label[:255]!r}, which is not in the order")
         kind = "dns-01" if self._use_dns or authorisation.is_wildcard else "http-01"
         challenge = authorisation.challenge(kind)
         if challenge is None:
