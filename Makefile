@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEBIAN_PG ?= /usr/lib/postgresql/15/bin
 
-.PHONY: setup run test test-debian-postgres check interop lab bench clean
+.PHONY: setup run test test-debian-postgres check interop lab bench bench-cluster clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,12 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+# Of the cluster: membership and shared state simulated beside an agent's timings, then real nodes (needs root).
+bench-cluster: $(STAMP)
+	$(BIN)/python -m tests.bench.membership
+	$(BIN)/python -m tests.bench.sharing
+	$(BIN)/python -m tests.bench.cluster
 
 clean:
 	rm -rf $(VENV) build *.egg-info
