@@ -165,6 +165,10 @@ async def test_errors_of_the_server(ca: Pebble, status: int) -> None:
         b'{"newNonce": 7, "newAccount": [], "newOrder": {}}',
         b"\xff\xfe",
         b'{"meta": 1, "newNonce": "", "newAccount": "a", "newOrder": "b"}',
+        b'{"newNonce": "a", "newAccount": "b", "newOrder": "c"}',
+        b'{"newNonce": "file:///etc/passwd", "newAccount": "b", "newOrder": "c"}',
+        b'{"newNonce": "https://\\ud800/", "newAccount": "https://[::1", "newOrder": "c"}',
+        b'{"newNonce": "https://a..b:99999/", "newAccount": "b", "newOrder": "c"}',
         b"[" * 100_000,
     ],
 )

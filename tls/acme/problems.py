@@ -15,7 +15,7 @@ PREFIX = "urn:ietf:params:acme:error:"
 MAX_TEXT = 500  # characters; it goes to logs and to the database
 MAX_SUBPROBLEMS = 100
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 # Whatever the step. The kinds that mean something else in another step are in the tables below.
 FAILURES: Mapping[str, Failure] = {
