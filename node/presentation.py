@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from .config.serverparts import ClientFilter as FilterOptions
 
 
+@cache
 def node_version() -> str:
-    """Of the installed distribution; empty when the program runs from its source tree."""
+    """Of the installed distribution, read from its files once; empty when the program runs from its source
+    tree."""
     try:
         return version("sora-node")
     except PackageNotFoundError:
