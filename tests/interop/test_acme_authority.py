@@ -303,11 +303,14 @@ async def test_a_wildcard_is_never_tried_by_http(ca: Pebble, answers: ChallengeA
         seen.append(name)
         raise IssuingFailed(Failure.UNPUBLISHED, "no DNS provider is configured")
 
+    async def withdraw(name: str, value: str) -> None:
+        seen.append("withdrawn")
+
     acme = authority(ca)
-    steps = replace(Ordering(wanted, answers).steps(), publish_dns=publish)
+    steps = replace(Ordering(wanted, answers).steps(), publish_dns=publish, withdraw_dns=withdraw)
     with pytest.raises(IssuingFailed, match="no DNS provider"):
         await acme.issue(await acme.account(None), wanted, steps)
-    assert seen == ["_acme-challenge.wild.example.test"]
+    assert seen == ["_acme-challenge.wild.example.test", "withdrawn"]
 
 
 async def test_a_lost_lease_ends_the_order_at_every_check(ca: Pebble, answers: ChallengeAnswers) -> None:

@@ -52,6 +52,41 @@ async def test_a_wildcard_and_its_name_share_a_record(ca: Pebble, named: Named) 
     assert named.texts("_acme-challenge.example.test") == set()
 
 
+async def test_many_names_wait_for_name_servers_side_by_side(ca: Pebble, named: Named) -> None:
+    """Each is visible a second after it was published; eight names do not cost eight seconds."""
+    provider, name = Rfc2136(named.settings()), "many.example.test"
+    wanted = Wanted(tuple(sorted(f"{letter}.{name}" for letter in "abcdefgh")))
+    published: list[float] = []
+
+    class Slow:
+        async def publish(self, name: str, value: str) -> None:
+            await asyncio.sleep(1.0)
+            await provider.publish(name, value)
+            published.append(time.monotonic())
+
+        async def withdraw(self, name: str, value: str) -> None:
+            await provider.withdraw(name, value)
+
+    acme = authority(ca)
+    ordering = Ordering(wanted, dns=CheckedDns(Slow(), at(named)))
+    issued = await acme.issue(await acme.account(None), wanted, ordering.steps(), use_dns=True)
+    verify(issued.chain_pem, ca.root_pem())
+    assert len(published) == 8
+    assert max(published) - min(published) < 5
+
+
+async def test_a_record_that_does_not_become_visible_is_withdrawn(ca: Pebble, named: Named) -> None:
+    wanted = Wanted(("invisible.example.test",))
+    elsewhere = Propagation(PropagationSettings(("127.0.0.77",), port=named.port, timeout_s=0.1))
+    ordering = Ordering(wanted, dns=CheckedDns(Rfc2136(named.settings()), elsewhere))
+    acme = authority(ca)
+    with pytest.raises(IssuingFailed) as failed:
+        await acme.issue(await acme.account(None), wanted, ordering.steps(), use_dns=True)
+    assert failed.value.failure is Failure.UNPUBLISHED
+    assert failed.value.names == wanted.names
+    assert named.texts("_acme-challenge.invisible.example.test") == set()
+
+
 async def test_values_live_side_by_side_and_go_alone(named: Named) -> None:
     dns, name = Rfc2136(named.settings(zone=named.zone)), "_acme-challenge.side.example.test"
     for value in ("one", "two", "two"):

@@ -423,6 +423,46 @@ async def test_an_order_that_the_ca_does_not_know(ca: Pebble, answers: Challenge
     assert (await failing(acme.resume(account, gone, ordering.steps()))).failure is Failure.REFUSED
 
 
+async def test_the_ca_was_told_by_another_meanwhile(ca: Pebble, answers: ChallengeAnswers) -> None:
+    """It says no to us, and looks all the same."""
+    acme, ordering = authority(ca), Ordering(fresh(), answers)
+    account = await acme.account(None)
+    problem = {"type": "urn:ietf:params:acme:error:malformed", "detail": "it is not pending"}
+    ca.front.add(Rule("challenge", status=400, problem=problem, lose_answer=True, times=1))
+    verify((await acme.issue(account, ordering.wanted, ordering.steps())).chain_pem, ca.root_pem())
+
+
+async def test_the_ca_will_not_be_told(ca: Pebble, answers: ChallengeAnswers) -> None:
+    acme, ordering = authority(ca), Ordering(fresh(), answers)
+    account = await acme.account(None)
+    problem = {"type": "urn:ietf:params:acme:error:malformed", "detail": "no"}
+    ca.front.add(Rule("challenge", status=400, problem=problem))
+    failure = await failing(acme.issue(account, ordering.wanted, ordering.steps()))
+    assert (failure.failure, failure.text) == (Failure.VALIDATION, "no (malformed)")
+
+
+@pytest.mark.parametrize("kind", ["challenge", "finalize"])
+async def test_two_who_go_on_with_one_order_both_come_to_its_end(
+    ca: Pebble, answers: ChallengeAnswers, kind: str
+) -> None:
+    """The lease forbids it; when it fails us, nothing is broken and there is one certificate."""
+    account = await authority(ca).account(None)
+    for _ in range(3):
+        ca.front.clear()
+        ordering = Ordering(fresh(), answers)
+        ca.front.add(Rule(kind, cut=True))
+        await failing(authority(ca).issue(account, ordering.wanted, ordering.steps()))
+        ca.front.clear()
+        answers.answers.clear()
+        others = [Ordering(ordering.wanted, answers) for _ in range(2)]
+        steps = [replace(other.steps(), withdraw_http=publish_nothing) for other in others]
+        runs = [authority(ca).resume(account, ordering.journals[0], each) for each in steps]
+        first, second = await asyncio.gather(*runs)
+        assert first.chain_pem == second.chain_pem
+        assert ca.front.count("finalize") == 1
+        answers.answers.clear()
+
+
 async def test_a_finished_order_gives_its_certificate_again(ca: Pebble, answers: ChallengeAnswers) -> None:
     acme = authority(ca)
     account = await acme.account(None)

@@ -52,7 +52,8 @@ class Seen:
 class Rule:
     """What happens to the next ``times`` requests of a kind ("*": all). Rules are tried in order.
 
-    ``status`` 0: the request goes on to the CA. ``lose_answer``: the CA does it, the client hears nothing.
+    ``status`` 0: the request goes on to the CA. ``lose_answer``: the CA does it, the client hears nothing, or
+    ``status`` when there is one.
     ``cut``: the connection ends without an answer. ``hang``: nothing more is said.
     """
 
@@ -171,9 +172,11 @@ class Front:
             await asyncio.Event().wait()
         if rule is not None and rule.cut:
             return self._cut(request, seen)
-        if rule is not None and rule.status:
+        if rule is not None and rule.status and not rule.lose_answer:
             return self._answer(request, seen, _made(rule))
         answer = await self._pass_on(request, body, seen)
+        if rule is not None and rule.lose_answer and rule.status:
+            return self._answer(request, seen, _made(rule))
         if rule is not None and rule.lose_answer:
             return self._cut(request, seen, answer.status)
         return self._answer(request, seen, answer)

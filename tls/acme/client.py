@@ -7,6 +7,7 @@ and translation of all that can go wrong into ``IssuingFailed``.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,6 +180,10 @@ class Client:
         signed = None if payload is None else Payload(payload)
         new_nonce = self.directory.new_nonce
         return self.network.post(url, signed, new_nonce_url=new_nonce)
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def json_of(response: requests.Response) -> object:

@@ -11,7 +11,7 @@ class DnsFailed(Exception):
 
 class DnsProvider(Protocol):
     """TXT records of a zone. Several values of one name live side by side: a name and its wildcard share the
-    record. Every call is bounded in time. Raises DnsFailed."""
+    record. Calls may come at the same time; each is bounded in time once it has begun. Raises DnsFailed."""
 
     async def publish(self, name: str, value: str) -> None:
         """``name``: absolute, without the final dot. Harmless when the value is there already."""

@@ -12,6 +12,7 @@ Exit code 0 means done. What it prints goes to the log, the last line of it into
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ class ExecHook:
             raise ValueError("the command of the hook is empty")
         self._command = tuple(command)
         self._timeout_s = timeout_s
+        self._one_at_a_time = asyncio.Lock()  # few zone files survive two editors
 
     async def publish(self, name: str, value: str) -> None:
         await self._call("publish", name, value)
@@ -42,7 +44,8 @@ class ExecHook:
 
     async def _call(self, action: str, name: str, value: str) -> None:
         environment = {"SORA_DNS_ACTION": action, "SORA_DNS_NAME": name, "SORA_DNS_VALUE": value}
-        finished = await programs.run(self._command, timeout_s=self._timeout_s, environment=environment)
+        async with self._one_at_a_time:
+            finished = await programs.run(self._command, timeout_s=self._timeout_s, environment=environment)
         for line in f"{finished.output}\n{finished.errors}".splitlines()[:MAX_LOGGED_LINES]:
             if line.strip():
                 log.info("dns hook %s %s: %s", action, name, clean(line))

@@ -17,6 +17,7 @@ from .dns01 import DnsFailed, DnsProvider
 QUERY_S = 2
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.25, 5.0
 MAX_SERVERS = 16
+MAX_QUESTIONS = 8  # at a time, each a process
 NO_REPLY = 9  # of dig's exit codes
 
 
@@ -34,6 +35,7 @@ class PropagationSettings:
 class Propagation:
     def __init__(self, settings: PropagationSettings) -> None:
         self._settings = settings
+        self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def wait(self, name: str, value: str) -> None:
         """Until every server that answers has the value, and one at least does. Raises DnsFailed."""
@@ -80,7 +82,8 @@ class Propagation:
 
     async def _dig(self, *arguments: str) -> list[str] | None:
         command = ["dig", "-r", "+short", f"+time={QUERY_S}", "+tries=2", *arguments]
-        finished = await programs.run(command, timeout_s=4 * QUERY_S)
+        async with self._questions:
+            finished = await programs.run(command, timeout_s=4 * QUERY_S)
         if finished.code == NO_REPLY:
             return None
         if finished.code != 0:

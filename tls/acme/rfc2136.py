@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ class Rfc2136:
         if settings.key_algorithm not in ALGORITHMS:
             raise ValueError(f"key_algorithm: one of {', '.join(ALGORITHMS)}")
         self._settings = settings
+        self._one_at_a_time = asyncio.Lock()
 
     async def publish(self, name: str, value: str) -> None:
         await self._update(name, value, f"update add {name}. {self._settings.ttl_s} IN TXT")
@@ -59,7 +61,8 @@ class Rfc2136:
         timeout_s = self._settings.timeout_s
         # its own timeout is for each of several attempts; TCP, for the answer may be signed and long
         command = ["nsupdate", "-v", "-t", str(max(1, int(timeout_s))), "-r", "2"]
-        finished = await programs.run(command, timeout_s=timeout_s, given=script)
+        async with self._one_at_a_time:
+            finished = await programs.run(command, timeout_s=timeout_s, given=script)
         if finished.code != 0:
             raise DnsFailed(f"nsupdate of {name} at {self._settings.server}: {finished.last_words}")
 
