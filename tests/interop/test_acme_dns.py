@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.support.named import Named
 from tests.support.pebble import Pebble, PebbleOptions, free_port, require_pebble
@@ -50,6 +51,20 @@ async def test_a_wildcard_and_its_name_share_a_record(ca: Pebble, named: Named) 
     verify(issued.chain_pem, ca.root_pem())
     assert ordering.done.count("publish _acme-challenge.example.test") == 2
     assert named.texts("_acme-challenge.example.test") == set()
+
+
+def test_the_loop_of_a_node(ca: Pebble, named: Named) -> None:
+    """uvloop starts programs and takes calls of threads in its own way."""
+
+    async def order() -> bytes:
+        acme, wanted = authority(ca), Wanted(("*.uv.example.test", "uv.example.test"))
+        ordering = Ordering(wanted, dns=CheckedDns(Rfc2136(named.settings()), at(named)))
+        issued = await acme.issue(await acme.account(None), wanted, ordering.steps(), use_dns=True)
+        with pytest.raises(DnsFailed, match=r"not done after 0\.3 s"):
+            await ExecHook(("/bin/sh", "-c", "sleep 600 & sleep 600"), 0.3).publish("a.test", "value")
+        return issued.chain_pem
+
+    verify(uvloop.run(order()), ca.root_pem())
 
 
 async def test_many_names_wait_for_name_servers_side_by_side(ca: Pebble, named: Named) -> None:

@@ -54,7 +54,7 @@ async def run(
         async with asyncio.timeout(timeout_s):
             return await _talk(process, given)
     except TimeoutError as error:
-        raise DnsFailed(f"{command[0]} is not done after {timeout_s:.0f} s") from error
+        raise DnsFailed(f"{command[0]} is not done after {timeout_s:g} s") from error
     finally:
         await _end(process)
 
