@@ -70,5 +70,5 @@ async def test_a_program_that_says_nothing() -> None:
 
 
 async def test_a_program_without_an_end() -> None:
-    with pytest.raises(DnsFailed, match="not done after 0.2 s"):
+    with pytest.raises(DnsFailed, match=r"not done after 0\.2 s"):
         await programs.run(python("import time; time.sleep(600)"), timeout_s=0.2)
