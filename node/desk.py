@@ -164,6 +164,7 @@ class Desk:
             "opened": self._opened,
             "closed": self._closed,
             "named": hub.sessions.client_named,
+            "logout": hub.sessions.logged_out,
             "unlock": self._unlock,
             "staged": lambda: hub.on_staged(),
             "wanted": lambda name: hub.on_wanted(name),

@@ -116,6 +116,9 @@ class LinkSessions:
         except LinkFault as error:
             raise TooManySessions("Logins cannot be counted now, try again later") from error
 
+    def logged_out(self, session_id: str) -> None:
+        self._link.notify("logout", session_id)
+
     def client_named(self, session_id: str, name: str, version: str) -> None:
         self._link.notify("named", session_id, name[:NAMES_CUT_AT], version[:NAMES_CUT_AT])
 

@@ -209,11 +209,7 @@ class Sessions:
     def closed(self, connection: Registered) -> None:
         entry = self._entries.pop(connection.session_id, None)
         if entry is not None:
-            for key in entry.keys:
-                self._discard(key, entry)
-            if entry.user is not None and entry.protocol == LISTENING:
-                self._listening.discard(entry.user.account_id, entry)
-                self.present(entry.user.account_id)
+            self._forget_user(entry)
 
     async def logged_in(self, session_id: str, identity: Identity) -> None:
         entry = self._entries.get(session_id)
@@ -243,6 +239,20 @@ class Sessions:
         for key in (user, both):
             self._add(key, entry)
             entry.keys.append(key)
+
+    def logged_out(self, session_id: str) -> None:
+        entry = self._entries.get(session_id)
+        if entry is not None:
+            self._forget_user(entry)
+
+    def _forget_user(self, entry: Entry) -> None:
+        for key in entry.keys:
+            self._discard(key, entry)
+        entry.keys.clear()
+        user, entry.user = entry.user, None
+        if user is not None and entry.protocol == LISTENING:
+            self._listening.discard(user.account_id, entry)
+            self.present(user.account_id)
 
     def client_named(self, session_id: str, name: str, version: str) -> None:
         entry = self._entries.get(session_id)

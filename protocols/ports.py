@@ -203,6 +203,10 @@ class SessionRegistry(Protocol):
         """Before the session tells the client that the login succeeded. Raises TooManySessions."""
         ...
 
+    def logged_out(self, session_id: str) -> None:
+        """The connection goes on without a user (UNAUTHENTICATE). Harmless when there is none."""
+        ...
+
     def client_named(self, session_id: str, name: str, version: str) -> None:
         """What the client says of itself (IMAP ID); foreign words."""
         ...
@@ -218,6 +222,9 @@ class Unregistered:
         return
 
     async def logged_in(self, session_id: str, identity: Identity) -> None:
+        return
+
+    def logged_out(self, session_id: str) -> None:
         return
 
     def client_named(self, session_id: str, name: str, version: str) -> None:

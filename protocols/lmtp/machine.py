@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.errors import MachineMisuse
-from protocols.lines import LineBuffer, Oversized
+from protocols.linemachine import LineMachine
+from protocols.lines import Oversized
 
 from . import replies
 from .grammar import BadSyntax, Path, parse_chunk, parse_helo_name, parse_parameters, parse_path
@@ -110,11 +111,10 @@ class _Refused(Exception):
         self.reply = reply
 
 
-class LmtpMachine:
+class LmtpMachine(LineMachine):
     """One connection. Pull ``next_event``, answer with ``send`` or ``send_each``."""
 
     __slots__ = (
-        "_buffer",
         "_chunk_is_last",
         "_chunk_left",
         "_errors",
@@ -123,7 +123,6 @@ class LmtpMachine:
         "_is_binary",
         "_is_greeted",
         "_mode",
-        "_out",
         "_owed",
         "_recipients",
         "_sender_given",
@@ -132,8 +131,7 @@ class LmtpMachine:
     )
 
     def __init__(self) -> None:
-        self._buffer = LineBuffer(MAX_COMMAND_BYTES)
-        self._out: list[bytes] = []
+        super().__init__(MAX_COMMAND_BYTES)
         self._owed: Event | None = None
         self.answer: Reply | None = None  # to the last event; of several the worst; None: not yet
         self._errors = 0
@@ -150,23 +148,6 @@ class LmtpMachine:
     def _reset_transaction(self) -> None:
         self._sender_given = self._is_binary = self._has_smtputf8 = self._has_chunks = False
         self._recipients = 0
-
-    # --- bytes ---
-
-    def receive_data(self, data: bytes) -> None:
-        self._buffer.feed(data)
-
-    def data_to_send(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
-
-    def discard_input(self) -> int:
-        return self._buffer.clear()
-
-    @property
-    def buffered_bytes(self) -> int:
-        return len(self._buffer)
 
     @property
     def is_mid_input(self) -> bool:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from protocols.errors import MachineMisuse
-from protocols.lines import LineBuffer, Oversized
+from protocols.linemachine import LineMachine
+from protocols.lines import Oversized
 from protocols.sasl import MAX_RESPONSE_BYTES
 
 from . import replies
@@ -125,36 +126,18 @@ class _Refused(Exception):
         self.reply = reply
 
 
-class Pop3Machine:
+class Pop3Machine(LineMachine):
     """One connection. Pull ``next_event``, answer with ``send``, ``send_lines`` or ``challenge``."""
 
-    __slots__ = ("_buffer", "_errors", "_mode", "_out", "_owed", "_verbs", "answer")
+    __slots__ = ("_errors", "_mode", "_owed", "_verbs", "answer")
 
     def __init__(self) -> None:
-        self._buffer = LineBuffer(MAX_COMMAND_BYTES)
-        self._out: list[bytes] = []
+        super().__init__(MAX_COMMAND_BYTES)
         self._owed: Event | None = None
         self.answer: Reply | None = None  # to the last event; None: a challenge, or not yet
         self._errors = 0
         self._mode = _Mode.COMMAND
         self._verbs = _AUTHORIZATION
-
-    # --- bytes ---
-
-    def receive_data(self, data: bytes) -> None:
-        self._buffer.feed(data)
-
-    def data_to_send(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
-
-    def discard_input(self) -> int:
-        return self._buffer.clear()
-
-    @property
-    def buffered_bytes(self) -> int:
-        return len(self._buffer)
 
     @property
     def owes_reply(self) -> bool:

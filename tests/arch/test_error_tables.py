@@ -10,7 +10,12 @@ import pytest
 from storage.errors import StorageError
 
 # To add a protocol: the module that holds its ``ERRORS`` table, by StorageError class.
-TABLES = ("protocols.imap.replies", "protocols.lmtp.replies", "protocols.pop3.replies")
+TABLES = (
+    "protocols.imap.replies",
+    "protocols.lmtp.replies",
+    "protocols.managesieve.replies",
+    "protocols.pop3.replies",
+)
 
 
 def family(root: type[StorageError]) -> Iterator[type[StorageError]]:

@@ -119,6 +119,21 @@ async def test_limits_per_user_and_per_user_and_address() -> None:
     assert sessions.is_empty
 
 
+async def test_logging_out_gives_the_place_back() -> None:
+    sessions = sessions_with(SessionLimits(per_user=1, per_user_and_address=1))
+    for number in (1, 2):
+        sessions.opened(connected(number), "imap", "imap")
+    await sessions.logged_in("s1", ANN)
+    with pytest.raises(TooManySessions):
+        await sessions.logged_in("s2", ANN)
+    sessions.logged_out("s1")
+    sessions.logged_out("s1")
+    sessions.logged_out("s9")
+    await sessions.logged_in("s2", ANN)
+    with pytest.raises(TooManySessions):
+        await sessions.logged_in("s1", ANN)
+
+
 async def test_login_of_a_connection_that_is_gone_counts_nothing() -> None:
     sessions = sessions_with(SessionLimits(per_user=1))
     one = connected(1)

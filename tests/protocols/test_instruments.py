@@ -9,12 +9,15 @@ import pytest
 
 from node.metrics.counting import ProtocolInstruments
 from protocols.lmtp.session import lmtp_sessions
+from protocols.managesieve.service import ScriptService
+from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import Connection, Machine, ServerPolicy, Session
 from tests.support.echo import EchoMachine, EchoSession
 from tests.support.imap import ImapLab
 from tests.support.mailhost import mail_host
+from tests.support.scripts import MarkedCompiler, Shelf
 from tests.support.wire import Wire
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -164,6 +167,27 @@ async def test_pop3_commands() -> None:
         (b"QUIT", b"OK"): 1,
     }
     assert sum(seen.durations[b"RETR"].counts) == 1
+
+
+async def test_managesieve_commands() -> None:
+    seen = ProtocolInstruments()
+    host = await mail_host()
+    policy = ServerPolicy(name="managesieve", hostname="h", insecure_auth=True, instruments=seen)
+    wire = Wire(managesieve_sessions(host.services, policy, ScriptService(Shelf(), MarkedCompiler())))
+    await wire.send(b'AUTHENTICATE "PLAIN"\r\n')
+    assert not seen.commands  # a challenge ends nothing
+    await wire.send(b'"AGFubkBleGFtcGxlLnRlc3QAc2VjcmV0"\r\n')
+    await wire.send(b'PUTSCRIPT "a" {5+}\r\nke')
+    assert len(seen.commands) == 1  # nor does the announcement of a script
+    await wire.send(b'ep;\r\nPUTSCRIPT "a" {20000+}\r\n' + b"#" * 20_000 + b'\r\nGETSCRIPT "b"\r\nLOGOUT\r\n')
+    assert dict(seen.commands) == {
+        (b"AUTHENTICATE", b"OK"): 1,
+        (b"PUTSCRIPT", b"OK"): 1,
+        (b"PUTSCRIPT", b"NO"): 1,
+        (b"GETSCRIPT", b"NO"): 1,
+        (b"LOGOUT", b"OK"): 1,
+    }
+    assert sum(seen.durations[b"PUTSCRIPT"].counts) == 1
 
 
 async def test_lmtp_commands_and_deliveries() -> None:

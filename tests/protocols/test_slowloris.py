@@ -15,12 +15,15 @@ from protocols.clock import ClockSettings
 from protocols.connections import LiveConnections
 from protocols.imap.session import MIN_IDLE_S
 from protocols.lmtp.session import lmtp_sessions
+from protocols.managesieve.service import ScriptService
+from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy
 from tests.support.clockwork import HandClock
 from tests.support.imap import ImapLab
 from tests.support.mailhost import NOW, MailHost, mail_host
+from tests.support.scripts import MarkedCompiler, Shelf
 from tests.support.wire import Wire
 
 CROWD = 1000
@@ -47,6 +50,9 @@ class Servers:
             "imap": lambda: self.lab.factory,
             "pop3": lambda: pop3_sessions(self.host.services, POLICY, LocalMaildropLock()),
             "lmtp": lambda: lmtp_sessions(self.host.services, POLICY, now=lambda: NOW),
+            "managesieve": lambda: managesieve_sessions(
+                self.host.services, POLICY, ScriptService(Shelf(), MarkedCompiler())
+            ),
         }
         live = LiveConnections(self.hand.wheel(), clock=clock, registry=self.sessions)
         live._session_ids = (f"{id(live)}.{n}" for n in range(CROWD))
@@ -62,20 +68,26 @@ async def servers() -> Servers:
 
 
 LOGIN = b"a LOGIN ann@example.org secret\r\n"
+SIEVE = b'AUTHENTICATE "PLAIN" "AGFubkBleGFtcGxlLnRlc3QAc2VjcmV0"\r\n'
 LMTP = b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\nDATA\r\n"
 STALLS = [
     # nothing at all
     ("imap", b"", BEFORE_LOGIN_S),
     ("pop3", b"", BEFORE_LOGIN_S),
     ("lmtp", b"", 300.0),
+    ("managesieve", b"", BEFORE_LOGIN_S),
     # inside a line
     ("imap", b"a LOGIN an", STALLED_S),
     ("pop3", b"USER an", STALLED_S),
     ("lmtp", b"LHLO mx.exa", STALLED_S),
+    ("managesieve", b'NOOP "ha', STALLED_S),
     ("imap", LOGIN + b"b SELECT IN", STALLED_S),
     # in a SASL exchange, which a person may be answering
     ("imap", b"a AUTHENTICATE PLAIN\r\n", BEFORE_LOGIN_S),
+    ("managesieve", b'AUTHENTICATE "PLAIN"\r\n', BEFORE_LOGIN_S),
     # inside a literal, small and large, and inside a message
+    ("managesieve", b"NOOP {5+}\r\nan", STALLED_S),
+    ("managesieve", SIEVE + b'PUTSCRIPT "a" {9000+}\r\nhalf', STALLED_S),
     ("imap", b"a LOGIN {5}\r\nan", STALLED_S),
     ("imap", LOGIN + b"b SEARCH SUBJECT {10}\r\nhalf", STALLED_S),
     ("imap", LOGIN + b"b APPEND INBOX {100000}\r\nSubject: half", STALLED_S),
@@ -83,8 +95,10 @@ STALLS = [
     ("lmtp", LMTP.replace(b"DATA", b"BDAT 5000") + b"Subject: half", STALLED_S),
     # in a refused literal that is read over
     ("imap", LOGIN + b"b APPEND Nowhere {100000+}\r\nhalf", STALLED_S),
+    ("managesieve", SIEVE + b'PUTSCRIPT "a" {100000+}\r\nhalf', STALLED_S),
     # logged in and silent: the 30 minutes of RFC 9051 §5.4, and of absolute_session_timeout
     ("imap", LOGIN, MIN_IDLE_S),
+    ("managesieve", SIEVE, MIN_IDLE_S),
 ]
 
 

@@ -13,12 +13,15 @@ from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.driver import LineConnection
 from protocols.lmtp.session import lmtp_sessions
+from protocols.managesieve.service import ScriptService
+from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy, SessionFactory
 from tests.support.certificates import Contexts, localhost_contexts
 from tests.support.imap import ImapLab
 from tests.support.mailhost import MailHost, mail_host
+from tests.support.scripts import MarkedCompiler, Shelf
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +95,30 @@ async def test_pop3(host: MailHost, contexts: Contexts) -> None:
     client.writer.close()
 
 
+def managesieve(host: MailHost, context: ssl.SSLContext) -> SessionFactory:
+    return managesieve_sessions(host.services, policy(context), ScriptService(Shelf(), MarkedCompiler()))
+
+
+async def test_managesieve(host: MailHost, contexts: Contexts) -> None:
+    client, _ = await talk(managesieve(host, contexts[0]), contexts[0])
+    assert b'"STARTTLS"\r\n' in await client.ask(b"", 8)
+    assert await client.ask(b"STARTTLS\r\n") == b'OK "Begin TLS"\r\n'
+    await client.writer.start_tls(contexts[1], server_hostname="localhost")
+    told = await client.ask(b"", 7)  # unasked (RFC 5804 §2.2)
+    assert b'"SASL" "PLAIN LOGIN"\r\n' in told
+    assert b"STARTTLS" not in told
+    assert told.endswith(b'OK "TLS is on"\r\n')
+    assert await client.ask(b"STARTTLS\r\n") == b'NO "STARTTLS is not offered"\r\n'
+    login = b'AUTHENTICATE "PLAIN" "AGFubkBleGFtcGxlLnRlc3QAc2VjcmV0"\r\n'
+    assert await client.ask(login) == b'OK "Logged in"\r\n'
+    assert await client.ask(b"LOGOUT\r\n") == b'OK "Bye"\r\n'
+    client.writer.close()
+
+
 INJECTIONS = {
     "imap": (b"a STARTTLS\r\n", b"b LOGIN ann@example.org secret\r\n", b"a BAD Nothing may follow STARTTLS"),
     "pop3": (b"STLS\r\n", b"USER evil\r\nQUIT\r\n", b"-ERR Nothing may follow STLS"),
+    "managesieve": (b"STARTTLS\r\n", b"NOOP\r\nLOGOUT\r\n", b'BYE "Nothing may follow STARTTLS'),
     "lmtp": (b"LHLO x\r\nSTARTTLS\r\n", b"LHLO evil\r\nDATA\r\n", b"503 5.5.1 Nothing may follow STARTTLS"),
 }
 
@@ -109,6 +133,7 @@ async def test_bytes_behind_starttls_are_refused_and_end_the_connection(
         "imap": lambda: ImapLab(tls_context=lambda: contexts[0]).factory,
         "pop3": lambda: pop3_sessions(host.services, policy(contexts[0]), LocalMaildropLock()),
         "lmtp": lambda: lmtp_sessions(host.services, policy(contexts[0])),
+        "managesieve": lambda: managesieve(host, contexts[0]),
     }
     client, live = await talk(make[protocol](), contexts[0])
     command, injected, refusal = INJECTIONS[protocol]
