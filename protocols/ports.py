@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -231,6 +231,48 @@ class Unregistered:
         return
 
 
+# --- mail that goes out ----------------------------------------------------------------------------
+
+
+class MailKind(enum.Enum):
+    """What a message that leaves is; for figures, the queue's list and its log lines."""
+
+    REDIRECT = "redirect"
+    VACATION = "vacation"
+    NOTIFY = "notify"
+    REJECT = "reject"
+    BOUNCE = "bounce"
+
+
+class Outbox(Protocol):
+    """Mail to other systems, by the relay."""
+
+    async def submit(
+        self,
+        envelope_from: str,
+        recipients: Sequence[str],
+        message: bytes | Sequence[bytes],
+        *,
+        kind: MailKind,
+        account: AccountId | None,
+        key: bytes = b"",
+    ) -> str:
+        """Take over a message: durable when this returns, and from then on relayed or bounced once.
+
+        ``envelope_from`` is without angle brackets; empty is the null path, whose mail is never bounced.
+        ``message`` is the whole message with CRLF line ends, or its pieces in order. ``account`` is the one
+        on whose behalf it goes, None for the node itself. Submissions with the same ``key`` (any bytes that
+        name the message and its cause) are one as long as the first is still queued.
+        Cost: one file, two fsyncs. Returns the name under which the queue lists it.
+
+        Raises:
+            StagingFull: no room; nothing was taken.
+            Unavailable: the spool cannot be written now; nothing was taken.
+            InvalidName: no recipient, or an address that no SMTP command may carry.
+        """
+        ...
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -247,6 +289,7 @@ class Services:
     warm_up: Callable[[Identity], None] = lambda _identity: None  # local_cache.enable_warmup
     sessions: SessionRegistry = field(default_factory=Unregistered)
     memory: NodeMemory = field(default_factory=NodeMemory)
+    outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
 
 
 @dataclass(frozen=True, slots=True)
