@@ -51,14 +51,15 @@ class Verdict:
 def judge(
     bundle: Bundle | None, now: datetime, renew_before_s: float, picked: datetime | None = None
 ) -> Verdict:
-    """``picked``: the moment in the CA's window; it is not used when it is beyond the expiry."""
+    """``picked``: the moment in the CA's window; it is used within the lifetime only. One before that was
+    picked for a certificate that is replaced already, and would make us order without end."""
     if bundle is None:
         return Verdict(State.MISSING)
     lifetime = bundle.not_after - bundle.not_before
     ahead = timedelta(seconds=renew_before_s)
     is_clamped = ahead > lifetime / LIFETIME_SHARE
     usual = bundle.not_after - min(ahead, lifetime / LIFETIME_SHARE)
-    by_ca = picked is not None and picked < bundle.not_after
+    by_ca = picked is not None and bundle.not_before < picked < bundle.not_after
     renew_at = picked if by_ca and picked is not None else usual
     return Verdict(_state(bundle, lifetime, renew_at, now), renew_at, is_clamped, by_ca)
 

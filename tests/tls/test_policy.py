@@ -70,6 +70,8 @@ def test_the_moment_of_the_ca_comes_before_ours_but_not_beyond_expiry() -> None:
     assert judge(about, START + 65 * DAY, MONTH_S, START + 70 * DAY).state is State.OK
     beyond = judge(about, START + 65 * DAY, MONTH_S, START + 90 * DAY)
     assert (beyond.state, beyond.by_ca) == (State.DUE, False)
+    stale = judge(about, START + DAY, MONTH_S, START - DAY)
+    assert (stale.state, stale.by_ca) == (State.OK, False)
 
 
 def test_the_moment_is_picked_once_and_kept_while_the_window_has_it() -> None:

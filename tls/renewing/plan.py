@@ -1,0 +1,33 @@
+"""What is to be kept up to date, and by which rules. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ports import CaSettings
+from ..wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``cas`` in the order in which they are asked, at least one. ``digest``: of all that a CA may refuse for
+    good; when it changes, such refusals end. ``sync_interval_s`` 0: the bucket is read at events only."""
+
+    wanted: tuple[Wanted, ...]
+    cas: tuple[CaSettings, ...]
+    use_dns: bool = False
+    renew_before_s: float = 720 * 3600.0
+    sync_interval_s: float = 300.0
+    uses_renewal_info: bool = True
+    digest: str = ""
+
+    def find(self, wanted_id: str) -> Wanted | None:
+        return next((each for each in self.wanted if each.id == wanted_id), None)
+
+    def ca(self, directory: str) -> CaSettings | None:
+        return next((each for each in self.cas if each.directory == directory), None)
+
+    def for_name(self, name: str) -> tuple[Wanted, ...]:
+        """Those that have a folded name, or the wildcard that stands for it."""
+        wildcard = f"*.{name.partition('.')[2]}"
+        return tuple(each for each in self.wanted if name in each.names or wildcard in each.names)
