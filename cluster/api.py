@@ -71,7 +71,11 @@ class ClusterEngine(Protocol):
     # --- commands ---
 
     def join(self, addresses: Iterable[Address], at: Instant) -> None:
-        """Outcome: one ``Joined`` for each."""
+        """Once; outcome: one ``Joined`` for each."""
+        ...
+
+    def set_peers(self, addresses: Iterable[Address], at: Instant) -> None:
+        """Whom to join whenever they are no members, instead of those before; one ``Joined`` each time."""
         ...
 
     def leave(self, at: Instant) -> None:

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from . import streams
@@ -29,7 +29,6 @@ from .effects import Effect, OpenStream, Rejected, SendDatagram
 from .exchange import Exchanges
 from .faultlog import FaultLog, RejectionLog
 from .instant import Instant
-from .messages import State
 from .peers import Peers
 from .sockets import Sockets, heard_from
 
@@ -50,7 +49,7 @@ def read_clocks() -> Instant:
 
 class Endpoint:
     """Belongs to the event loop that runs ``start``. ``tell`` gets the effects that are not I/O, in order, at
-    once. ``peers`` are joined, and joined again while they are no members."""
+    once. ``peers`` are looked up again and again, and what is found is told to the engine, which joins it."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class Endpoint:
         self._noted = float("inf")  # the timer whose lateness was told
         self._not_before = float("-inf")
         self._longest_delay_s = 0.0
-        self._joining: asyncio.Task[None] | None = None
+        self._looking_up: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
         self._is_closed = False
 
@@ -93,14 +92,14 @@ class Endpoint:
         self._engine.start(self._clocks())
         self._loop.add_reader(self._sockets.udp, self._on_readable)
         self._flush()
-        self._joining = self._loop.create_task(self._keep_joining())
+        self._looking_up = self._loop.create_task(self._keep_looking_up())
 
     async def close(self) -> None:
         """At once, without a word to the others; see ``leave``."""
         self._is_closed = True
-        if self._joining is not None:
-            self._joining.cancel()
-            await asyncio.wait([self._joining])
+        if self._looking_up is not None:
+            self._looking_up.cancel()
+            await asyncio.wait([self._looking_up])
         self._loop.remove_reader(self._sockets.udp)
         if self._timer is not None:
             self._timer.cancel()
@@ -118,8 +117,8 @@ class Endpoint:
 
     async def leave(self, timeout_s: float) -> bool:
         """Whether the others could be told in time. Peers are not joined any more."""
-        if self._joining is not None:
-            self._joining.cancel()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         self.run(lambda engine, at: engine.leave(at))
         try:
             async with asyncio.timeout(timeout_s):
@@ -245,18 +244,12 @@ class Endpoint:
 
     # --- peers ---
 
-    async def _keep_joining(self) -> None:
+    async def _keep_looking_up(self) -> None:
         while True:
             addresses = await self.peers.addresses()
-            here = {m.address for m in self._engine.members() if m.state in (State.ALIVE, State.SUSPECT)}
-            missing = [each for each in addresses if each not in here]
-            if missing:
-                self._join(missing)
+            self._guarded("peers", self._engine.set_peers, addresses, self._clocks())
+            self._flush()
             await asyncio.sleep(self._engine.settings.profile.rejoin_interval_s)
-
-    def _join(self, addresses: Iterable[Address]) -> None:
-        self._guarded("a join", self._engine.join, addresses, self._clocks())
-        self._flush()
 
 
 _COUNTS = (

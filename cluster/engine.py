@@ -168,6 +168,9 @@ class Engine:
     def join(self, addresses: Iterable[Address], at: Instant) -> None:
         self._swim.join(addresses, at)
 
+    def set_peers(self, addresses: Iterable[Address], at: Instant) -> None:
+        self._swim.set_peers(addresses, at)
+
     def leave(self, at: Instant) -> None:
         """Serf's word comes first: who goes without it has failed, for an agent."""
         if not self._is_leaving:

@@ -53,15 +53,17 @@ class Peers:
         self._own = frozenset(own)
         self._lookup = lookup
         self._failing: set[str] = set()
+        self._known: dict[tuple[str, int], list[Address]] = {}  # when it could be resolved last
         self.set_names(names)
 
     def set_names(self, names: Iterable[str]) -> None:
         """Raises ValueError for what is no address."""
         self._names = [parse_peer(each) for each in dict.fromkeys(names)]
+        self._known = {}
 
     async def addresses(self) -> list[Address]:
-        """All that the names mean now, in their order, once each; a name that cannot be resolved is logged
-        once, until it can."""
+        """All that the names mean now, in their order, once each. A name that cannot be resolved means what
+        it did before, and is logged once, until it can."""
         found = await asyncio.gather(*(self._resolve(host, port) for host, port in self._names))
         return [each for each in dict.fromkeys(a for one in found for a in one) if each not in self._own]
 
@@ -75,12 +77,13 @@ class Peers:
                 ips = await self._lookup(host, family)
         except (OSError, TimeoutError, UnicodeError) as fault:
             self._note_failure(host, fault)
-            return []
+            return self._known.get((host, port), [])
         if host in self._failing:
             self._failing.discard(host)
             log.info("peer %s can be resolved again", host)
         canonical = [each for each in map(_literal, ips) if each is not None]
-        return [Address(each, port) for each in canonical[:MAX_ADDRESSES_OF_A_NAME]]
+        self._known[host, port] = [Address(each, port) for each in canonical[:MAX_ADDRESSES_OF_A_NAME]]
+        return self._known[host, port]
 
     def _note_failure(self, host: str, fault: Exception) -> None:
         if host not in self._failing:

@@ -1,8 +1,7 @@
 """Everything two nodes know, exchanged on a stream: how a node joins, and how what gossip missed is repaired.
 
-A join is the same exchange, marked. Addresses that were ever joined are kept: whoever is no member any more
-is tried again, and so is now and then a member that is held for dead, so that the halves of a partition find
-each other.
+A join is the same exchange, marked. Peers are joined whenever they are no members, and so is now and then a
+member that is held for dead, so that the halves of a partition find each other.
 
 References: Demers et al., Epidemic Algorithms (1987): anti-entropy.
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from . import codec
@@ -79,10 +79,16 @@ class PushPulls:
         for address in addresses:
             if address == self._table.own.address:
                 self._outlet.emit(Joined(address, "the address of this node itself"))
-                continue
-            if len(self._peers) < MAX_PEERS:
-                self._peers[address] = None
-            self._ask(address, at, is_join=True, is_told=True)
+            else:
+                self._ask(address, at, is_join=True, is_told=True)
+
+    def set_peers(self, addresses: Iterable[Address], at: Instant) -> None:
+        own, before = self._table.own.address, self._peers
+        named = dict.fromkeys(each for each in addresses if each != own)
+        self._peers = dict.fromkeys(islice(named, MAX_PEERS))
+        for address in self._peers:
+            if address not in before and self._is_missing(address):
+                self._ask(address, at, is_join=True, is_told=True)
 
     def due(self, at: Instant) -> None:
         self._timers.add(at.now + self._interval_s(), Timer.PUSH_PULL)
@@ -98,7 +104,7 @@ class PushPulls:
         if dead:
             missing.append(self._rng.choice(dead))
         for address in dict.fromkeys(missing):
-            self._ask(address, at, is_join=True, is_told=False)
+            self._ask(address, at, is_join=True, is_told=address in self._peers)
 
     def replied(self, ticket: int, reply: PushPull | None, at: Instant, error: str) -> bool:
         """Whether the ticket was one of these. ``reply`` None: there was none, because of ``error``."""

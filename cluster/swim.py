@@ -155,8 +155,13 @@ class Swim:
     # --- commands ---
 
     def join(self, addresses: Iterable[Address], at: Instant) -> None:
-        """One ``Joined`` for each; all are kept, and tried again when they are no members."""
+        """Once; one ``Joined`` for each."""
         self._push_pulls.join(addresses, at)
+
+    def set_peers(self, addresses: Iterable[Address], at: Instant) -> None:
+        """Instead of those before: new ones are joined now, and all whenever they are no members."""
+        if not self._merger.is_leaving:
+            self._push_pulls.set_peers(addresses, at)
 
     def leave(self, at: Instant) -> None:
         """Say so; go on answering until ``has_left``."""

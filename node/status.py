@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from storage.errors import StorageError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from storage.model import StagingLevel
 
     from .loginguard import Guards
+
+DATABASE_WITHIN_S: Final = 2.0  # who asks when the database is away wants to know the rest
 
 
 class ListenerStatus(NamedTuple):
@@ -74,7 +77,10 @@ class StatusCommand:
 
     async def _staging(self) -> dict[str, object]:
         try:
-            level = await self._staging_level()
+            async with asyncio.timeout(DATABASE_WITHIN_S):
+                level = await self._staging_level()
+        except TimeoutError:
+            return {"error": f"the database does not answer within {DATABASE_WITHIN_S:.0f} s"}
         except StorageError as error:
             return {"error": f"the database cannot be asked: {error}"}
         return {

@@ -1,6 +1,9 @@
 """A name in use by two live nodes: all members are asked which of the two they know, and the minority goes.
 
 Where the votes are even, or there are none, the node with the greater address goes, so that not both do.
+
+A node that comes back at another address at once claims a name that the others still know at the old one,
+until they notice that nobody is there. So a vote is held only about a claim that lasts longer than it takes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .roster import Status
 
 QUERY: Final = "_serf_conflict"
 _QUIET_S: Final = 60.0  # between two words about the same name
+_VOTE_AFTER_S: Final = 15.0  # of a claim; a death is known, and its name free, after some nine
 _MAX_NAMES: Final = 256
 _NIL: Final = b"\xc0"
 
@@ -62,6 +66,15 @@ def decode_known(payload: bytes) -> Address | None:
 
 
 @dataclass(slots=True)
+class _Claim:
+    """Of a name by another address. All monotonic: when it began, was heard and was told last."""
+
+    since: float
+    heard: float
+    told: float
+
+
+@dataclass(slots=True)
 class _Vote:
     number: int
     ours: Address
@@ -74,20 +87,30 @@ class Conflicts:
     def __init__(self, outlet: Outlet, own_name: str) -> None:
         self._outlet = outlet
         self._own_name = own_name
-        self._told: dict[tuple[str, Address], float] = {}
+        self._claims: dict[tuple[str, Address], _Claim] = {}  # that heard last at the end
         self._vote: _Vote | None = None
+        self._voted_at = float("-inf")
 
     def heard(self, name: str, address: Address, other: Address, at: Instant) -> bool:
         """Whether a vote about our own name is to be held now."""
-        key = (name, other)
-        if self._told.get(key, float("-inf")) > at.now - _QUIET_S:
+        key, now = (name, other), at.now
+        claim = self._claims.pop(key, None)
+        if claim is None or claim.heard <= now - _QUIET_S:
+            claim = _Claim(now, now, float("-inf"))
+        claim.heard = now
+        if len(self._claims) >= _MAX_NAMES:
+            del self._claims[next(iter(self._claims))]
+        self._claims[key] = claim
+        if claim.told <= now - _QUIET_S:
+            claim.told = now
+            self._outlet.emit(NameConflict(name, address, other))
+        return name == self._own_name and now - claim.since >= _VOTE_AFTER_S and self._may_vote(now)
+
+    def _may_vote(self, now: float) -> bool:
+        if self._vote is not None or self._voted_at > now - _QUIET_S:
             return False
-        self._told.pop(key, None)
-        if len(self._told) >= _MAX_NAMES:
-            del self._told[next(iter(self._told))]
-        self._told[key] = at.now
-        self._outlet.emit(NameConflict(name, address, other))
-        return name == self._own_name and self._vote is None
+        self._voted_at = now
+        return True
 
     def hold(self, number: int, ours: Address, other: Address) -> None:
         """The query with this number is the vote."""

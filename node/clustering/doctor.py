@@ -57,12 +57,11 @@ class Doctor:
 
     async def examine(self) -> dict[str, Any]:
         clustering = self._clustering
-        before = dict(clustering.figures)
         found = self._own()
         if not clustering.has_left:
             found += await self._peers()
             found += await self._members()
-            found += self._packets(before)
+            found += await self._packets()
             found += await self._clocks()
             found += self._configurations()
         worst = next((each for each in (WRONG, DOUBTFUL) if any(f.verdict == each for f in found)), WELL)
@@ -108,8 +107,9 @@ class Doctor:
         ]
 
     async def _peer(self, host: str, port: int) -> list[Found]:
+        own = self._clustering.config.cluster.bind.host
         try:
-            addresses = await _look_up(host, port)
+            addresses = await _look_up(host, port, _family(own))
         except (OSError, TimeoutError) as error:
             reason = str(error) or "no answer in time"
             cure = "correct the name, or the resolver of this machine"
@@ -121,7 +121,7 @@ class Doctor:
         known = next((each for each in self._clustering.roster.alive if each.address == address), None)
         if known is not None and known.name == self._clustering.gossip.name:
             return Found(WELL, name, "this node itself; it is left out")
-        trouble = await _connect(address)
+        trouble = await _connect(address, self._clustering.config.cluster.bind.host)
         if trouble is not None:
             return trouble
         if known is not None:
@@ -169,18 +169,23 @@ class Doctor:
             found.append(Found(WRONG, "members", "this node sees no other one", "see the peers above"))
         return found
 
-    def _packets(self, before: dict[str, int | float]) -> list[Found]:
-        figures = self._clustering.figures or before
+    async def _packets(self) -> list[Found]:
+        """Of the last minutes."""
+        clustering = self._clustering
+        try:
+            figures = await clustering.gossip.figures()
+        except GossipUnavailable:
+            return []  # said already
         found = []
         for reason, (what, cure) in _REASONS.items():
-            count = int(figures.get(f"rejected_{reason}", 0))
+            count = int(clustering.lately.rise(f"rejected_{reason}", figures))
             if count:
                 verdict = WRONG if count >= MANY else DOUBTFUL
-                found.append(Found(verdict, "packets", f"{count} {what}", cure))
-        by_tcp = int(figures.get("probe_tcp_fallbacks", 0))
-        if by_tcp >= FEW and by_tcp > BY_TCP_SHARE * figures.get("probes", 0):
+                found.append(Found(verdict, "packets", f"{count} {what}, lately", cure))
+        by_tcp = int(clustering.lately.rise("probe_tcp_fallbacks", figures))
+        if by_tcp >= FEW and by_tcp > BY_TCP_SHARE * clustering.lately.rise("probes", figures):
             cure = "let UDP through between all nodes, both ways"
-            found.append(Found(WRONG, "packets", f"{by_tcp} pings were answered by TCP only", cure))
+            found.append(Found(WRONG, "packets", f"{by_tcp} pings were answered by TCP only, lately", cure))
         return found
 
     async def _clocks(self) -> list[Found]:
@@ -234,8 +239,7 @@ _REASONS: Final = {
 
 def _own_address(host: str, name: str) -> Found:
     """Whether the address is one of this machine still."""
-    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((host, 0))
         except OSError as error:
@@ -248,19 +252,24 @@ def _own_address(host: str, name: str) -> Found:
     return Found(WELL, "addr", f"this node listens on {name}, UDP and TCP")
 
 
-async def _look_up(host: str, port: int) -> Sequence[Address]:
-    """Raises OSError, TimeoutError."""
+def _family(ip: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ipaddress.ip_address(ip).version == 6 else socket.AF_INET
+
+
+async def _look_up(host: str, port: int, family: socket.AddressFamily) -> Sequence[Address]:
+    """Addresses of the family that this node speaks. Raises OSError, TimeoutError."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(LOOKUP_WITHIN_S):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(Address(str(each[4][0]), port) for each in found))
 
 
-async def _connect(address: Address) -> Found | None:
+async def _connect(address: Address, own_ip: str) -> Found | None:
+    """From the address that gossip uses, which firewalls may know."""
     name = str(address)
     try:
         async with asyncio.timeout(CONNECT_WITHIN_S):
-            _, writer = await asyncio.open_connection(address.ip, address.port)
+            _, writer = await asyncio.open_connection(address.ip, address.port, local_addr=(own_ip, 0))
     except TimeoutError:
         cure = f"start that node, or let TCP to port {address.port} through on the way"
         return Found(WRONG, name, "no answer by TCP: packets are dropped on the way, or it is off", cure)

@@ -2,6 +2,9 @@
 
 An entry is told at once when its count passes a step (1, 2, 4, 8 ...), because the first ones matter most;
 what came since the last step follows with the next flush, so a busy guesser costs one entry a second.
+
+A node may have so many entries and no more. Half of them are for addresses that failed twice, so that an attack from
+very many addresses, each of which fails once, does not hide those that go on.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ log = logging.getLogger("sora.cluster")
 
 FLUSH_S = 1.0
 MAX_WAITING = 20_000  # addresses between two flushes
+MAX_SINGLE = RULES[Kind.FAILURES].max_entries // 2  # addresses that failed once
 
 
 class FailureBridge:
@@ -38,6 +42,7 @@ class FailureBridge:
         self.is_on = is_on
         self.window_s = min(window_s, RULES[Kind.FAILURES].max_ttl_s)
         self._waiting: dict[bytes, Failures] = {}
+        self._single: dict[bytes, float] = {}  # told with a count of one, and until when; that told last at the end
         self.dropped = 0
         self.unreadable = 0
 
@@ -49,11 +54,26 @@ class FailureBridge:
         key = _key(delta)
         if delta.count & (delta.count - 1) == 0:
             self._waiting.pop(key, None)
-            self._put(key, delta)
+            if self._has_room(key, delta):
+                self._put(key, delta)
+            else:
+                self.dropped += 1
         elif key in self._waiting or len(self._waiting) < MAX_WAITING:
             self._waiting[key] = delta
         else:
             self.dropped += 1  # its next step, or failure, tells it
+
+    def _has_room(self, key: bytes, delta: Failures) -> bool:
+        self._single.pop(key, None)
+        if delta.count > 1:
+            return True
+        now = self._guards.clock()
+        while self._single and (first := next(iter(self._single.items())))[1] <= now:
+            del self._single[first[0]]
+        if len(self._single) >= MAX_SINGLE:
+            return False
+        self._single[key] = delta.since + self.window_s
+        return True
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -71,6 +91,7 @@ class FailureBridge:
         self.is_on = is_on
         if not is_on:
             self._waiting.clear()
+            self._single.clear()
 
     # --- theirs ---
 

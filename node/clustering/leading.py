@@ -78,7 +78,8 @@ class Leading:
                 self._ended_or_begun()
 
     def feels(self, *, is_slow: bool) -> None:
-        """Now and then: whether this node has reason to think that it is late. The others pass over it."""
+        """Now and then: whether this node has reason to think that it is late, or cannot work. The others
+        pass over it."""
         now = self._clock()
         if is_slow:
             self._well_since = now
@@ -86,6 +87,10 @@ class Leading:
         if is_slow != self._is_slow:
             self._is_slow = is_slow
             self._tell()
+
+    def retell(self) -> None:
+        """The gossip has forgotten it."""
+        self._tell()
 
     def _tell(self) -> None:
         tags = {leader.ELIGIBLE_TAG: "no"} if self._has_resigned else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.messages import State as MemberState
 from node.controlconnections import rows_for_others
-from node.health import Finding
+from node.health import Finding, State
 
 from . import report
 from .commands import cluster_commands
@@ -56,6 +56,7 @@ class ClusterPart:
         if clustering is not None:
             monitoring.registry.add(lambda: read_cluster(clustering))
             monitoring.checker.add("cluster", self._check)
+            clustering.is_able = lambda: monitoring.board.state is not State.DOWN
 
     async def reload(self, config: Config) -> list[str]:
         """What failed."""

@@ -76,7 +76,7 @@ def _member(clustering: Clustering, member: MemberView) -> dict[str, Any]:
         "sessions": dict(load.sessions) if load is not None and is_here else {},
         "blocks": load.blocks if load is not None and is_here else None,
         "drift": clustering.drifting().get(member.name, []),
-        "clock_skew_s": clustering.skews.of(member.name),
+        "clock_ahead_s": -clustering.skews.of(member.name) or 0.0,
         "tags": dict(member.tags),
     }
 

@@ -40,6 +40,7 @@ from .directory import SessionDirectory
 from .failures import FLUSH_S, FailureBridge
 from .keyfile import key_name
 from .kicks import Filters, Kicks
+from .lately import Lately
 from .leading import Leading
 from .notices import MailboxNotices
 from .roster import Roster
@@ -116,9 +117,11 @@ class Clustering:
         self.joins: dict[str, JoinOutcome] = {}
         self.keys: tuple[bytes, ...] = ()
         self.figures: dict[str, int | float] = {}  # of the engine, a few seconds old
+        self.lately = Lately()
         self.key_keeper: KeyKeeper | None = None
         self.keys_changed: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
         self.expelled: Callable[[], None] = lambda: None  # this node has lost its name to another
+        self.is_able: Callable[[], bool] = lambda: True  # to do the work of a leader, by its own checks
         self.answers: dict[str, Answer] = {}
         self._listeners: dict[int, list[Callable[[FactChanged], None]]] = {}
         self._connect()
@@ -206,7 +209,9 @@ class Clustering:
         if not beat % LOAD_EVERY_S:
             self.roster.replace(await self.gossip.members())
             self.figures = await self.gossip.figures()
-            self.leadership.feels(is_slow=self.figures.get("awareness", 0) >= SLOW_SCORE)
+            self.lately.note(self.figures, self.clock())
+            is_late = self.figures.get("awareness", 0) >= SLOW_SCORE
+            self.leadership.feels(is_slow=is_late or not self.is_able())
             await self._tell_load()
         self.leadership.review()
         if not beat % RECONCILE_S:
@@ -221,6 +226,7 @@ class Clustering:
 
     def restore(self) -> None:
         """The gossip was started anew and has forgotten what we told it."""
+        self.leadership.retell()
         self.blocks.retell()
         self.counts.retell()
         self.directory.retell()

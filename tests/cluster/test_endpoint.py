@@ -331,27 +331,23 @@ async def test_effects_are_told_in_their_order_and_rejections_are_logged(
     assert record.fields["ip"] == "192.0.2.66"
 
 
-async def test_peers_are_joined_until_they_are_members() -> None:
-    async def lookup(host: str, family: int) -> list[str]:
-        return ["127.0.0.50", "127.0.0.51", "127.0.0.1"]
+async def test_names_of_peers_are_looked_up_again_and_again_until_the_node_leaves() -> None:
+    found = ["127.0.0.50", "127.0.0.1"]
 
-    class Member:
-        def __init__(self, ip: str) -> None:
-            self.address, self.state = Address(ip, 7946), 0
+    async def lookup(host: str, family: int) -> list[str]:
+        return found
 
     own = Address("127.0.0.1", 7946)
     async with running(peers=Peers(["cluster.example"], (own,), lookup)) as node:
-        await until(lambda: len(node.engine.of("join")) >= 2)
-        assert node.engine.of("join")[0][0] == (Address("127.0.0.50", 7946), Address("127.0.0.51", 7946))
-        node.engine.on["members"] = lambda: [Member("127.0.0.50")]
-        count = len(node.engine.of("join"))
-        await until(lambda: len(node.engine.of("join")) > count + 1)
-        assert node.engine.of("join")[-1][0] == (Address("127.0.0.51", 7946),)
-        node.engine.on["members"] = lambda: [Member("127.0.0.50"), Member("127.0.0.51")]
-        await asyncio.sleep(0.06)
-        count = len(node.engine.of("join"))
+        await until(lambda: node.engine.of("peers"))
+        assert node.engine.of("peers")[0][0] == (Address("127.0.0.50", 7946),)
+        found[0] = "127.0.0.51"
+        await until(lambda: node.engine.of("peers")[-1][0] == (Address("127.0.0.51", 7946),))
+        node.engine.has_left = True
+        assert await node.endpoint.leave(1.0)
+        count = len(node.engine.of("peers"))
         await asyncio.sleep(0.15)
-        assert len(node.engine.of("join")) == count
+        assert len(node.engine.of("peers")) == count
 
 
 async def test_leaving_waits_until_the_others_are_told() -> None:

@@ -66,6 +66,19 @@ async def test_a_name_that_cannot_be_resolved_is_logged_once_until_it_can(
     assert "can be resolved again" in caplog.records[1].getMessage()
 
 
+async def test_a_name_that_cannot_be_resolved_any_more_means_what_it_did() -> None:
+    answers: list[list[str] | None] = [["192.0.2.2"], None, ["192.0.2.3"]]
+
+    async def lookup(host: str, family: int) -> list[str]:
+        if (answer := answers.pop(0)) is None:
+            raise OSError("no server answers")
+        return answer
+
+    peers = Peers(["mail2"], (OWN,), lookup)
+    found = [await peers.addresses() for _ in range(3)]
+    assert found == [[Address(f"192.0.2.{n}", 7946)] for n in (2, 2, 3)]
+
+
 async def test_a_name_with_very_many_addresses_gives_some() -> None:
     async def lookup(host: str, family: int) -> list[str]:
         return [f"192.0.2.{n}" for n in range(2, 200)]

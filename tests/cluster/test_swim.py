@@ -48,7 +48,8 @@ def test_a_join_that_nobody_answers_is_told() -> None:
 
 def test_a_peer_that_comes_up_later_is_found() -> None:
     net = SwimNet(1)
-    net.join(net.nodes[name(0)], [address(1)])
+    node = net.nodes[name(0)]
+    node.run(lambda: node.swim.set_peers([address(1), node.address], instant(net.now)))
     net.run_for(20.0)
     net.add(1)
     net.run_for(SORA.rejoin_interval_s + 11.0)
@@ -446,14 +447,27 @@ def test_the_long_dead_are_left_out_unless_the_other_speaks_of_them() -> None:
 
 def test_peers_are_bounded_and_only_missing_ones_are_tried() -> None:
     swim, outbox, _ = lone()
-    swim.join([Address(f"10.1.{n // 250}.{n % 250}", 1) for n in range(MAX_PEERS + 50)], instant(0.0))
-    assert len(swim._push_pulls._peers) == MAX_PEERS
+    swim.set_peers([Address(f"10.1.{n // 250}.{n % 250}", 1) for n in range(MAX_PEERS + 50)], instant(0.0))
+    assert len(outbox.streams) == MAX_PEERS
     for ticket, _, _ in list(outbox.streams):
         swim.stream_reply(ticket, None, instant(1.0))
     before = len(outbox.streams)
     swim.tick(instant(SORA.rejoin_interval_s))
     assert len(outbox.streams) == before + 3
     assert all(message.is_join for _, _, message in outbox.streams if isinstance(message, PushPull))
+
+
+def test_peers_that_are_no_longer_named_are_not_tried_again() -> None:
+    swim, outbox, _ = lone()
+    swim.set_peers([address(1), address(2)], instant(0.0))
+    swim.set_peers([address(2), address(3)], instant(0.0))
+    assert [to for _, to, _ in outbox.streams] == [address(1), address(2), address(3)]
+    for ticket, _, _ in list(outbox.streams):
+        swim.stream_reply(ticket, None, instant(1.0))
+    swim.tick(instant(SORA.rejoin_interval_s))
+    assert {to for _, to, _ in outbox.streams[3:]} == {address(2), address(3)}
+    told = [effect.address for effect in outbox.effects if isinstance(effect, Joined)]
+    assert told == [address(1), address(2), address(3)]
 
 
 def test_messages_that_do_not_belong_in_datagrams_are_refused() -> None:

@@ -221,5 +221,4 @@ async def test_peers_that_are_no_addresses_are_refused_and_the_old_ones_stay() -
         await owner.thread.set_peers(["127.0.0.9:7000"])
         with pytest.raises(ValueError):
             await owner.thread.set_peers(["a:b:c:d"])
-        await until(lambda: owner.engines[0].of("join"))
-        assert owner.engines[0].of("join")[0] == ((Address("127.0.0.9", 7000),),)
+        await until(lambda: owner.engines[0].of("peers")[-1] == ((Address("127.0.0.9", 7000),),))

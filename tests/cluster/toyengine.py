@@ -71,6 +71,9 @@ class ToyEngine:
         self.seen.append(("join", tuple(addresses)))
         self.queue += [Joined(each, "") for each in addresses]
 
+    def set_peers(self, addresses: Any, at: Instant) -> None:
+        self.seen.append(("peers", tuple(addresses)))
+
     def leave(self, at: Instant) -> None:
         self.seen.append(("leave",))
         self._do("leave", at)

@@ -30,7 +30,7 @@ WARM_UP_S = 16.0  # the first push/pull of each; after it they come at the inter
 
 def seeded(seed: int, nodes: int, *, profile: Profile = SORA, keeps_effects: bool = True) -> World:
     """Nodes that know each other from the beginning, as if they had joined long ago."""
-    world = World(seed, make_engine, profile=profile, keeps_effects=keeps_effects, rejoins=False)
+    world = World(seed, make_engine, profile=profile, keeps_effects=keeps_effects)
     for i in range(nodes):
         world.add(f"n{i:04}")
     introduce(world, list(world.nodes.values()))

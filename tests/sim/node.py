@@ -10,7 +10,6 @@ from cluster.api import ClusterEngine
 from cluster.effects import Change, Effect, FactChanged, MemberChanged
 from cluster.instant import Instant
 from cluster.leader import Leadership
-from cluster.messages import State
 
 EPOCH_S = 1_795_000_000.0
 RECEIVE_BUFFER_BYTES = 2 * 1024 * 1024
@@ -82,11 +81,6 @@ class SimNode:
         """Who leads in its view."""
         self.leadership.look(self.engine.members(), world_now + self.offset_s)
         return self.leadership.leader
-
-    def missing_peers(self) -> list[Address]:
-        """As ``endpoint`` looks for them."""
-        alive = {m.address for m in self.engine.members() if m.state in (State.ALIVE, State.SUSPECT)}
-        return [each for each in self.peers if each != self.address and each not in alive]
 
     def keep(self, data: bytes, source: Address) -> None:
         """While it is stopped the kernel keeps what fits."""

@@ -76,7 +76,7 @@ def formed(seed: int, nodes: int) -> World:
         first = [*first, node.address][:3]
         world.run(JOIN_SPREAD_S)
     for node in world.nodes.values():  # the first ones could not know the later ones
-        node.peers = tuple(each.address for each in list(world.nodes.values())[:3])
+        world.set_peers(node, [each.address for each in list(world.nodes.values())[:3]])
     settle(world, within_s=60.0)
     return world
 

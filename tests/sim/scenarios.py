@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.effects import Change
+from cluster.effects import Change, NameConflict
 from cluster.facts import Kind, NoticeKind
 
 from .invariants import alive_in, settle, shared, told_faults, views
@@ -259,9 +259,11 @@ def duplicate_id(world: World) -> None:
     """A second node with a name that is in use: it is told of, and when it is gone all is as before."""
     name = names(world)[1]
     world.add_twin(name)
-    world.run(30.0)
-    told = [n.name for n in world.live() for _, e in n.heard.effects if type(e).__name__ == "NameConflict"]
+    world.run(45.0)
+    told = conflicts(world)
     assert told, "nobody was told of the conflict"
+    lost = {node.address for node, conflict in told if conflict.is_lost}
+    assert len(lost) == 1, f"one of the two gives the name up, not {lost}"
     world.kill(name + "'")
     del world.nodes[name + "'"]
     settle(world, told_faults, within_s=SETTLE_S)
@@ -277,6 +279,12 @@ def moves(world: World) -> None:
     settle(world, told_faults, within_s=SETTLE_S)
     world.restart(victim, moves=True)
     settle(world, told_faults, within_s=SETTLE_S)
+    assert not any(conflict.is_lost for _, conflict in conflicts(world)), "it gave up its own name"
+
+
+def conflicts(world: World) -> list[tuple[SimNode, NameConflict]]:
+    """Of whom told, and what."""
+    return [(n, e) for n in world.live() for _, e in n.heard.effects if isinstance(e, NameConflict)]
 
 
 def burst(world: World) -> None:

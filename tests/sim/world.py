@@ -36,8 +36,7 @@ def host(index: int) -> str:
 
 
 class World:
-    """``keeps_effects`` False: at large sizes, where nobody reads the history. ``rejoins``: nodes go on
-    joining their peers, as the endpoint does."""
+    """``keeps_effects`` False: at large sizes, where nobody reads the history."""
 
     def __init__(
         self,
@@ -46,7 +45,6 @@ class World:
         *,
         profile: Profile = SORA,
         keeps_effects: bool = True,
-        rejoins: bool = True,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -59,7 +57,6 @@ class World:
         self._make_engine = make_engine
         self._profile = profile
         self._keeps_effects = keeps_effects
-        self._rejoins = rejoins
         self._by_address: dict[Address, SimNode] = {}
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._planned = 0
@@ -139,20 +136,12 @@ class World:
     def _begin(self, node: SimNode) -> None:
         self._by_address[node.address] = node
         node.engine.start(node.instant(self.now))
-        self._after_entry(node)
-        if node.peers:
-            self._rejoin(node, node.life)
+        self.set_peers(node, node.peers)
 
-    def _rejoin(self, node: SimNode, life: int) -> None:
-        if node.life != life or not node.is_running:
-            return
-        if not node.is_paused:
-            missing = node.missing_peers()
-            if missing and not node.engine.has_left:
-                node.engine.join(missing, node.instant(self.now))
-                self._after_entry(node)
-        if self._rejoins:
-            self.after(self._profile.rejoin_interval_s, self._rejoin, node, life)
+    def set_peers(self, node: SimNode, peers: Iterable[Address]) -> None:
+        node.peers = tuple(peers)
+        node.engine.set_peers(node.peers, node.instant(self.now))
+        self._after_entry(node)
 
     def _peers_for(self, name: str) -> tuple[Address, ...]:
         return tuple(each.address for each in self.live() if each.name != name)[:3]

@@ -20,6 +20,7 @@ OTHER = address_of(77)
 def vote(node: Node, voters: dict[str, Address | None]) -> list[NameConflict]:
     """``voters``: with the address by which they know our name."""
     node.serf.conflict(node.name, node.address, OTHER, at(0))
+    node.serf.conflict(node.name, node.address, OTHER, at(20))
     node.emitted.clear()
     number = last_query(node)
     for name, address in voters.items():
@@ -63,6 +64,18 @@ def test_it_is_told_once_a_minute_and_asked_once() -> None:
     node.serf.tick(at(30))
     node.serf.conflict("n1", node.address, OTHER, at(61))
     assert node.told(NameConflict) == [NameConflict("n1", node.address, OTHER)]
+    node.serf.conflict("n1", node.address, OTHER, at(62))
+    assert len(node.serf._asking._open) <= 1
+
+
+def test_a_claim_that_ends_is_not_voted_on() -> None:
+    """That of a node that came back at another address, about itself, until its death is known."""
+    node = Node(1)
+    for now in (0, 3, 9, 100):
+        node.serf.conflict("n1", node.address, OTHER, at(now))
+    assert node.serf._asking._open == {}
+    node.serf.conflict("n1", node.address, OTHER, at(116))
+    assert len(node.serf._asking._open) == 1
 
 
 def test_a_conflict_of_others_is_told_and_not_voted_on() -> None:
@@ -75,8 +88,9 @@ def test_a_conflict_of_others_is_told_and_not_voted_on() -> None:
 def test_members_answer_with_whom_they_know() -> None:
     nodes = network(3)
     nodes[0].serf.conflict("n1", nodes[0].address, OTHER, at(0))
+    nodes[0].serf.conflict("n1", nodes[0].address, OTHER, at(15))
     carry(nodes)
-    nodes[0].serf.tick(at(10))
+    nodes[0].serf.tick(at(25))
     assert [conflict.is_lost for conflict in nodes[0].told(NameConflict)] == [False]
     assert not any(node.told(QueryAsked) for node in nodes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from cluster.messages import State
 from cluster.serf.keyqueries import KeyAnswer, encode_key_answer
 from node.clustering.commands import cluster_commands
 from node.clustering.keyfile import key_name
+from node.clustering.lately import LATELY_S
 from node.clustering.others import OtherNodes
 from node.clustering.service import CONFLICT_LASTS_S
 from node.clustering.wire import pack
@@ -245,8 +247,17 @@ def test_members_that_never_answered_a_ping_hint_at_udp(nodes: Nodes) -> None:
 
 def test_packets_with_another_key_are_explained(nodes: Nodes) -> None:
     first, *_ = nodes.three()
-    first.clustering.figures = {"rejected_key": 50, "rejected_stale": 99}
-    assert ("error", "50 packets that no key of ours opens") in verdicts(first)
+    figures = {"rejected_key": 50, "rejected_stale": 99}
+
+    async def now() -> dict[str, int | float]:
+        return dict(figures)
+
+    first.gossip.figures = now  # type: ignore[method-assign]
+    assert ("error", "50 packets that no key of ours opens, lately") in verdicts(first)
+    for _ in range(3):  # nothing came since: that node was mended
+        first.clustering.lately.note(figures, first.clustering.clock())
+        nodes.pass_by(LATELY_S)
+    assert not any("key of ours" in what for _, what in verdicts(first))
 
 
 def test_another_version_and_another_key_are_remarked(nodes: Nodes) -> None:
@@ -257,10 +268,10 @@ def test_another_version_and_another_key_are_remarked(nodes: Nodes) -> None:
     assert ("warning", "sends with another key than we do") in said
 
 
-def with_peers(member: Member, *peers: str) -> None:
+def with_peers(member: Member, *peers: str, own: str = "127.0.0.1:1") -> None:
     from dataclasses import replace
 
-    cluster = replace(member.config.cluster, addr="127.0.0.1:1", peers=peers)
+    cluster = replace(member.config.cluster, addr=own, peers=peers)
     member.clustering.config = Config(servers=member.config.servers, cluster=cluster)
 
 
@@ -273,6 +284,28 @@ def test_a_peer_whose_name_is_unknown_or_that_refuses_is_named(nodes: Nodes) -> 
     assert "cannot be resolved" in said["no-such-host.invalid"]["what"]
     assert "nothing listens on the port" in said["127.0.0.1:9"]["what"]
     assert "sees no other one" in said["members"]["what"]
+
+
+@pytest.mark.parametrize(("own", "peer"), [("127.0.0.1:1", "127.0.0.1:9"), ("[::1]:1", "[::1]:9")])
+def test_names_are_looked_up_for_the_family_that_this_node_speaks(
+    nodes: Nodes, own: str, peer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with addresses of both families is no fault of the other one."""
+    resolve = socket.getaddrinfo
+
+    def both(host: str, *arguments: Any, **more: Any) -> list[Any]:
+        if host != "mail2.example":
+            return resolve(host, *arguments, **more)
+        family = more.get("family") or arguments[1]
+        found = [(socket.AF_INET, ("127.0.0.1", 9)), (socket.AF_INET6, ("::1", 9, 0, 0))]
+        return [(each, socket.SOCK_STREAM, 6, "", where) for each, where in found if family in (0, each)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    member = nodes.add("a")
+    with_peers(member, "mail2.example:9", own=own)
+    found = ask(member, "cluster.doctor")["findings"]
+    about = {each["about"] for each in found if "refuses TCP" in each["what"]}
+    assert about == {peer}
 
 
 async def test_a_peer_that_cannot_be_joined_hints_at_its_key(nodes: Nodes) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.clustering import failures
 from node.config.services import RateLimitSync
 
 from .cluster import Member, Nodes
@@ -24,6 +25,25 @@ def test_the_first_failures_are_told_at_once(nodes: Nodes) -> None:
     assert second.counted(BAD) == (0, 1)
     first.fail("198.51.100.8", 8)
     assert second.counted("198.51.100.8") == (0, 8)
+
+
+def test_many_addresses_that_fail_once_leave_room_for_those_that_go_on(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "MAX_SINGLE", 10)
+    first, second, _ = nodes.three()
+    for number in range(30):
+        first.fail(f"198.51.{number}.1", 1)
+    assert sum(second.counted(f"198.51.{number}.1")[1] for number in range(30)) == 10
+    assert first.clustering.failures.dropped == 20
+    first.fail("198.51.29.1", 2)  # the first one again, and a second one
+    assert second.counted("198.51.29.1") == (0, 2)
+    first.fail("198.51.0.1", 2)
+    first.fail(BAD, 1)
+    assert second.counted(BAD) == (0, 1)
+    nodes.pass_by(first.clustering.failures.window_s + 1)
+    first.fail("198.51.29.2", 1)
+    assert second.counted("198.51.29.2") == (0, 1)
 
 
 def test_what_is_between_steps_follows_with_the_flush(nodes: Nodes) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from cluster.leader import SETTLE_S, SLOW_TAG
+from cluster.leader import ELIGIBLE_TAG, SETTLE_S, SLOW_TAG
+from node.clustering.about import LOAD_EVERY_S
 from node.clustering.leading import SLOW_FOR_S
 
 from .cluster import Member, Nodes
@@ -54,6 +55,28 @@ def test_a_node_that_drains_hands_over_and_takes_back(nodes: Nodes) -> None:
     settle(nodes, *members)
     assert leaders(*members) == {"a"}
     assert told == [True, False, True]
+
+
+def test_a_node_that_drains_still_leads_nothing_when_its_gossip_was_started_anew(nodes: Nodes) -> None:
+    first, *_ = nodes.three()
+    asyncio.run(first.clustering.hand_over())
+    first.gossip.tags = {"sora": "1"}  # what an engine begins with
+    first.clustering.restore()
+    assert first.gossip.tags[ELIGIBLE_TAG] == "no"
+
+
+def test_a_node_that_cannot_work_passes_the_lead_on(nodes: Nodes) -> None:
+    first, second, third = members = nodes.three()
+    settle(nodes, *members)
+    first.clustering.is_able = lambda: False  # its database is away
+    asyncio.run(first.clustering._beat(LOAD_EVERY_S))
+    beat(*members)
+    assert leaders(*members) == {"b"}
+    second.clustering.is_able = third.clustering.is_able = lambda: False
+    for member in (second, third):
+        asyncio.run(member.clustering._beat(LOAD_EVERY_S))
+    beat(*members)
+    assert leaders(*members) == {"a"}
 
 
 def test_the_lead_moves_on_when_its_node_leaves_or_dies(nodes: Nodes) -> None:
