@@ -60,6 +60,8 @@ _TYPE = {number: bytes((number,)) for number in MessageType}
 
 
 def _source(source: Address | None, node: str) -> dict[str, object]:
+    if source is None and node:
+        return {"SourceNode": node}
     if source is None:
         return {}
     return {"SourceAddr": source.packed, "SourcePort": source.port, "SourceNode": node}

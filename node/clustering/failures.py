@@ -3,8 +3,8 @@
 An entry is told at once when its count passes a step (1, 2, 4, 8 ...), because the first ones matter most;
 what came since the last step follows with the next flush, so a busy guesser costs one entry a second.
 
-A node may have so many entries and no more. Half of them are for addresses that failed twice, so that an attack from
-very many addresses, each of which fails once, does not hide those that go on.
+A node may have so many entries and no more. Half of them are for addresses that failed twice, so that an
+attack from very many addresses, each of which fails once, does not hide those that go on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FailureBridge:
         self.is_on = is_on
         self.window_s = min(window_s, RULES[Kind.FAILURES].max_ttl_s)
         self._waiting: dict[bytes, Failures] = {}
-        self._single: dict[bytes, float] = {}  # told with a count of one, and until when; that told last at the end
+        self._single: dict[bytes, float] = {}  # told with a count of one, and until when; oldest first
         self.dropped = 0
         self.unreadable = 0
 

@@ -101,6 +101,11 @@ def test_damaged_message_is_a_message_or_refused(message: Message, data: st.Data
     assert codec.decode(codec.encode(found)) == found
 
 
+def test_a_ping_may_name_its_sender_without_an_address() -> None:
+    ping = Ping(7, "node-1", source_node="node-2")
+    assert codec.decode(codec.encode(ping)) == ping
+
+
 # --- the dialect ---
 
 
