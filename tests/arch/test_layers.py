@@ -41,6 +41,8 @@ PURE = (
     "protocols/managesieve/replies.py",
     "protocols/sasl.py",
     "protocols/*/machine.py",
+    "protocols/sieve/*.py",
+    "protocols/sieve/ext/*.py",
     "protocols/imap/grammar.py",
     "protocols/imap/seqset.py",
     "protocols/imap/responses.py",

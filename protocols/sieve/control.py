@@ -1,0 +1,56 @@
+"""How commands follow each other: sequences and if chains, and what ends them early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .spec import Do, Holds
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Stop(Exception):
+    """Ends all scripts of the run (RFC 5228 §3.3)."""
+
+
+class Return(Exception):
+    """Ends the script at hand (RFC 6609 §3.3)."""
+
+
+class Break(Exception):
+    """Ends a loop (RFC 5703 §3). ``name`` is that of the loop, empty: the innermost."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def sequence(steps: Sequence[Do]) -> Do:
+    every = tuple(steps)
+    if len(every) == 1:
+        return every[0]
+
+    def run_all(run: Run) -> None:
+        spend = run.budget.spend
+        for step in every:
+            spend(1)
+            step(run)
+
+    return run_all
+
+
+def chain(branches: Sequence[tuple[Holds | None, Do, int]]) -> Do:
+    """``if``, ``elsif`` and ``else``. Each branch: condition or None, block, line."""
+
+    def run_chain(run: Run) -> None:
+        for condition, block, line in branches:
+            run.budget.spend(1)
+            if condition is None or condition(run):
+                outer, run.because = run.because, line
+                block(run)
+                run.because = outer
+                return
+
+    return run_chain

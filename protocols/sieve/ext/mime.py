@@ -1,0 +1,212 @@
+"""foreverypart, mime, extracttext, replace, enclose (RFC 5703)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.mime.headers import split_header
+from storage.mime.text import part_text
+
+from ..bound import Bound
+from ..control import Break
+from ..errors import RunFault
+from ..parts import PartView, boundary, walk
+from ..scopes import MIME_HEADER_TAGS, MIME_TAGS
+from ..spec import NUMBER, STRING, STRINGS, Command, Do, Extension, Row, Slot
+from .edits import render_field
+from .variables import MODIFIER_ROWS, modifiers, variable_name
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+# RFC 5703 §3: loops in loops; each is a walk over all parts of the one around.
+MAX_LOOPS = 4
+_PLAIN = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+# Fields that describe the body go with it when it is put into another message or part.
+_DESCRIBING = "content-"
+
+
+def _foreverypart(bound: Bound) -> Do:
+    name = bound.tag_constant("name") or ""
+    block = bound.block
+    assert block is not None
+    if bound.compiler.loops >= MAX_LOOPS:
+        raise bound.fail(f"loops are nested deeper than {MAX_LOOPS}")
+
+    def loop(run: Run) -> None:
+        outer = run.parts[-1] if run.parts else None
+        data, root = run.content() if outer is None else (outer.data, outer.part)
+        parts = walk(root)
+        if outer is not None:
+            next(parts)  # a loop inside another goes over what its part contains
+        depth = len(run.parts)
+        try:
+            for part in parts:
+                run.budget.spend(4)
+                run.parts.append(PartView(data, part, name))
+                block(run)
+                run.parts.pop()
+        except Break as leaving:
+            if leaving.name and leaving.name != name:
+                raise
+        finally:
+            del run.parts[depth:]
+
+    return loop
+
+
+def _break(bound: Bound) -> Do:
+    name = bound.tag_constant("name") or ""
+    if not bound.compiler.loops:
+        raise bound.fail('"break" without "foreverypart"')
+
+    def leave(run: Run) -> None:
+        if name and all(view.loop != name for view in run.parts):
+            raise RunFault(f'there is no loop "{name}" to break')
+        raise Break(name)
+
+    return leave
+
+
+def _extracttext(bound: Bound) -> Do:
+    """RFC 5703 §7."""
+    compiler, name, changes = bound.compiler, variable_name(bound, "name"), modifiers(bound)
+    first = bound.tag_number("first")
+    if not compiler.has("variables") or not compiler.has("foreverypart") or not compiler.loops:
+        raise bound.fail('"extracttext" works inside "foreverypart" and needs require "variables"')
+
+    def extract(run: Run) -> None:
+        view = run.parts[-1]
+        limit = run.budget.limits.value_chars
+        text = part_text(view.part, view.data, 4 * limit) if view.part.is_text else ""
+        text = text[: limit if first is None else min(first, limit)]
+        for change in changes:
+            text = change(text)
+        run.set_variable(name, text)
+
+    return extract
+
+
+def _replace(bound: Bound) -> Do:
+    """RFC 5703 §5: of the part of the loop, outside of loops of the message."""
+    line, text, is_mime = bound.line, bound.text("text"), bound.has("mime")
+    subject, sender = bound.tag_text("subject"), bound.tag_text("from")
+
+    def replace(run: Run) -> None:
+        data, root = run.content()
+        part = run.parts[-1].part if run.parts else root
+        head, body = _entity(text.value(run), is_mime=is_mime)
+        run.budget.hold(len(data) + len(body))
+        run.tell(line, "replace")
+        if part is not root:
+            run.edits.replace(data, root, part, head, body)
+            return
+        run.edits.body = body
+        _describe(run, head)
+        for field, value in (("Subject", subject), ("From", sender)):
+            if value is not None:
+                _put(run, field, value.value(run))
+
+    return replace
+
+
+def _enclose(bound: Bound) -> Do:
+    """RFC 5703 §6: the message becomes an attachment of one that says why."""
+    line, text = bound.line, bound.text("text")
+    subject, headers = bound.tag_text("subject"), bound.tag_texts("headers")
+
+    def enclose(run: Run) -> None:
+        data, root = run.content()
+        inner = run.edits.body
+        original = (
+            run.fields.render() + b"\r\n" + (data[root.body_start : len(data)] if inner is None else inner)
+        )
+        note = text.value(run).encode("utf-8", "replace")
+        run.budget.hold(len(original) + len(note))
+        run.tell(line, "enclose")
+        mark = boundary(original, note)
+        run.edits.body = b"".join(
+            (
+                b"--" + mark + b"\r\n" + _PLAIN + b"\r\n" + note + b"\r\n--" + mark,
+                b"\r\nContent-Type: message/rfc822\r\n\r\n" + original + b"\r\n--" + mark + b"--\r\n",
+            )
+        )
+        head = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="' + mark + b'"\r\n'
+        _describe(run, head)
+        if subject is not None:
+            _put(run, "Subject", subject.value(run))
+        for field in headers.values(run) if headers else ():
+            _put_line(run, field)
+
+    return enclose
+
+
+def _entity(text: str, *, is_mime: bool) -> tuple[bytes, bytes]:
+    """Header and body of a replacement; ``is_mime``: the text brings its own fields."""
+    raw = text.encode("utf-8", "replace")
+    if not is_mime:
+        return _PLAIN, raw
+    at = split_header(raw)
+    return raw[:at].rstrip(b"\r\n") + b"\r\n", raw[at:]
+
+
+def _describe(run: Run, head: bytes) -> None:
+    """The new body's fields in place of the old one's."""
+    run.fields.remove(lambda field: field.name.startswith(_DESCRIBING) or field.name == "mime-version")
+    run.fields.add(b"MIME-Version: 1.0\r\n" + head if b"MIME-Version" not in head else head, is_last=True)
+
+
+def _put(run: Run, name: str, value: str) -> None:
+    run.fields.remove(lambda field: field.name == name.lower())
+    run.fields.add(render_field(name, value), is_last=True)
+
+
+def _put_line(run: Run, line: str) -> None:
+    name, colon, value = line.partition(":")
+    if not colon or not name.strip().isascii() or not name.strip():
+        raise RunFault(f"{line[:60]!r} is no header field")
+    _put(run, name.strip(), value)
+
+
+_NAME_TAG = (Row("name", STRING),)
+
+EXTENSIONS = (
+    Extension(
+        "foreverypart",
+        commands=(
+            Command("foreverypart", _foreverypart, tags=_NAME_TAG, has_block=True),
+            Command("break", _break, tags=_NAME_TAG),
+        ),
+    ),
+    Extension("mime", tags={"header": MIME_HEADER_TAGS, "address": MIME_TAGS, "exists": MIME_TAGS}),
+    Extension(
+        "extracttext",
+        commands=(
+            Command(
+                "extracttext", _extracttext, (Slot("name", STRING),), (Row("first", NUMBER), *MODIFIER_ROWS)
+            ),
+        ),
+    ),
+    Extension(
+        "replace",
+        commands=(
+            Command(
+                "replace",
+                _replace,
+                (Slot("text", STRING),),
+                (Row("mime"), Row("subject", STRING), Row("from", STRING)),
+            ),
+        ),
+    ),
+    Extension(
+        "enclose",
+        commands=(
+            Command(
+                "enclose",
+                _enclose,
+                (Slot("text", STRING),),
+                (Row("subject", STRING), Row("headers", STRINGS)),
+            ),
+        ),
+    ),
+)

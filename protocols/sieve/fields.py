@@ -1,0 +1,126 @@
+"""The header fields of a message as scripts see, add and remove them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from storage.mime.envelope import parse_addresses
+from storage.mime.headers import iter_fields
+from storage.mime.text import decode_charset, decode_words
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """``raw`` is the whole field with its line endings; the value begins at ``value_at``."""
+
+    name: str  # lower case
+    raw: bytes
+    value_at: int
+
+    @property
+    def raw_value(self) -> bytes:
+        return self.raw[self.value_at :]
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """One address of a field; ``domain`` is empty where the field has none."""
+
+    local: str
+    domain: str
+
+    @property
+    def address(self) -> str:
+        return f"{self.local}@{self.domain}" if self.domain else self.local
+
+
+def parse_fields(header: bytes) -> list[Field]:
+    return [
+        Field(
+            each.name.lower().decode("ascii", "replace"),
+            header[each.start : each.end],
+            each.value_start - each.start,
+        )
+        for each in iter_fields(header)
+    ]
+
+
+def mailboxes(raw: bytes) -> list[Mailbox]:
+    """The addresses in a field value, groups left out; at most ``storage.mime.envelope.MAX_ADDRESSES``."""
+    return [
+        Mailbox(decode_charset(each.mailbox or b"", None), decode_charset(each.host, None))
+        for each in parse_addresses(raw)
+        if each.host is not None
+    ]
+
+
+class Fields:
+    """A header block. Reading parses it once; values are decoded once (RFC 2047)."""
+
+    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_values", "is_changed")
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header
+        self._list: list[Field] | None = None
+        self._forget()
+        self.is_changed = False
+
+    def _forget(self) -> None:
+        self._by_name: dict[str, list[Field]] | None = None
+        self._values: dict[str, Sequence[str]] = {}
+        self._addresses: dict[str, Sequence[Mailbox]] = {}
+
+    def _every(self) -> list[Field]:
+        if self._list is None:
+            self._list = parse_fields(self._header)
+        return self._list
+
+    def named(self, name: str) -> Sequence[Field]:
+        """In order. ``name`` in any case."""
+        if self._by_name is None:
+            self._by_name = {}
+            for field in self._every():
+                self._by_name.setdefault(field.name, []).append(field)
+        return self._by_name.get(name.lower(), ())
+
+    def values(self, name: str) -> Sequence[str]:
+        """Decoded, without blanks around."""
+        found = self._values.get(name)
+        if found is None:
+            found = [decode_words(field.raw_value).strip() for field in self.named(name)]
+            self._values[name] = found
+        return found
+
+    def addresses(self, name: str) -> Sequence[Mailbox]:
+        found = self._addresses.get(name)
+        if found is None:
+            found = [each for field in self.named(name) for each in mailboxes(field.raw_value)]
+            self._addresses[name] = found
+        return found
+
+    # --- editing ---
+
+    def add(self, raw: bytes, *, is_last: bool) -> None:
+        """A whole field, behind the others or before them."""
+        added = parse_fields(raw)
+        every = self._every()
+        self._list = [*every, *added] if is_last else [*added, *every]
+        self._changed()
+
+    def remove(self, wanted: Callable[[Field], bool]) -> None:
+        every = self._every()
+        kept = [field for field in every if not wanted(field)]
+        if len(kept) != len(every):
+            self._list = kept
+            self._changed()
+
+    def _changed(self) -> None:
+        self._forget()
+        self.is_changed = True
+
+    def render(self) -> bytes:
+        """Without the empty line. Lines that are no field are gone."""
+        return b"".join(
+            field.raw if field.raw.endswith(b"\n") else field.raw + b"\r\n" for field in self._every()
+        )

@@ -1,0 +1,122 @@
+"""Running compiled scripts on one message.
+
+Several scripts run one after the other (the site's before the user's, the user's before the site's after):
+each goes on only where the one before left the message to be kept, by the implicit keep or by ``keep``.
+
+A script that goes wrong is given up: its actions are dropped, those of the scripts before it stay, no script
+after it runs, and the message is kept (RFC 5228 §2.10.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from .budget import Budget, Limits
+from .control import Break, Return, Stop
+from .errors import RunFault
+from .fields import Fields
+from .outcome import Action, FileInto, Keep, Outcome, Redirect, Reject, Seen, Vacation
+from .questions import Answers
+from .run import Frame, Mail, Run
+from .script import IncludeName, Script
+from .verdict import merged
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A script and what it is called in traces and in logs."""
+
+    name: str
+    script: Script
+
+
+def evaluate(
+    scripts: Sequence[Named],
+    mail: Mail,
+    answers: Answers,
+    *,
+    now: datetime,
+    clock: Callable[[], float],
+    limits: Limits = Limits(),  # noqa: B008  (immutable)
+    environment: Mapping[str, str] | None = None,
+    library: Mapping[IncludeName, Script | None] | None = None,
+    wants_trace: bool = False,
+) -> Outcome:
+    """What is to be done with the message. ``now`` is aware, ``clock`` gives monotonic seconds.
+
+    The same input gives the same outcome. Raises Unanswered, whatever else happens is in the outcome.
+    """
+    run = Run(
+        mail=mail,
+        answers=answers,
+        environment=environment or {},
+        budget=Budget(limits, clock),
+        now=now,
+        library=library or {},
+        fields=Fields(mail.header),
+        trace=[] if wants_trace else None,
+    )
+    for named in scripts:
+        kept = run.actions, run.seen
+        run.actions, run.seen, run.cancels_keep = list(run.actions), list(run.seen), False
+        fault = _run_one(run, named)
+        if fault is not None:
+            return _given_up(run, *kept, fault, named)
+        if run.cancels_keep and not _asks_to_keep(run.actions[len(kept[0]) :]):
+            return _outcome(run, run.actions)
+        if named is not scripts[-1]:  # the next one decides about what this one keeps
+            run.actions = kept[0] + [
+                each for each in run.actions[len(kept[0]) :] if not isinstance(each, Keep)
+            ]
+    actions = run.actions
+    if not run.cancels_keep:
+        actions = [*actions, Keep(None, run.flags, run.rewritten())]
+        run.tell(0, "implicit keep")
+    return _outcome(run, actions)
+
+
+def _asks_to_keep(actions: Sequence[Action]) -> bool:
+    return any(isinstance(action, Keep) for action in actions)
+
+
+def _run_one(run: Run, named: Named) -> RunFault | None:
+    run.frames = [Frame(named.name, named.script)]
+    run.because = 0
+    try:
+        named.script.run(run)
+    except (Stop, Return, Break):
+        pass
+    except RunFault as fault:
+        return fault
+    except RecursionError:
+        return RunFault("nested too deep")
+    finally:
+        run.parts.clear()
+    if _conflict(run.actions):
+        return RunFault("a message that is rejected cannot be kept, filed, sent on or answered as well")
+    return None
+
+
+def _conflict(actions: Sequence[Action]) -> bool:
+    """RFC 5429 §2.3."""
+    rejects = any(isinstance(action, Reject) for action in actions)
+    return rejects and any(isinstance(action, Keep | FileInto | Redirect | Vacation) for action in actions)
+
+
+def _given_up(run: Run, actions: list[Action], seen: list[Seen], fault: RunFault, named: Named) -> Outcome:
+    run.actions, run.seen = actions, seen
+    run.tell(0, f"given up: {fault}")
+    return _outcome(run, [*actions, Keep(None)], str(fault), named.name)
+
+
+def _outcome(run: Run, actions: Sequence[Action], fault: str = "", script: str = "") -> Outcome:
+    return Outcome(
+        actions=tuple(merged(actions)),
+        seen=tuple(dict.fromkeys(run.seen)),
+        fault=f"{script}: {fault}" if fault else "",
+        trace=tuple(run.trace or ()),
+        steps=run.budget.steps,
+        notes=tuple(run.notes),
+    )
