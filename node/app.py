@@ -21,6 +21,7 @@ from storage.postgres.uploads import PostgresUploadStore
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
 from .certificates import Certificates
+from .challengepart import ChallengePart
 from .clustering.part import ClusterPart
 from .clustering.service import Parts as ClusterParts
 from .control import ControlServer, ControlUnusable, Handler, control_path
@@ -65,6 +66,7 @@ class Node:
         state = NodeState(self.guards.of, self.sessions, LocalMaildropLock(), self.guards.close)
         self.doors = Doors(self.core, state, self.verifier)
         self.cluster = ClusterPart(config)
+        self.challenges = ChallengePart(config, self.sockets)
         self.metrics_servers: list[MetricsServer] = []
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
 
@@ -97,6 +99,7 @@ class Node:
         await self.background.start()
         core.workers.start("rate limits", self.guards.run)
         await self._open_cluster()
+        await self.challenges.open(self._exit)
         servers = protocol_servers(self.config)
         await self.doors.open(self.sockets.listen(servers, core.certificates))
         await self._start_monitoring()
@@ -121,6 +124,7 @@ class Node:
         add_node_state(registry, self.guards, self.sessions)
         add_doors(registry, self.doors)
         self.cluster.monitor(self.monitoring)
+        self.challenges.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
 
@@ -165,6 +169,7 @@ class Node:
         )
         troubles = put_in_force(config, parts)
         self.config = config
+        self.challenges.obey(config)
         return [*troubles, *await self.cluster.reload(config)]
 
     async def stop_accepting(self) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tls.contexts import FileCertificate, Material
+from tls.domains import fold
 from tls.errors import CertificateUnusable
-from tls.names import folded
 from tls.ports import Generation
 from tls.serving import Policy, Served
 
+from .config.acmerules import wanted_of
 from .privileges import cure, may_read, who_we_are
 
 if TYPE_CHECKING:
@@ -177,9 +178,19 @@ def has_table(config: Config) -> bool:
 
 def serving_policy(config: Config) -> Policy:
     tls = config.tls
-    names = tuple(folded(name) for name in tls.letsencrypt.domains) if has_table(config) else ()
-    default = folded(tls.letsencrypt.default_domain) or next(iter(names), "")
-    return Policy(frozenset(names), default, tls.unknown_names == "refuse", tls.serve_expired)
+    names = issued_names(config)
+    acme = tls.letsencrypt
+    listed = [*acme.domains, *(name for each in acme.certificate for name in each.domains)]
+    default = fold(acme.default_domain or listed[0]) if names else ""
+    return Policy(names, default, tls.unknown_names == "refuse", tls.serve_expired)
+
+
+def issued_names(config: Config) -> frozenset[str]:
+    """For which certificates are issued, folded."""
+    if not has_table(config):
+        return frozenset()
+    wanted, _ = wanted_of(config.tls.letsencrypt)
+    return frozenset(name for each in wanted for name in each.names)
 
 
 def _now() -> datetime:

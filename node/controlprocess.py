@@ -15,6 +15,7 @@ from .app import ensure_account, open_control
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
 from .certificatelink import Courier
+from .challengepart import ChallengePart
 from .clustering.part import ClusterPart
 from .clustering.service import Parts as ClusterParts
 from .control import Handler
@@ -60,6 +61,7 @@ class ControlProcess:
         self.core = Core(config, self._exit, processes=workers + 1, certificates=footing.certificates)
         self.sockets = footing.sockets
         self.cluster = ClusterPart(config)
+        self.challenges = ChallengePart(config, self.sockets)
         courier = Courier(self.core.certificates)
         self.core.certificates.changed = courier.changed
         self.supervisor = Supervisor(self._orders, courier, self.hub, workers, self._departed)
@@ -98,6 +100,7 @@ class ControlProcess:
         await self.background.start()
         core.workers.start("rate limits", self.hub.guards.run)
         await self._open_cluster()
+        await self.challenges.open(self._exit)
         await self._start_workers()
         await self._start_monitoring()
         self.cluster.start(core.workers, self._exit)
@@ -138,6 +141,7 @@ class ControlProcess:
         registry.add(lambda: [("sora_worker_failures_total", ("process",), self.supervisor.restarts)])
         self.monitoring.checker.add("processes", self._check_workers)
         self.cluster.monitor(self.monitoring)
+        self.challenges.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
         self.core.workers.start("worker figures", self._keep_figures)
@@ -227,6 +231,7 @@ class ControlProcess:
         )
         troubles = put_in_force(config, parts)
         self.config = config
+        self.challenges.obey(config)
         self.hub.recheck()
         faults = await self.supervisor.reload()
         behind = [

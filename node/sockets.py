@@ -27,6 +27,11 @@ log = logging.getLogger("sora.listeners")
 
 # Of which server types the sockets are bound here. To add one: its word, and `Sockets.of` where it starts.
 BOUND_TYPES: Final = frozenset({*PROTOCOLS, "metrics"})
+CHALLENGES: Final = "challenges"  # FileDescriptorName= of a socket for HTTP-01
+_CURES: Final = {
+    errno.EADDRINUSE: " (another program has it; it may hand /.well-known/acme-challenge/ on to us)",
+    errno.EACCES: " (start the node as root with user set, or give it CAP_NET_BIND_SERVICE)",
+}
 NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -126,12 +131,57 @@ class ServerSockets:
             sock.close()
 
 
+class ChallengePort:
+    """Where HTTP-01 challenges are answered: port 80, which others may have. Without it the node serves, and
+    other nodes answer. ``trouble``: why it cannot, in words for the operator."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.sockets: list[socket.socket] = []
+        self.trouble = ""
+
+    def bind(self, handed: list[Handed]) -> list[Handed]:
+        """Never raises. Those of ``handed`` that are not for it are left over."""
+        own = [each for each in handed if each.name == CHALLENGES or _is_at(each.sock, self.address)]
+        self.sockets = [each.sock for each in own if each.sock is not None]
+        if self.sockets:
+            return [each for each in handed if each not in own]
+        try:
+            self.sockets = bind(self.address)
+        except OSError as error:
+            self.fail(error)
+        return handed
+
+    def fail(self, error: OSError) -> None:
+        """The sockets cannot be used."""
+        self.close()
+        self.trouble = (
+            f"HTTP-01 challenges cannot be answered here, as port {self.address.port} is not ours:"
+            f" {self.address}: {error.strerror or error}{_CURES.get(error.errno or 0, '')}"
+        )
+        log.warning("%s; the other nodes have to", self.trouble)
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
+
+
+def challenge_port(config: Config) -> ChallengePort | None:
+    """None: no challenge comes by HTTP."""
+    tls = config.tls
+    if not (tls.enabled and tls.provider == "letsencrypt") or tls.letsencrypt.dns.provider:
+        return None
+    return ChallengePort(tls.letsencrypt.challenge_listen)
+
+
 class Sockets:
     """Of all servers of a configuration; ``handed`` is what a service manager passed."""
 
     def __init__(self, config: Config, handed: Iterable[Handed] = ()) -> None:
         self._wanted = [server for server in config.servers if server.start and server.type in BOUND_TYPES]
         self._handed = list(handed)
+        self.challenges = challenge_port(config)
         self._places: dict[str, ServerSockets] = {}
         self._is_bound = False
 
@@ -148,6 +198,8 @@ class Sockets:
             self.close()
             raise
         self._is_bound = True
+        if self.challenges is not None:
+            left = self.challenges.bind(left)
         for each in left:
             _complain(each)
 
@@ -191,6 +243,8 @@ class Sockets:
         """Idempotent."""
         for place in self._places.values():
             place.close()
+        if self.challenges is not None:
+            self.challenges.close()
 
     def _take_handed(self) -> list[Handed]:
         """Those that nobody wants are left over. A server's name comes before its address."""

@@ -18,13 +18,14 @@ class Demand:
 
     def __init__(self, wanted: Callable[[str], None]) -> None:
         self.wanted = wanted  # may be replaced
+        self.wait_s = WAIT_S
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._signalled: dict[str, float] = {}  # loop time
 
     def waiting(self, name: str) -> int:
         return len(self._waiting.get(name, ()))
 
-    async def wait(self, name: str, within_s: float = WAIT_S) -> Unserved | None:
+    async def wait(self, name: str) -> Unserved | None:
         """None: there is a certificate for the name now."""
         crowd = self._waiting.setdefault(name, set())
         if len(crowd) >= MAX_WAITING:
@@ -33,7 +34,7 @@ class Demand:
         arrival = asyncio.get_running_loop().create_future()
         crowd.add(arrival)
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self.wait_s):
                 await arrival
         except TimeoutError:
             return Unserved.NOT_IN_TIME

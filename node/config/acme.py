@@ -148,11 +148,11 @@ class LetsEncrypt:
     )
     enable_fallback: bool = option(BOOL, True, "Keep a local mirror for the time S3 cannot be reached.")
     fallback_dir: str = option(PATH, "/var/lib/sora/certs", "Its directory.")
-    serve_expired: bool = option(
-        BOOL, True, "Serve an expired certificate when there is no other; false refuses TLS for its names."
-    )
     challenge_listen: Address = option(
         ADDRESS, ":80", "Where HTTP-01 challenges are answered; the authority asks on port 80."
+    )
+    redirect_to_https: bool = option(
+        BOOL, False, "Send who asks that port for anything else to https; 404 when false."
     )
     stateless_challenge: bool = option(
         BOOL, True, "Answer for our account also when neither gossip nor S3 brought the challenge."

@@ -87,7 +87,7 @@ class Tls:
         PATH, "", "Its private key, PEM.", shown="/etc/sora/key.pem", aliases=("tls_key_file",)
     )
     serve_expired: bool = option(
-        BOOL, True, "Go on showing a certificate that has expired; false refuses TLS instead."
+        BOOL, True, "Show an expired certificate when there is no other; false refuses TLS for its names."
     )
     unknown_names: str = option(
         choice("default", "refuse"),

@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from node.frontdoor import HANDSHAKE_WITHIN_S
+from node.httpfaults import MAX_HEADER_BYTES, OUR_FAULTS
 from node.refusal import Refusal
 from node.sockets import bind_failed, shown_address
 from tls.sources import answer_on, outer_context
@@ -39,17 +39,9 @@ FIRST_REQUEST_WITHIN_S = 10.0
 SWEEP_EVERY_S = 5.0
 # A page of figures takes milliseconds: more at a time than this is not monitoring.
 MAX_CONNECTIONS = 256
-MAX_HEADER_BYTES = 8190
 
 Render = Callable[[str], Awaitable["tuple[bytes, str]"]]  # the Accept header; the page and its content type
 Report = Callable[[], Awaitable[dict[str, Any]]]
-
-
-class _OurFaults(logging.Filter):
-    """What a peer sends wrongly is answered with 400, and no news."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class MetricsServer:
@@ -77,7 +69,7 @@ class MetricsServer:
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Raises ListenFailed."""
-        log.addFilter(_OurFaults())
+        log.addFilter(OUR_FAULTS)
         self._http = web.Server(
             self._answer,
             access_log=None,

@@ -67,6 +67,7 @@ PURE = (
     "tls/acme/retryafter.py",
     "tls/budget.py",
     "tls/bundle.py",
+    "tls/challenges.py",
     "tls/clienthello.py",
     "tls/domains.py",
     "tls/ja4.py",

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,7 +35,10 @@ from protocols.deadlines import DeadlineWheel
 from tests.support.echo import Sessions
 from tests.support.nodeprocess import ROOT, public_directory
 from tls.contexts import FileCertificate
+from tls.ports import Generation
 from tls.selfsigned import self_signed
+from tls.serving import Policy, Served, build_table, read_generation
+from tls.sources import CertificateSource
 
 from .measure import cpu_s
 
@@ -50,6 +54,7 @@ VARIANTS: dict[str, tuple[bool, bool, DoorSettings | None]] = {
     "TLS, start_server": (True, False, None),
     "TLS": (True, False, DoorSettings(looks_at_hellos=False)),
     "TLS, JA4": (True, False, DoorSettings()),
+    "TLS, JA4, one of 10,000 names": (True, False, DoorSettings()),
     "TLS, PROXY": (True, True, DoorSettings(TRUSTED, looks_at_hellos=False)),
     "TLS, PROXY, JA4": (True, True, DoorSettings(TRUSTED)),
 }
@@ -70,6 +75,17 @@ async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.close()
 
 
+def many_names(directory: Path) -> CertificateSource:
+    """A table of 10,000 certificates, of which the clients ask for one."""
+    now = datetime.now(UTC)
+    chain, key = ((directory / name).read_bytes() for name in ("cert.pem", "key.pem"))
+    held = read_generation(Generation("bench", 1, chain, key, "", now))
+    others = [replace(held, bundle=replace(held.bundle, names=(f"m{n}.example",))) for n in range(9_999)]
+    served = Served(Policy(), now=lambda: now)
+    served.table = build_table([held, *others])
+    return served.view()
+
+
 async def serve(variant: str, directory: Path) -> None:
     tls, _, door = VARIANTS[variant]
     certificate = FileCertificate(
@@ -82,7 +98,8 @@ async def serve(variant: str, directory: Path) -> None:
     else:
         live = LiveConnections(DeadlineWheel(asyncio.get_running_loop()))
         wanted = Server(type="imap", name="bench", addr=Address("127.0.0.1", 0), tls=tls)
-        listener = Listener(wanted, Forgetful(), live, certificate, door)  # type: ignore[arg-type]
+        source = many_names(directory) if "names" in variant else certificate
+        listener = Listener(wanted, Forgetful(), live, source, door)  # type: ignore[arg-type]
         await listener.open()
         port = listener.address.rpartition(":")[2]
     print(port, flush=True)

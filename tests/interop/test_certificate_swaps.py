@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.lineclient import LineClient
 from tests.support.nodeprocess import NodeProcess
+from tls.observing import observe
 from tls.selfsigned import self_signed
 
 CONNECTIONS = 200
@@ -77,6 +79,21 @@ def test_ten_swaps_in_a_row_harm_no_open_connection(node: NodeProcess) -> None:
         assert len(clients) == CONNECTIONS
     log = (node.directory / "node.log").read_text()
     assert "PRIVATE KEY" not in log
+
+
+@pytest.mark.parametrize(
+    ("port", "starttls"),
+    [("imaps", ""), ("pop3s", ""), ("imap", "imap"), ("pop3", "pop3"), ("lmtp", "lmtp")],
+)
+async def test_nodes_can_see_what_a_port_shows(node: NodeProcess, port: str, starttls: str) -> None:
+    leaf = served(node)
+    roots = node.certificate.read_text()
+    seen = await observe("127.0.0.1", node.port(port), "localhost", starttls=starttls, roots=roots)
+    assert seen.fault == ""
+    assert seen.fingerprint == hashlib.sha256(leaf).hexdigest()
+    assert seen.is_trusted
+    other = await observe("127.0.0.1", node.port(port), "other.example", starttls=starttls, roots=roots)
+    assert (other.fingerprint, other.is_trusted) == (seen.fingerprint, False)
 
 
 def test_a_worker_that_is_replaced_shows_what_the_others_show(node: NodeProcess) -> None:

@@ -33,7 +33,8 @@ async def test_who_waits_goes_on_when_the_certificate_is_there() -> None:
 
 async def test_waiting_has_an_end() -> None:
     demand = Demand(lambda _name: None)
-    assert await demand.wait(NAME, within_s=0.01) is Unserved.NOT_IN_TIME
+    demand.wait_s = 0.01
+    assert await demand.wait(NAME) is Unserved.NOT_IN_TIME
     assert demand.waiting(NAME) == 0
 
 
