@@ -37,6 +37,7 @@ from .metrics.family import Snapshot
 from .metrics.sources import add_background, add_core, add_doors, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
 from .passwords import hash_password
+from .renewal.part import RenewalPart
 from .sessions import Sessions
 from .shared import NodeState
 from .startfaults import START_FAULTS, StartFailed
@@ -67,6 +68,7 @@ class Node:
         self.doors = Doors(self.core, state, self.verifier)
         self.cluster = ClusterPart(config)
         self.challenges = ChallengePart(config, self.sockets)
+        self.renewal = RenewalPart(config)
         self.metrics_servers: list[MetricsServer] = []
         self.commands: dict[str, Handler] = {}  # more of the control socket, for who started it
 
@@ -95,15 +97,18 @@ class Node:
         await apply_migrations(core)
         await core.open()
         self.background = Background(core)
+        core.certificates.served.demand.wanted = self.renewal.client_waits
         core.mail.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.guards.run)
         await self._open_cluster()
         await self.challenges.open(self._exit)
+        await self.renewal.open(core, self.cluster, self.challenges, self._exit)
         servers = protocol_servers(self.config)
         await self.doors.open(self.sockets.listen(servers, core.certificates))
         await self._start_monitoring()
         self.cluster.start(core.workers, self._exit)
+        self.renewal.start(core.workers)
         await open_control(self.config, self._commands(), self._exit)
 
     async def _open_cluster(self) -> None:
@@ -125,6 +130,7 @@ class Node:
         add_doors(registry, self.doors)
         self.cluster.monitor(self.monitoring)
         self.challenges.monitor(self.monitoring)
+        self.renewal.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
 
@@ -144,6 +150,7 @@ class Node:
             **block_commands(self.guards),
             **connection_commands(self.sessions, time.time, others=lambda: self.cluster.others),
             **self.cluster.commands(),
+            **self.renewal.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }
@@ -170,6 +177,7 @@ class Node:
         troubles = put_in_force(config, parts)
         self.config = config
         self.challenges.obey(config)
+        self.renewal.reload(config)
         return [*troubles, *await self.cluster.reload(config)]
 
     async def stop_accepting(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .commands.certs import certs
 from .commands.cluster import cluster
 from .commands.config import config_group
 from .commands.drain import drain
@@ -30,5 +31,6 @@ cli.add_command(run_command)
 cli.add_command(quickstart_command)
 cli.add_command(reload_command)
 cli.add_command(status)
+cli.add_command(certs)
 cli.add_command(cluster)
 cli.add_command(drain)

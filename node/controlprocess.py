@@ -31,6 +31,7 @@ from .limits import session_limits
 from .metrics.family import Kind, Snapshot, merge
 from .metrics.sources import add_background, add_core, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
+from .renewal.part import RenewalPart
 from .startfaults import START_FAULTS, StartFailed
 from .status import ListenerStatus, StatusCommand
 from .supervisor import Orders, Supervisor, WorkerFailed, snapshot_from
@@ -62,6 +63,7 @@ class ControlProcess:
         self.sockets = footing.sockets
         self.cluster = ClusterPart(config)
         self.challenges = ChallengePart(config, self.sockets)
+        self.renewal = RenewalPart(config)
         courier = Courier(self.core.certificates)
         self.core.certificates.changed = courier.changed
         self.supervisor = Supervisor(self._orders, courier, self.hub, workers, self._departed)
@@ -96,14 +98,17 @@ class ControlProcess:
         await apply_migrations(core)
         await core.open()
         self.background = Background(core)
+        self.hub.on_wanted = self.renewal.client_waits
         self.hub.on_staged = self.background.uploader.notify
         await self.background.start()
         core.workers.start("rate limits", self.hub.guards.run)
         await self._open_cluster()
         await self.challenges.open(self._exit)
+        await self.renewal.open(core, self.cluster, self.challenges, self._exit)
         await self._start_workers()
         await self._start_monitoring()
         self.cluster.start(core.workers, self._exit)
+        self.renewal.start(core.workers)
         await open_control(self.config, self._commands(), self._exit)
 
     async def _open_cluster(self) -> None:
@@ -142,6 +147,7 @@ class ControlProcess:
         self.monitoring.checker.add("processes", self._check_workers)
         self.cluster.monitor(self.monitoring)
         self.challenges.monitor(self.monitoring)
+        self.renewal.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
         self.core.workers.start("worker figures", self._keep_figures)
@@ -162,6 +168,7 @@ class ControlProcess:
                 self.hub.sessions, time.time, self.hub.refresh, lambda: self.cluster.others
             ),
             **self.cluster.commands(),
+            **self.renewal.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }
@@ -232,6 +239,7 @@ class ControlProcess:
         troubles = put_in_force(config, parts)
         self.config = config
         self.challenges.obey(config)
+        self.renewal.reload(config)
         self.hub.recheck()
         faults = await self.supervisor.reload()
         behind = [

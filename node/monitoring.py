@@ -122,8 +122,10 @@ class Monitoring:
         return checks.judge_staging(self._level, self._core.config.uploader.max_staging_size_bytes)
 
     async def _check_certificates(self) -> Finding:
-        expiries = {each.label: each.not_after for each in self._core.certificates}
-        return checks.judge_certificates(expiries, datetime.now(UTC))
+        shown = list(self._core.certificates)
+        expiries = {each.label: each.not_after for each in shown}
+        issued = {each.label for each in shown if each.wanted_id}
+        return checks.judge_certificates(expiries, datetime.now(UTC), issued)
 
     async def _check_disks(self) -> Finding:
         config = self._core.config

@@ -53,6 +53,16 @@ _FOR_SESSIONS: Final = {f"servers[].{key}": "new connections" for key in _OF_SES
     "servers[].limits.search_rate_limit_window": "the next search; what was counted stays",
 }
 
+_RENEWAL: Final = (
+    "domains",
+    "key_types",
+    "profile",
+    "renew_before",
+    "sync_interval",
+    "ari",
+    "certificate",
+)
+
 # What takes effect without a restart, and for whom.
 RELOADABLE: Final[Mapping[str, str]] = {
     "logging.output": "the next line",
@@ -61,6 +71,8 @@ RELOADABLE: Final[Mapping[str, str]] = {
     "trusted_networks": "new connections and logins",
     "tls.cert_file": "new connections",
     "tls.key_file": "new connections",
+    **{f"tls.letsencrypt.{key}": "the next look at all certificates, which is at once" for key in _RENEWAL},
+    "tls.letsencrypt.default_domain": "new connections",
     "servers[].tls_cert_file": "new connections",
     "servers[].tls_key_file": "new connections",
     "servers[].max_connections": "new connections",

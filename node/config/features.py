@@ -15,6 +15,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "command timeouts",
         "connection limits per client",
         "imap",
+        "letsencrypt",
         "lmtp",
         "metrics",
         "pop3",

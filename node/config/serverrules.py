@@ -8,7 +8,6 @@ from itertools import combinations
 
 from node.units import Address, format_duration
 
-from .features import is_active
 from .finding import Facts, Finding, Rule, conflict, inadvisable, missing
 from .imapcaps import WORDS, is_capability
 from .server import Server
@@ -79,14 +78,6 @@ def certificates(facts: Facts) -> Iterator[Finding]:
             )
         elif shared.provider == "file" and not shared.cert_file:
             yield missing(f"{path}.tls_cert_file", "required by tls = true, as [tls] has no cert_file either")
-        elif shared.provider == "letsencrypt" and not is_active("letsencrypt"):
-            yield Finding(
-                "error",
-                f"{path}.tls",
-                "no certificate: letsencrypt is not active yet in this version",
-                "set tls_cert_file and tls_key_file",
-                "inactive",
-            )
 
 
 def timeouts(facts: Facts) -> Iterator[Finding]:

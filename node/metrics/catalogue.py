@@ -227,6 +227,35 @@ CLUSTER = (
     _counter("sora_cluster_faults_total", "", "Unexpected exceptions in gossip; each is in the log."),
 )
 
+CERTIFICATES = (
+    _gauge(
+        "sora_certificate_generation",
+        "name key_type",
+        "Number of the certificate that this node shows, the same on all nodes; 0: none.",
+    ),
+    _gauge("sora_certificate_not_before_timestamp_seconds", "name key_type", "When its life began."),
+    _gauge("sora_certificate_not_after_timestamp_seconds", "name key_type", "When its life ends."),
+    _gauge("sora_certificate_renewal_timestamp_seconds", "name key_type", "When it is to be renewed."),
+    _gauge("sora_certificate_due", "name key_type", "1 while it should be renewed, or is missing."),
+    _counter("sora_certificate_issued_total", "ca", "Certificates that this node ordered."),
+    _counter(
+        "sora_certificate_failures_total",
+        "class",
+        "Orders of this node that failed: unreachable, timeout, rate_limited, validation, rejected_name,"
+        " bad_account, lost_account, refused, unpublished, fenced, internal.",
+    ),
+    _counter("sora_certificate_orders_resumed_total", "", "Orders that another node, or life, had begun."),
+    _counter("sora_certificate_orders_deferred_total", "", "Orders left to the node that holds the lease."),
+    _gauge("sora_certificate_lease_held", "", "1 while this node orders."),
+    _gauge("sora_certificate_synced_timestamp_seconds", "", "When the bucket was last read whole."),
+    _gauge("sora_certificate_disagreeing_ports", "", "Ports of nodes seen to show another certificate."),
+    _counter(
+        "sora_certificate_objects_skipped_total",
+        "reason",
+        "Objects of the bucket passed over: corrupt, other_version, other_key, misplaced, invalid, vanished.",
+    ),
+)
+
 FAMILIES: Final = (
     *CONNECTIONS,
     *AUTHENTICATION,
@@ -237,4 +266,5 @@ FAMILIES: Final = (
     *DATABASE,
     *NODE,
     *CLUSTER,
+    *CERTIFICATES,
 )

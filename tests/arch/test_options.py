@@ -10,8 +10,8 @@ from node.config.option import Option, Row, rows
 
 from .test_layers import ROOT, sources
 
-# The value decides in config/rules.py alone: "file" is the only provider there is.
-READ_BY_RULES = {"tls.provider"}
+# The value decides when the configuration is read: "s3" is the only provider there is.
+READ_BY_RULES = {"tls.letsencrypt.storage_provider"}
 
 
 def acting(of: type, prefix: str, is_above_active: bool) -> list[str]:

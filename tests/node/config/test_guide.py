@@ -48,7 +48,6 @@ EXPECTED = {
         *NO_S3,
         NO_SERVER,
         ("warning", "inadvisable", "tls.letsencrypt.encryption_key"),
-        ("notice", "inactive", "tls.letsencrypt"),
     ],
     "08-shared-mailboxes": [NO_DATABASE, *NO_S3, NO_SERVER, ("notice", "inactive", "shared_mailboxes")],
     "09-relay": [
@@ -67,7 +66,6 @@ EXPECTED = {
     "12-clustered": [
         *S3_PLACEHOLDERS,
         ("error", "placeholder", "cluster.secret_key"),
-        ("notice", "inactive", "tls.letsencrypt"),
         ("notice", "inactive", "shared_mailboxes"),
         ("notice", "inactive", "servers[1]"),
         ("error", "placeholder", "servers[1].api_key"),

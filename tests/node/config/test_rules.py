@@ -270,12 +270,12 @@ def test_trusted_networks_stand_for_trusted_proxies() -> None:
     assert not problems_of(text)
 
 
-def test_tls_from_a_provider_that_is_not_there_yet() -> None:
+def test_servers_with_tls_need_no_files_when_certificates_are_issued() -> None:
     text = (
         '[tls]\nenabled = true\nprovider = "letsencrypt"\n[tls.letsencrypt]\nemail = "a@example.com"\n'
         'domains = ["mail.example.com"]\ns3.bucket = "certs"\n'
     )
-    assert ("error", "inactive", "servers.imap.tls") in found(text + IMAP + "tls = true")
+    assert found(text + IMAP + "tls = true") == {("warning", "inadvisable", "tls.letsencrypt.encryption_key")}
 
 
 def test_an_active_feature_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:

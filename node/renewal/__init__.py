@@ -1,0 +1,1 @@
+"""Certificates that a node gets and renews itself: ``tls.renewing`` in the rest of the node."""

@@ -1,0 +1,45 @@
+"""Readings of certificate work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tls.ports import Failure
+
+if TYPE_CHECKING:
+    from node.metrics.registry import Reading
+
+    from .part import RenewalPart
+
+
+def read_renewal(part: RenewalPart) -> Iterator[Reading]:
+    rounds, tools = part.rounds, part.tools
+    if rounds is None or tools is None:
+        return
+    for wanted in rounds.plan.wanted:
+        labels = (wanted.names[0], wanted.key_type.value)
+        copy = tools.shelf.copies.get(wanted.id)
+        yield "sora_certificate_generation", labels, copy.generation.fence if copy else 0
+        if copy is not None:
+            yield "sora_certificate_not_before_timestamp_seconds", labels, copy.bundle.not_before.timestamp()
+            yield "sora_certificate_not_after_timestamp_seconds", labels, copy.bundle.not_after.timestamp()
+        standing = rounds.standings.get(wanted.id)
+        if standing is not None:
+            yield "sora_certificate_due", labels, standing.verdict.state.needs_order
+            if (renew_at := standing.verdict.renew_at) is not None:
+                yield "sora_certificate_renewal_timestamp_seconds", labels, renew_at.timestamp()
+    figures = tools.figures
+    for ca in rounds.plan.cas:
+        yield "sora_certificate_issued_total", (ca.directory,), figures.issued[ca.directory]
+    for failure in Failure:
+        yield "sora_certificate_failures_total", (failure.value,), figures.failures[failure.value]
+    yield "sora_certificate_orders_resumed_total", (), figures.resumed
+    yield "sora_certificate_orders_deferred_total", (), figures.deferred
+    yield "sora_certificate_lease_held", (), figures.holds_lease
+    if tools.shelf.synced_at is not None:
+        yield "sora_certificate_synced_timestamp_seconds", (), tools.shelf.synced_at.timestamp()
+    yield "sora_certificate_disagreeing_ports", (), part.disagreeing()
+    if part.vault is not None:
+        for reason, count in part.vault.skipped.items():
+            yield "sora_certificate_objects_skipped_total", (reason.value,), count

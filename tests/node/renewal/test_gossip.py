@@ -1,0 +1,124 @@
+"""Certificates and challenges over gossip, among nodes in a fake cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.facts import Kind
+from node.renewal.gossip import WANT, GossipCompany
+from node.renewal.seen import Seen, Sight
+from tests.node.clustering.cluster import Member, Nodes
+from tests.support.renewing import FakeAnswers
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    return Nodes()
+
+
+class Part:
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.answers = FakeAnswers()
+        self.published: list[tuple[str, int]] = []
+        self.wanted: list[str] = []
+        self.turns = 0
+        self.company = GossipCompany(
+            member.clustering,
+            self.answers,
+            published=lambda wanted_id, fence: self.published.append((wanted_id, fence)),
+            wanted=self.wanted.append,
+            turned=self._turn,
+        )
+
+    def _turn(self) -> None:
+        self.turns += 1
+
+
+def test_a_challenge_is_answered_by_all_until_it_is_withdrawn(nodes: Nodes) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.company.tell_challenge("token", "token.thumb")
+    assert second.answers.known == {"token": "token.thumb"}
+    assert second.answers.expected == 1
+    first.company.withdraw_challenge("token")
+    assert second.answers.known == {}
+
+
+def test_a_new_generation_is_heard_by_the_others(nodes: Nodes) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.company.announce("0123456789abcdef", 1_800_000_000)
+    assert second.published == [("0123456789abcdef", 1_800_000_000)]
+    assert first.published == []
+
+
+def test_a_name_that_a_client_waits_for_is_heard_by_the_others(nodes: Nodes) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.company.ask_for("mail.example.com")
+    assert second.wanted == ["mail.example.com"]
+
+
+def test_who_listens_late_catches_up(nodes: Nodes) -> None:
+    first = Part(nodes.add("a"))
+    member = nodes.add("b")
+    first.company.tell_challenge("token", "token.thumb")
+    first.company.announce("0123456789abcdef", 7)
+    late = Part(member)
+    assert late.answers.known == {}
+    asyncio.run(late.company.catch_up())
+    assert late.answers.known == {"token": "token.thumb"}
+    assert late.published == [("0123456789abcdef", 7)]
+
+
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"\x92\x01\x02", b"\x91\xa1x"])
+def test_what_cannot_be_read_is_counted(nodes: Nodes, value: bytes) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.member.gossip.put(Kind.CERTIFICATE, {b"0123456789abcdef": value}, 60.0)
+    first.member.gossip.put(Kind.CERTIFICATE, {WANT + b"\xff": b""}, 60.0)
+    first.member.gossip.put(Kind.CHALLENGE, {b"\xff": b"x"}, 60.0)
+    assert second.company.unreadable == 3
+    assert second.published == second.wanted == []
+    assert second.answers.known == {}
+
+
+def test_ranks_begin_with_the_leader(nodes: Nodes) -> None:
+    parts = {name: Part(nodes.add(name)) for name in ("c", "a", "b")}
+    for part in parts.values():
+        asyncio.run(part.member.clustering.begin((bytes(32),)))
+    assert [parts[name].company.rank() for name in "abc"] == [1, 2, 3]  # nobody leads yet
+    nodes.clocks.pass_by(40)
+    for part in parts.values():
+        part.member.clustering.leadership.review()
+    assert [parts[name].company.rank() for name in "abc"] == [0, 1, 2]
+    assert parts["a"].turns == 1
+
+
+def test_a_majority_is_of_all_that_are_known(nodes: Nodes) -> None:
+    parts = [Part(nodes.add(name)) for name in "abc"]
+    for part in parts:
+        asyncio.run(part.member.clustering.begin((bytes(32),)))
+    assert all(part.company.has_majority() for part in parts)
+    nodes.cluster.kill("b")
+    assert parts[0].company.has_majority()
+    nodes.cluster.kill("c")
+    assert not parts[0].company.has_majority()
+
+
+def test_what_nodes_see_of_each_other_is_known_to_all(nodes: Nodes) -> None:
+    first, second = nodes.add("a"), nodes.add("b")
+    here, there = Seen(first.clustering), Seen(second.clustering)
+    leaf = "ab" * 32
+    here._tell("b", [Sight(993, "mail.example.com", leaf, 1_800_000_000.0)])
+    there.sights["b", "b"] = (Sight(993, "mail.example.com", trouble="refused"),)
+    (row,) = there.rows({"mail.example.com": [leaf]})  # the word of another comes before its own
+    assert (row["node"], row["seen_by"], row["agrees"]) == ("b", "a", True)
+    assert there.disagreeing({"mail.example.com": ["cd" * 32]}) == 1
+    assert there.disagreeing({}) == 1
+
+
+def test_too_much_to_tell_is_not_told(nodes: Nodes) -> None:
+    first, second = nodes.add("a"), nodes.add("b")
+    here, there = Seen(first.clustering), Seen(second.clustering)
+    here._tell("b", [Sight(993, f"{number}{'n' * 200}.example.com") for number in range(8)])
+    assert there.rows({}) == []
