@@ -20,7 +20,7 @@ from storage.postgres.uploads import PostgresUploadStore
 
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
-from .certificates import Certificates
+from .certificates import Certificates, Shown
 from .challengepart import ChallengePart
 from .clustering.part import ClusterPart
 from .clustering.service import Parts as ClusterParts
@@ -214,6 +214,10 @@ class Node:
     @property
     def uploads(self) -> PostgresUploadStore:
         return self.core.uploads
+
+    async def shown_certificates(self) -> dict[str, list[Shown]]:
+        """What each process shows, by its name."""
+        return {THIS_PROCESS: list(self.certificates)}
 
     @property
     def certificates(self) -> Certificates:

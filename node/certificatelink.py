@@ -11,6 +11,7 @@ import itertools
 import logging
 import pickle
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ from tls.contexts import Material
 from tls.errors import CertificateUnusable
 from tls.ports import Generation
 
+from .certificates import Shown
 from .link import Answerer, Link, LinkFault
 
 if TYPE_CHECKING:
@@ -122,6 +124,20 @@ def _size(item: Item) -> int:
     return len(item[1].chain) + len(item[1].key)
 
 
+def plain_shown(shown: Shown) -> list[Any]:
+    """For the link; ``shown_from`` is the way back."""
+    return [
+        *(shown.label, list(shown.names), shown.fingerprint),
+        *(shown.not_after.timestamp(), shown.fence, shown.wanted_id),
+    ]
+
+
+def shown_from(plain: list[Any]) -> Shown:
+    label, names, fingerprint, not_after, fence, wanted_id = plain
+    when = datetime.fromtimestamp(not_after, UTC)
+    return Shown(label, tuple(names), fingerprint, when, fence, wanted_id)
+
+
 class Intake:
     """A worker's side."""
 
@@ -132,7 +148,11 @@ class Intake:
         self._certificates: Certificates | None = None
 
     def calls(self) -> dict[str, Answerer]:
-        return {"put_certificates": self._put, "show_certificates": self._show}
+        return {
+            "put_certificates": self._put,
+            "show_certificates": self._show,
+            "shown_certificates": self._shown,
+        }
 
     def serve(self, certificates: Certificates) -> None:
         """From now on, with what has come already. Raises CertificateUnusable."""
@@ -143,6 +163,9 @@ class Intake:
         # from our own control process, over a socket that nobody else has
         piece: list[tuple[Item, int]] = pickle.loads(pickled)  # noqa: S301
         self._items |= {number: item for item, number in piece}
+
+    async def _shown(self) -> object:
+        return [] if self._certificates is None else [plain_shown(each) for each in self._certificates]
 
     async def _show(self, numbers: list[int]) -> None:
         self._items = {number: self._items[number] for number in numbers}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .app import ensure_account, open_control
 from .applying import Parts, put_in_force
 from .background import Background, EmbeddedServers, apply_migrations
-from .certificatelink import Courier
+from .certificatelink import Courier, shown_from
 from .challengepart import ChallengePart
 from .clustering.part import ClusterPart
 from .clustering.service import Parts as ClusterParts
@@ -37,6 +37,7 @@ from .status import ListenerStatus, StatusCommand
 from .supervisor import Orders, Supervisor, WorkerFailed, snapshot_from
 
 if TYPE_CHECKING:
+    from .certificates import Shown
     from .config import Config
     from .metrics.server import MetricsServer
 
@@ -66,6 +67,8 @@ class ControlProcess:
         self.renewal = RenewalPart(config)
         courier = Courier(self.core.certificates)
         self.core.certificates.changed = courier.changed
+        # whoever gets certificates listens there, as in a node of one process
+        self.hub.on_wanted = lambda name: self.core.certificates.served.demand.wanted(name)
         self.supervisor = Supervisor(self._orders, courier, self.hub, workers, self._departed)
         self.metrics_servers: list[MetricsServer] = []
         self._bound: dict[str, str] = {}  # addresses, by server
@@ -183,6 +186,13 @@ class ControlProcess:
         answers: dict[str, Any] = await self.supervisor.ask_all("metrics")
         self._last |= {
             name: snapshot_from(plain) for name, plain in answers.items() if name in self.supervisor.workers
+        }
+
+    async def shown_certificates(self) -> dict[str, list[Shown]]:
+        """What each process shows, by its name; a worker that does not answer is left out."""
+        answers = await self.supervisor.ask_all("shown_certificates")
+        return {CONTROL: list(self.core.certificates)} | {
+            name: [shown_from(plain) for plain in rows] for name, rows in answers.items()
         }
 
     async def _keep_figures(self, stop: asyncio.Event) -> None:

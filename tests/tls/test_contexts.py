@@ -12,6 +12,7 @@ from tls.contexts import FileCertificate
 from tls.errors import CertificateUnusable
 from tls.selfsigned import LIFETIME, self_signed
 from tls.sources import outer_context
+from tls.unserved import Unserved
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -117,6 +118,28 @@ def test_expired_replacement_is_refused_and_expired_start_is_served_with_an_aler
     write_pair(tmp_path)
     assert certificate.refresh() is False
     assert served_name(certificate.context) == old
+
+
+def test_an_early_pair_of_files_is_taken_when_its_time_has_come(tmp_path: Path) -> None:
+    clock = [NOW]
+    pair = write_pair(tmp_path)
+    certificate = FileCertificate(*pair, now=lambda: clock[0])
+    write_pair(tmp_path, now=NOW + timedelta(days=3))  # not valid before the day before that
+    assert [certificate.refresh() for _ in range(2)] == [False, False]
+    clock[0] += timedelta(days=2)
+    assert certificate.refresh() is True
+    assert served_name(certificate.context) == der(pair[0])
+    assert certificate.refresh() is False
+
+
+def test_expired_files_end_tls_where_that_is_configured(tmp_path: Path) -> None:
+    late = NOW + LIFETIME + timedelta(days=1)
+    certificate = FileCertificate(*write_pair(tmp_path), now=lambda: late, serve_expired=False)
+    assert not certificate.can_serve
+    assert certificate.choose("mail.example.test") is Unserved.EXPIRED
+    write_pair(tmp_path, now=late)
+    assert certificate.refresh() is True
+    assert certificate.choose("mail.example.test") is certificate.context
 
 
 def test_nothing_to_serve_is_an_error_that_names_the_file(tmp_path: Path) -> None:
