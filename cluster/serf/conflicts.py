@@ -3,7 +3,7 @@
 Where the votes are even, or there are none, the node with the greater address goes, so that not both do.
 
 A node that comes back at another address at once claims a name that the others still know at the old one,
-until they notice that nobody is there. So a vote is held only about a claim that lasts longer than it takes.
+until they notice that nobody is there. So a claim is told, and voted on, when it lasts longer than that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from .roster import Status
 
 QUERY: Final = "_serf_conflict"
 _QUIET_S: Final = 60.0  # between two words about the same name
-_VOTE_AFTER_S: Final = 15.0  # of a claim; a death is known, and its name free, after some nine
+_LASTS_S: Final = (
+    15.0  # of a claim that is none of a past life: a death is known, and its name free, after nine
+)
 _MAX_NAMES: Final = 256
 _NIL: Final = b"\xc0"
 
@@ -101,10 +103,12 @@ class Conflicts:
         if len(self._claims) >= _MAX_NAMES:
             del self._claims[next(iter(self._claims))]
         self._claims[key] = claim
+        if now - claim.since < _LASTS_S:
+            return False
         if claim.told <= now - _QUIET_S:
             claim.told = now
             self._outlet.emit(NameConflict(name, address, other))
-        return name == self._own_name and now - claim.since >= _VOTE_AFTER_S and self._may_vote(now)
+        return name == self._own_name and self._may_vote(now)
 
     def _may_vote(self, now: float) -> bool:
         if self._vote is not None or self._voted_at > now - _QUIET_S:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from cluster.messages import State
 from cluster.thread import GossipUnavailable
 from node.control import Arguments, ControlRefused, Handler, text_argument
 
@@ -14,8 +15,11 @@ from . import report
 from .doctor import Doctor
 from .keyfile import key_name
 from .keys import Answer, BadKey, ClusterKeys, new_key, parse_key
+from .leading import SORA_TAG
 
 if TYPE_CHECKING:
+    from cluster.effects import MemberView
+
     from .service import Clustering
 
 NO_CLUSTER: Final = "this node is in no cluster: cluster.enabled is false in its configuration"
@@ -102,7 +106,16 @@ class ClusterCommands:
             raise ControlRefused("usage", str(error)) from error
         except GossipUnavailable as error:
             raise ControlRefused("busy", f"gossip does not run: {error}") from error
-        return {"own": [key_name(key) for key in clustering.keys], **answer}
+        return {
+            "own": [key_name(key) for key in clustering.keys],
+            "absent": [each.name for each in clustering.roster if _is_away(each)],
+            **answer,
+        }
+
+
+def _is_away(member: MemberView) -> bool:
+    """A node of ours that misses what is done to the keys now."""
+    return member.state is State.DEAD and SORA_TAG in member.tags
 
 
 async def _list_keys(keys: ClusterKeys, _arguments: Arguments) -> dict[str, Any]:

@@ -181,11 +181,13 @@ class Doctor:
             count = int(clustering.lately.rise(f"rejected_{reason}", figures))
             if count:
                 verdict = WRONG if count >= MANY else DOUBTFUL
-                found.append(Found(verdict, "packets", f"{count} {what}, lately", cure))
+                found.append(Found(verdict, "packets", f"{what}: {count} lately", cure))
         by_tcp = int(clustering.lately.rise("probe_tcp_fallbacks", figures))
         if by_tcp >= FEW and by_tcp > BY_TCP_SHARE * clustering.lately.rise("probes", figures):
             cure = "let UDP through between all nodes, both ways"
-            found.append(Found(WRONG, "packets", f"{by_tcp} pings were answered by TCP only, lately", cure))
+            found.append(
+                Found(WRONG, "packets", f"pings that were answered by TCP only: {by_tcp} lately", cure)
+            )
         return found
 
     async def _clocks(self) -> list[Found]:

@@ -226,6 +226,7 @@ class Clustering:
 
     def restore(self) -> None:
         """The gossip was started anew and has forgotten what we told it."""
+        self.gossip.join([each.address for each in self.roster.alive if each.name != self.gossip.name])
         self.leadership.retell()
         self.blocks.retell()
         self.counts.retell()

@@ -44,6 +44,7 @@ class ThreadGossip:
         self.restarts = 0
         self._queries: dict[int, _Gathering] = {}
         self._is_closed = False
+        self._has_left = False
         self._restarting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.agent: GossipAgent | None = None  # of the agent RPC, which hears everything, too
@@ -76,7 +77,7 @@ class ThreadGossip:
     def _on_crash(self, reason: BaseException) -> None:
         for gathering in self._queries.values():
             gathering.end()
-        if not self._is_closed:
+        if not self._is_closed and not self._has_left:  # a new engine would join again
             self._restarting = asyncio.create_task(self._restart())
 
     async def _restart(self) -> None:
@@ -164,6 +165,7 @@ class ThreadGossip:
         return await self.thread.force_leave(name, prune=prune)
 
     async def leave(self, within_s: float) -> None:
+        self._has_left = True
         try:
             if not await self.thread.leave(within_s):
                 log.warning("the other nodes could not be told within %.0f s that this one leaves", within_s)

@@ -126,18 +126,25 @@ def keys(access: Access, install: str | None, use: str | None, remove: str | Non
         raise Failure("not all nodes have done it; it may be repeated", FAILED)
 
 
+_HOW_TO_RETURN = "Who misses a new key comes back when secret_key in its configuration is that key."
+
+
 def _render_keys(found: dict[str, Any]) -> str:
-    rows = [
-        (
-            name,
-            {True: "done", False: "refused", None: "no answer"}[each["is_done"]],
-            each["primary"] or "-",
-            " ".join(each["keys"]) or "-",
-            each["message"],
-        )
-        for name, each in sorted(found["nodes"].items())
+    answers = sorted(found["nodes"].items())
+    words = {True: "done", False: "refused", None: "no answer"}
+    columns: dict[str, list[str]] = {
+        "NODE": [name for name, _ in answers],
+        "ANSWER": [words[each["is_done"]] for _, each in answers],
+        "SENDS WITH": [each["primary"] for _, each in answers],
+        "KNOWS": [" ".join(each["keys"]) for _, each in answers],
+        "MESSAGE": [each["message"] for _, each in answers],
+    }
+    told = {heading: column for heading, column in columns.items() if any(column)}  # not all steps tell all
+    parts = [
+        table(tuple(told), [tuple(each or "-" for each in row) for row in zip(*told.values(), strict=True)])
     ]
-    parts = [table(("NODE", "ANSWER", "SENDS WITH", "KNOWS", "MESSAGE"), rows)]
+    if found["absent"]:
+        parts.append(f"Away, and not asked: {', '.join(found['absent'])}. {_HOW_TO_RETURN}")
     if "new_key" in found:
         parts.append(f"The new key {found['key']}, shown this once:\n  {found['new_key']}")
     if "stopped_at" in found:

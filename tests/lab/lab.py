@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,8 +204,8 @@ class Lab:
 
     # --- processes ---
 
-    def start(self, name: str) -> None:
-        """A node is ready when this returns; a server soon."""
+    def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """A node is ready when this returns; a server soon. ``environment``: variables, besides ours."""
         is_node = name in NODES
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -213,6 +213,7 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if is_node else log,
                 stderr=log,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         if is_node:

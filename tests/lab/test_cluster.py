@@ -14,11 +14,11 @@ import pytest
 from . import namespaces
 from .lab import ADDRESSES, NODES, Lab, until
 from .mail import add_neighbourhood, can_log_in, guess, imap
+from .views import SOON_S, all_alive, blocked, leaders, states
 
 MAX_PER_USER = 3
 GUESSES = 4
 GUESSER = "10.20.30.11"
-SOON_S = 10.0
 LEADING_S = 30.0  # detection, and ten seconds in which who is there stays so
 
 LIMITS = f"""max_connections_per_user = {MAX_PER_USER}
@@ -43,22 +43,6 @@ def lab() -> Iterator[Lab]:
         for name in NODES:
             lab.start(name)
         yield lab
-
-
-def states(lab: Lab, node: str) -> dict[str, str]:
-    return {each["name"]: each["state"] for each in lab.status(node)["cluster"]["members"]}
-
-
-def leaders(lab: Lab, nodes: tuple[str, ...] = NODES) -> set[str]:
-    return {lab.status(node)["cluster"]["leader"] for node in nodes}
-
-
-def blocked(lab: Lab, node: str) -> list[str]:
-    return sorted(each["subject"] for each in lab.json_of(node, "node.admin", "blocks", "list"))
-
-
-def all_alive(lab: Lab) -> bool:
-    return all(states(lab, node) == dict.fromkeys(NODES, "alive") for node in NODES)
 
 
 def test_three_nodes_form_a_cluster_and_agree_who_leads(lab: Lab) -> None:

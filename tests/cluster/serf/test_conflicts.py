@@ -58,22 +58,28 @@ def test_of_even_votes_the_greater_address_goes(number: int, is_lost: bool, vote
 
 def test_it_is_told_once_a_minute_and_asked_once() -> None:
     node = Node(1)
-    for now in (0, 1, 2, 59):
+    for now in (0, 14):
+        node.serf.conflict("n1", node.address, OTHER, at(now))
+    assert node.told(NameConflict) == []
+    for now in (15, 16, 17, 74):
         node.serf.conflict("n1", node.address, OTHER, at(now))
     assert node.told(NameConflict) == [NameConflict("n1", node.address, OTHER)]
-    node.serf.tick(at(30))
-    node.serf.conflict("n1", node.address, OTHER, at(61))
+    assert len(node.serf._asking._open) == 1
+    node.serf.tick(at(74))
+    node.emitted.clear()
+    node.serf.conflict("n1", node.address, OTHER, at(75))
     assert node.told(NameConflict) == [NameConflict("n1", node.address, OTHER)]
-    node.serf.conflict("n1", node.address, OTHER, at(62))
-    assert len(node.serf._asking._open) <= 1
+    node.serf.conflict("n1", node.address, OTHER, at(76))
+    assert len(node.serf._asking._open) == 1
 
 
-def test_a_claim_that_ends_is_not_voted_on() -> None:
+def test_a_claim_that_ends_is_neither_told_nor_voted_on() -> None:
     """That of a node that came back at another address, about itself, until its death is known."""
     node = Node(1)
     for now in (0, 3, 9, 100):
         node.serf.conflict("n1", node.address, OTHER, at(now))
     assert node.serf._asking._open == {}
+    assert node.told(NameConflict) == []
     node.serf.conflict("n1", node.address, OTHER, at(116))
     assert len(node.serf._asking._open) == 1
 
@@ -81,6 +87,7 @@ def test_a_claim_that_ends_is_not_voted_on() -> None:
 def test_a_conflict_of_others_is_told_and_not_voted_on() -> None:
     node = Node(1)
     node.serf.conflict("n2", address_of(2), OTHER, at(0))
+    node.serf.conflict("n2", address_of(2), OTHER, at(20))
     assert node.told(NameConflict) == [NameConflict("n2", address_of(2), OTHER)]
     assert not node.serf.has_broadcasts()
 

@@ -122,6 +122,13 @@ def test_keys_are_listed_by_name_only(nodes: Nodes) -> None:
     assert base64.b64encode(OLD).decode() not in str(found)
 
 
+def test_nodes_that_are_away_are_named_with_the_keys(nodes: Nodes) -> None:
+    first, _ = with_keys(nodes)
+    assert ask(first, "cluster.keys")["absent"] == []
+    nodes.cluster.kill("c")
+    assert ask(first, "cluster.keys")["absent"] == ["c"]
+
+
 def test_a_rotation_stops_where_a_node_does_not_follow(nodes: Nodes) -> None:
     first, asked = with_keys(nodes, refusing="c")
     found = ask(first, "cluster.keys", step="rotate")
@@ -253,7 +260,7 @@ def test_packets_with_another_key_are_explained(nodes: Nodes) -> None:
         return dict(figures)
 
     first.gossip.figures = now  # type: ignore[method-assign]
-    assert ("error", "50 packets that no key of ours opens, lately") in verdicts(first)
+    assert ("error", "packets that no key of ours opens: 50 lately") in verdicts(first)
     for _ in range(3):  # nothing came since: that node was mended
         first.clustering.lately.note(figures, first.clustering.clock())
         nodes.pass_by(LATELY_S)

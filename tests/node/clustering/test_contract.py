@@ -240,9 +240,23 @@ async def test_a_thread_that_crashed_is_started_again(monkeypatch: pytest.Monkey
         async with asyncio.timeout(SOON_S):
             await is_restored.wait()
         assert gossip.restarts == 1
+        gossip.join([other.gossip.thread.address])  # type: ignore[attr-defined]
         gossip.put(Kind.BLOCK, {b"x": b"1"}, 60)
         await until(lambda: ("a", b"x", b"1") in other.facts(Kind.BLOCK))
         assert node.gossip.name == "a"
+    finally:
+        await reals.close()
+
+
+async def test_a_thread_that_crashed_after_it_left_does_not_join_again() -> None:
+    reals = Reals()
+    try:
+        await reals.add("a")
+        gossip = reals.gossips[0]
+        await gossip.leave(1.0)
+        gossip.thread.post(lambda _engine, _at: asyncio.get_running_loop().call_soon(fail))
+        await until(lambda: not gossip.thread.is_running)
+        assert gossip._restarting is None
     finally:
         await reals.close()
 

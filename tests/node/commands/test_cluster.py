@@ -109,11 +109,12 @@ def test_doctor_says_what_to_do_and_fails_when_something_is_wrong(
 
 def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     done = {"is_done": True, "message": "", "primary": "abc", "keys": ["abc", "def"]}
-    answer = {"own": ["abc"], "key": "abc", "new_key": "c2VjcmV0", "nodes": {"node-1": done}}
+    answer = {"own": ["abc"], "key": "abc", "new_key": "c2VjcmV0", "nodes": {"node-1": done}, "absent": []}
     found, asked = run(monkeypatch, answer, "keys", "--rotate")
     assert asked == [("cluster.keys", {"step": "rotate"})]
     assert "c2VjcmV0" in found.output
     assert "abc def" in found.output
+    assert "Away" not in found.output
     assert found.exception is None
     _, asked = run(monkeypatch, answer, "keys", "--use", "abc")
     assert asked == [("cluster.keys", {"step": "use", "key": "abc"})]
@@ -121,11 +122,21 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_node_that_did_not_follow_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = {"is_done": None, "message": "no answer", "primary": "", "keys": []}
-    answer = {"own": ["abc"], "nodes": {"node-2": silent}, "stopped_at": "install"}
+    answer = {"own": ["abc"], "nodes": {"node-2": silent}, "stopped_at": "install", "absent": []}
     found, _ = run(monkeypatch, answer, "keys", "--rotate")
     assert "no answer" in found.output
     assert "Stopped at install" in found.output
     assert "not all nodes" in str(found.exception)
+
+
+def test_who_misses_a_change_of_keys_is_named_and_empty_columns_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = {"is_done": True, "message": "", "primary": "", "keys": []}
+    answer = {"own": ["abc"], "key": "abc", "nodes": {"node-1": done}, "absent": ["node-3"]}
+    found, _ = run(monkeypatch, answer, "keys", "--use", "abc")
+    assert found.output.splitlines()[0].split() == ["NODE", "ANSWER"]
+    assert "Away, and not asked: node-3." in found.output
 
 
 def test_one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
