@@ -3,7 +3,8 @@
 Where the votes are even, or there are none, the node with the greater address goes, so that not both do.
 
 A node that comes back at another address at once claims a name that the others still know at the old one,
-until they notice that nobody is there. So a claim is told, and voted on, when it lasts longer than that.
+until they notice that nobody is there. So a claim is told when it lasts longer than that, and voted on when
+everyone who hears of it has been told, too.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from .roster import Status
 
 QUERY: Final = "_serf_conflict"
 _QUIET_S: Final = 60.0  # between two words about the same name
-_LASTS_S: Final = (
-    15.0  # of a claim that is none of a past life: a death is known, and its name free, after nine
-)
+# A claim of a past life ends when the death is known and the name is free, after some nine seconds.
+_LASTS_S: Final = 12.0
+_VOTE_AFTER_S: Final = 18.0  # claims are repeated every few
 _MAX_NAMES: Final = 256
 _NIL: Final = b"\xc0"
 
@@ -108,7 +109,7 @@ class Conflicts:
         if claim.told <= now - _QUIET_S:
             claim.told = now
             self._outlet.emit(NameConflict(name, address, other))
-        return name == self._own_name and self._may_vote(now)
+        return name == self._own_name and now - claim.since >= _VOTE_AFTER_S and self._may_vote(now)
 
     def _may_vote(self, now: float) -> bool:
         if self._vote is not None or self._voted_at > now - _QUIET_S:

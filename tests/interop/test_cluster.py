@@ -206,7 +206,7 @@ def test_of_two_nodes_with_one_name_the_later_one_stops_its_gossip() -> None:
         return text.replace('node_id = "node-3"', 'node_id = "node-1"') if name == "node-3" else text
 
     with ClusterProcesses(edit=rename) as cluster:
-        cluster.wait_for(lambda: cluster.ask("node-3", "cluster", "members")["state"] == "left")
+        cluster.wait_for(lambda: cluster.ask("node-3", "cluster", "members")["state"] == "left", 60.0)
         for name in ("node-1", "node-2"):
             assert cluster.states(name) == {"node-1": "alive", "node-2": "alive"}
             found = cluster.ask(name, "cluster", "doctor", check=False)["findings"]

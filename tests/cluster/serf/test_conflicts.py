@@ -58,10 +58,10 @@ def test_of_even_votes_the_greater_address_goes(number: int, is_lost: bool, vote
 
 def test_it_is_told_once_a_minute_and_asked_once() -> None:
     node = Node(1)
-    for now in (0, 14):
+    for now in (0, 11):
         node.serf.conflict("n1", node.address, OTHER, at(now))
     assert node.told(NameConflict) == []
-    for now in (15, 16, 17, 74):
+    for now in (15, 16, 20, 74):
         node.serf.conflict("n1", node.address, OTHER, at(now))
     assert node.told(NameConflict) == [NameConflict("n1", node.address, OTHER)]
     assert len(node.serf._asking._open) == 1
@@ -69,7 +69,7 @@ def test_it_is_told_once_a_minute_and_asked_once() -> None:
     node.emitted.clear()
     node.serf.conflict("n1", node.address, OTHER, at(75))
     assert node.told(NameConflict) == [NameConflict("n1", node.address, OTHER)]
-    node.serf.conflict("n1", node.address, OTHER, at(76))
+    node.serf.conflict("n1", node.address, OTHER, at(81))
     assert len(node.serf._asking._open) == 1
 
 
@@ -80,7 +80,7 @@ def test_a_claim_that_ends_is_neither_told_nor_voted_on() -> None:
         node.serf.conflict("n1", node.address, OTHER, at(now))
     assert node.serf._asking._open == {}
     assert node.told(NameConflict) == []
-    node.serf.conflict("n1", node.address, OTHER, at(116))
+    node.serf.conflict("n1", node.address, OTHER, at(120))
     assert len(node.serf._asking._open) == 1
 
 
@@ -95,9 +95,9 @@ def test_a_conflict_of_others_is_told_and_not_voted_on() -> None:
 def test_members_answer_with_whom_they_know() -> None:
     nodes = network(3)
     nodes[0].serf.conflict("n1", nodes[0].address, OTHER, at(0))
-    nodes[0].serf.conflict("n1", nodes[0].address, OTHER, at(15))
+    nodes[0].serf.conflict("n1", nodes[0].address, OTHER, at(20))
     carry(nodes)
-    nodes[0].serf.tick(at(25))
+    nodes[0].serf.tick(at(30))
     assert [conflict.is_lost for conflict in nodes[0].told(NameConflict)] == [False]
     assert not any(node.told(QueryAsked) for node in nodes)
 
