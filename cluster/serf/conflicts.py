@@ -25,7 +25,7 @@ QUERY: Final = "_serf_conflict"
 _QUIET_S: Final = 60.0  # between two words about the same name
 # A claim of a past life ends when the death is known and the name is free, after some nine seconds.
 _LASTS_S: Final = 12.0
-_VOTE_AFTER_S: Final = 18.0  # claims are repeated every few
+_VOTE_AFTER_S: Final = 18.0  # claims are repeated every few seconds
 _MAX_NAMES: Final = 256
 _NIL: Final = b"\xc0"
 

@@ -105,7 +105,7 @@ def test_of_two_nodes_with_one_name_the_newcomer_has_to_go() -> None:
     together.told["second"] = together.told["n1"]
     second.start(together.at)
     second.join([engines[2].settings.advertise], together.at)
-    together.run(20.0)
+    together.run(40.0)
     lost = [conflict for conflict in heard(together, "n1", NameConflict) if conflict.is_lost]
     assert {conflict.address for conflict in lost} == {second.settings.advertise}
     assert all(heard(together, name, NameConflict) for name in ("n2", "n3", "n4"))
