@@ -21,6 +21,7 @@ from node.startfaults import StartFailed
 from storage.postgres.leases import PostgresAttemptRecord, PostgresLeases
 from tls.acme.authority import AcmeAuthority
 from tls.names import folded
+from tls.observing import STARTTLS
 from tls.renewing.company import Alone, Company
 from tls.renewing.memory import LastingRecord
 from tls.renewing.rounds import Rounds
@@ -34,7 +35,7 @@ from .figures import read_renewal
 from .gossip import GossipCompany
 from .health import judge_renewal
 from .preflight import Preflight
-from .seen import Seen
+from .seen import Door, Seen
 
 if TYPE_CHECKING:
     from node.challengepart import ChallengePart
@@ -191,7 +192,7 @@ class RenewalPart:
     def monitor(self, monitoring: Monitoring) -> None:
         if self.rounds is not None:
             monitoring.registry.add(lambda: read_renewal(self))
-            monitoring.checker.add("renewal", self._check)
+            monitoring.checker.add("renewal", self._check, is_critical=True)
 
     def reload(self, config: Config) -> None:
         """What may change without a restart: names, key types, rules of time."""
@@ -208,7 +209,7 @@ class RenewalPart:
         if self.seen is None:
             return
         wanted = setup.plan_of(self._config).wanted
-        self.seen.ports = [each.addr.port for each in self._config.servers if _shows_issued(each)]
+        self.seen.doors = [_door(each) for each in self._config.servers if _shows_issued(each)]
         self.seen.names = list(dict.fromkeys(_askable(each.names) for each in wanted))
 
     def _fingerprints(self) -> dict[str, list[str]]:
@@ -236,9 +237,13 @@ class RenewalPart:
 
 
 def _shows_issued(server: Server) -> bool:
-    """From the first byte, at a port that is known."""
-    is_implicit = server.start and server.tls and not server.tls_use_starttls
-    return is_implicit and bool(server.addr.port) and not server.tls_cert_file
+    """At a port that is known, and to who comes without a PROXY header."""
+    is_open = server.start and bool(server.addr.port) and not server.proxy_protocol.enabled
+    return is_open and not server.tls_cert_file and (server.tls or server.type in STARTTLS)
+
+
+def _door(server: Server) -> Door:
+    return Door(server.addr.port, "" if server.tls and not server.tls_use_starttls else server.type)
 
 
 def _askable(names: Sequence[str]) -> str:

@@ -8,18 +8,15 @@ unreachable.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography import x509
-
-from cluster.facts import DAY_S, MAX_VALUE_BYTES, Kind
+from cluster.facts import DAY_S, MAX_KEY_BYTES, MAX_VALUE_BYTES, Kind
 from node.clustering.wire import Unreadable, pack, unpack
+from tls.observing import observe
 
 if TYPE_CHECKING:
     from cluster.effects import FactChanged
@@ -46,13 +43,21 @@ class Sight:
     trouble: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """``starttls``: the protocol that has to be asked for TLS first; empty: TLS from the first byte."""
+
+    port: int
+    starttls: str = ""
+
+
 class Seen:
-    """``ports``: of servers with TLS from the first byte. ``names``: one of each certificate."""
+    """``doors``: where nodes show what was issued. ``names``: one of each certificate."""
 
     def __init__(self, clustering: Clustering) -> None:
         self._clustering = clustering
         self._soon = asyncio.Event()
-        self.ports: Sequence[int] = ()
+        self.doors: Sequence[Door] = ()
         self.names: Sequence[str] = ()
         self.sights: dict[tuple[str, str], tuple[Sight, ...]] = {}  # by who looked and at whom
         clustering.listen(Kind.NODE, self._heard)
@@ -91,17 +96,12 @@ class Seen:
             self._tell(name, sights)
 
     async def _look_at(self, ip: str) -> tuple[Sight, ...]:
-        wanted = [(port, name) for port in self.ports for name in self.names][:SIGHTS_MAX]
-        return tuple(await asyncio.gather(*(look_at_port(ip, port, name) for port, name in wanted)))
+        wanted = [(door, name) for name in self.names for door in self.doors][:SIGHTS_MAX]
+        return tuple(await asyncio.gather(*(_sight_of(ip, door, name) for door, name in wanted)))
 
     def _tell(self, node: str, sights: Sequence[Sight]) -> None:
-        plain = [
-            [s.port, s.name, bytes.fromhex(s.fingerprint)[:16], s.not_after, s.trouble[:60]] for s in sights
-        ]
-        value = pack(plain)
-        if len(value) <= MAX_VALUE_BYTES:
-            key = (TOPIC + node.encode())[:128]
-            self._clustering.gossip.put(Kind.NODE, {key: value}, DAY_S)
+        key = (TOPIC + node.encode())[:MAX_KEY_BYTES]
+        self._clustering.gossip.put(Kind.NODE, {key: _fitting(sights)}, DAY_S)
 
     def _heard(self, fact: FactChanged) -> None:
         if not fact.key.startswith(TOPIC):
@@ -155,22 +155,19 @@ def _sight(plain: object) -> Sight:
     raise Unreadable("unknown form")
 
 
-async def look_at_port(ip: str, port: int, name: str) -> Sight:
-    """One handshake, as a client that asks for a name makes it and trusts anybody. Never raises."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        async with asyncio.timeout(LOOK_WITHIN_S):
-            _, writer = await asyncio.open_connection(ip, port, ssl=context, server_hostname=name)
-    except TimeoutError:
-        return Sight(port, name, trouble="no answer in time")
-    except (OSError, ssl.SSLError) as error:
-        return Sight(port, name, trouble=str(error.strerror or error))
-    try:
-        leaf = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    finally:
-        writer.close()
-    if leaf is None:
-        return Sight(port, name, trouble="it shows none")
-    expiry = x509.load_der_x509_certificate(leaf).not_valid_after_utc
-    return Sight(port, name, hashlib.sha256(leaf).hexdigest(), expiry.timestamp())
+async def _sight_of(ip: str, door: Door, name: str) -> Sight:
+    """What a client that asks there for a name is shown. Never raises."""
+    seen = await observe(ip, door.port, name, starttls=door.starttls, within_s=LOOK_WITHIN_S)
+    expiry = seen.not_after.timestamp() if seen.not_after is not None else 0.0
+    return Sight(door.port, name, seen.fingerprint, expiry, seen.fault)
+
+
+def _fitting(sights: Sequence[Sight]) -> bytes:
+    """As many as one fact can hold."""
+    plain = [
+        [each.port, each.name, bytes.fromhex(each.fingerprint)[:16], each.not_after, each.trouble[:60]]
+        for each in sights
+    ]
+    while len(value := pack(plain)) > MAX_VALUE_BYTES:
+        plain.pop()
+    return value

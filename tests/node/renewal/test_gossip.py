@@ -117,8 +117,16 @@ def test_what_nodes_see_of_each_other_is_known_to_all(nodes: Nodes) -> None:
     assert there.disagreeing({}) == 1
 
 
-def test_too_much_to_tell_is_not_told(nodes: Nodes) -> None:
+def test_of_too_much_to_tell_the_first_is_told(nodes: Nodes) -> None:
     first, second = nodes.add("a"), nodes.add("b")
     here, there = Seen(first.clustering), Seen(second.clustering)
-    here._tell("b", [Sight(993, f"{number}{'n' * 200}.example.com") for number in range(8)])
+    here._tell("b", [Sight(number, f"{'n' * 200}.example.com") for number in range(8)])
+    assert [row["port"] for row in there.rows({})] == ["0", "1", "2", "3"]
+
+
+def test_what_another_version_says_of_ports_is_passed_over(nodes: Nodes) -> None:
+    first, second = nodes.add("a"), nodes.add("b")
+    there = Seen(second.clustering)
+    for value in (b"\xc1", b"\x01", b"\x91\x01"):
+        first.gossip.put(Kind.NODE, {b"certs/b": value}, 60.0)
     assert there.rows({}) == []
