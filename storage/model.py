@@ -272,12 +272,21 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class ActiveScript:
+    """The Sieve script that filters an account's mail."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Recipient:
     """What delivery must know of a recipient; one read."""
 
     account_id: AccountId
     primary_address: str
     inbox_id: MailboxId
+    script: ActiveScript | None = None
 
 
 # --- the way of a body to the object store --------------------------------------------------------

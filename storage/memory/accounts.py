@@ -9,7 +9,7 @@ from itertools import count
 
 from storage.api import AccountStore
 from storage.errors import AlreadyExists, NotFound, NotPermitted
-from storage.model import Account, AccountId, Credential, CredentialId, MailboxId, Recipient
+from storage.model import Account, AccountId, ActiveScript, Credential, CredentialId, MailboxId, Recipient
 
 from .tables import Tables
 
@@ -34,7 +34,7 @@ def _no_one_else(_account_id: AccountId, _deleted_at: datetime | None) -> None:
 class MemoryAccountStore(AccountStore):
     """``provision`` makes the default mailboxes of a new account and returns its INBOX; ``usage`` gives
     an account's messages and bytes; ``now`` the aware current time; ``note_deleted`` is told when an
-    account is deleted (and when) or restored (None)."""
+    account is deleted (and when) or restored (None); ``active_script`` gives its Sieve script."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class MemoryAccountStore(AccountStore):
         *,
         next_id: Callable[[], int] | None = None,
         note_deleted: Callable[[AccountId, datetime | None], None] = _no_one_else,
+        active_script: Callable[[AccountId], ActiveScript | None] = lambda _account_id: None,
     ) -> None:
         self._provision = provision
         self._usage = usage
@@ -51,6 +52,7 @@ class MemoryAccountStore(AccountStore):
         self._next_id = next_id or count(1).__next__
         self._credential_ids = count(1)
         self._note_deleted = note_deleted
+        self._active_script = active_script
         self._entries: dict[AccountId, _Entry] = {}
         self._by_address: dict[str, _Entry] = {}  # live accounts only
 
@@ -65,7 +67,12 @@ class MemoryAccountStore(AccountStore):
             account.deleted_at = deleted_at
 
         return cls(
-            tables.provision, tables.usage, tables.now, next_id=tables.next_id, note_deleted=note_deleted
+            tables.provision,
+            tables.usage,
+            tables.now,
+            next_id=tables.next_id,
+            note_deleted=note_deleted,
+            active_script=tables.active_script,
         )
 
     async def login(self, address: str) -> tuple[Credential, str] | None:
@@ -74,7 +81,9 @@ class MemoryAccountStore(AccountStore):
 
     async def recipient(self, address: str) -> Recipient | None:
         entry = self._by_address.get(address)
-        return None if entry is None else Recipient(entry.id, entry.primary_address, entry.inbox_id)
+        if entry is None:
+            return None
+        return Recipient(entry.id, entry.primary_address, entry.inbox_id, self._active_script(entry.id))
 
     async def create_account(self, address: str, password_hash: str) -> Account:
         self._must_be_free(address)

@@ -14,6 +14,7 @@ from storage.model import (
     DEFAULT_MAILBOXES,
     INBOX,
     AccountId,
+    ActiveScript,
     Content,
     ContentHash,
     ContentId,
@@ -134,6 +135,14 @@ class StoredContent:
         return ContentRef(self.id, self.content.hash, self.content.size_bytes, self.is_stored, node)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredScript:
+    content: bytes
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
 @dataclass(slots=True)
 class DoomedObject:
     id: int
@@ -156,6 +165,8 @@ class Tables:
         self.contents: dict[ContentId, StoredContent] = {}
         self.by_hash: dict[ContentHash, StoredContent] = {}
         self.deliveries: dict[tuple[AccountId, bytes], datetime] = {}
+        self.scripts: dict[AccountId, dict[str, StoredScript]] = {}
+        self.seen: dict[tuple[AccountId, bytes], datetime] = {}
         self.doomed: list[DoomedObject] = []
         self._last_id = 0
 
@@ -182,6 +193,12 @@ class Tables:
         """Messages and bytes of an account."""
         boxes = [mailbox.snapshot() for mailbox in self.of_account(account_id).values()]
         return sum(box.messages for box in boxes), sum(box.size_bytes for box in boxes)
+
+    def active_script(self, account_id: AccountId) -> ActiveScript | None:
+        for name, script in self.scripts.get(account_id, {}).items():
+            if script.is_active:
+                return ActiveScript(name, script.content)
+        return None
 
     def add_mailbox(self, account_id: AccountId, name: str, use: SpecialUse | None) -> StoredMailbox:
         account = self.accounts[account_id]

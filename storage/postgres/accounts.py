@@ -17,6 +17,7 @@ from storage.model import (
     INBOX,
     Account,
     AccountId,
+    ActiveScript,
     Credential,
     CredentialId,
     MailboxId,
@@ -36,11 +37,12 @@ JOIN credentials p ON p.account_id = c.account_id AND p.is_primary
 WHERE c.address = $1 AND c.retired_at IS NULL"""
 
 _RECIPIENT = f"""
-SELECT c.account_id, p.address AS primary_address, m.id AS inbox_id
+SELECT c.account_id, p.address AS primary_address, m.id AS inbox_id, s.name AS script_name, s.content
 FROM credentials c
 JOIN accounts a ON a.id = c.account_id AND a.deleted_at IS NULL
 JOIN credentials p ON p.account_id = c.account_id AND p.is_primary
 JOIN mailboxes m ON m.account_id = c.account_id AND m.name = '{INBOX}' AND m.deleted_at IS NULL
+LEFT JOIN sieve_scripts s ON s.account_id = c.account_id AND s.is_active
 WHERE c.address = $1 AND c.retired_at IS NULL"""
 
 # Each mailbox gets its own uidvalidity, so that no rename can ever bring a (name, uidvalidity) back.
@@ -154,7 +156,11 @@ class PostgresAccountStore(AccountStore):
         if not rows:
             return None
         row = rows[0]
-        return Recipient(AccountId(row["account_id"]), row["primary_address"], MailboxId(row["inbox_id"]))
+        name = row["script_name"]
+        script = None if name is None else ActiveScript(name, bytes(row["content"]))
+        return Recipient(
+            AccountId(row["account_id"]), row["primary_address"], MailboxId(row["inbox_id"]), script
+        )
 
     async def create_account(self, address: str, password_hash: str) -> Account:
         names, uses = _columns(DEFAULT_MAILBOXES)

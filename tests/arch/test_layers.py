@@ -25,6 +25,7 @@ PURE = (
     "storage/api.py",
     "storage/addresses.py",
     "storage/names.py",
+    "storage/scripts.py",
     "storage/flags.py",
     "storage/view.py",
     "storage/mime/*.py",

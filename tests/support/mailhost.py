@@ -13,6 +13,7 @@ from protocols.ports import Identity, MailboxChanged, Peer, Services
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.memory.accounts import MemoryAccountStore
 from storage.memory.mail import MemoryMailStore
+from storage.memory.scripts import MemoryScriptStore
 from storage.memory.tables import StoredMailbox, Tables
 from storage.mime.message import describe
 from storage.model import (
@@ -221,7 +222,10 @@ class MailHost:
         self.tables = Tables(lambda: NOW)
         self.store = MemoryMailStore(self.tables)
         self.mail = Watched(self.store)
-        self.account_store = MemoryAccountStore(self.tables.provision, self.tables.usage, lambda: NOW)
+        self.account_store = MemoryAccountStore(
+            self.tables.provision, self.tables.usage, lambda: NOW, active_script=self.tables.active_script
+        )
+        self.scripts = MemoryScriptStore(self.tables)
         self.accounts = Watched(self.account_store)
         self.bodies = Bodies(self.tables)
         self.intake = Intake()
