@@ -10,6 +10,9 @@ Decisions:
   transaction, or in two within the retry window, make one copy; ``user`` and ``user+detail`` make two.
 * ``for`` stands in Received only where there is one recipient: recipients do not learn of each other.
 * 250 means durable: commit, then publish, then speak.
+* Sieve decides once for each delivery key. The first copy has the key itself, further ones keys made from it:
+  a script that was changed between two attempts makes no second copy where there is one.
+* Scripts that cannot be read now (451), or that go wrong (kept), never give way to another script.
 """
 
 from __future__ import annotations
@@ -17,15 +20,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import mmap
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import format_datetime
 
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
+from storage.mime.structure import decode_structure
 from storage.model import (
     Appended,
     ContentHash,
@@ -36,7 +41,11 @@ from storage.model import (
     StagedContent,
 )
 
+from .filing import Placement, locate, placements
+from .filtering import Incoming, remember
 from .ports import MailboxChanged, Services
+from .sieve.outcome import FileInto, Reject, Rewritten
+from .sieve.outcome import Outcome as Decision
 
 log = logging.getLogger("sora.delivery")
 
@@ -44,6 +53,8 @@ log = logging.getLogger("sora.delivery")
 MAX_RECEIVED_FIELDS = 100
 # Waits between questions for the fate of an unknown commit; the MTA waits 10 minutes for our reply.
 READ_BACK_DELAYS_S = (0.0, 0.5, 2.0, 5.0)
+
+PIECE_BYTES = 1024 * 1024  # of a body that is written again
 
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -77,7 +88,14 @@ class Envelope:
     received_at: datetime  # aware
 
 
-Outcome = StorageError | MailLoop | None  # None: durable
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The recipient's script rejects the message; ``reason`` is its author's text."""
+
+    reason: str
+
+
+Outcome = StorageError | MailLoop | Refused | None  # None: durable, or discarded by a script
 Resolve = Callable[[str], Awaitable[Destination | None]]
 
 
@@ -138,12 +156,32 @@ def read_trace(header: bytes) -> Trace:
 
 
 @dataclass(slots=True)
+class _Letter:
+    """What one delivery key stands for, and which recipients of the envelope it answers for."""
+
+    destination: Destination
+    key: bytes
+    prefix: bytes
+    positions: list[int]
+    seen: Decision | None = None
+
+    def copy(self, number: int, place: Placement) -> _Copy:
+        key = self.key if not number else hashlib.sha256(self.key + number.to_bytes(4, "big")).digest()
+        prefix = b"" if place.message else self.prefix
+        message = NewMessage(place.mailbox_id, prefix=prefix, flags=place.flags, delivery_key=key)
+        return _Copy(self.destination, message, self.positions, place.target, place.message)
+
+
+@dataclass(slots=True)
 class _Copy:
-    """One message to be written, and which recipients of the envelope it answers for."""
+    """One message to be written. ``target`` None: to the INBOX."""
 
     destination: Destination
     message: NewMessage
     positions: list[int]
+    target: FileInto | None = None
+    rewritten: Rewritten | None = None
+    body_start: int = 0  # of what was received
 
 
 async def deliver(
@@ -157,21 +195,38 @@ async def deliver(
 ) -> list[Outcome]:
     """Deliver to every destination; outcomes in their order. Consumes the spool.
 
-    One write transaction for all, unless a mailbox vanished since RCPT: then ``resolve`` is asked again for
-    each recipient and the messages are written one by one.
+    One write transaction for all, and one more for each copy that a script has changed; unless a mailbox
+    vanished since RCPT: then ``resolve`` is asked again for each recipient and the messages are written one
+    by one.
     """
     try:
+        data = spool.buffer() if _wants_filter(services, destinations) else b""
         staged = await services.intake.take(spool)
     except StorageError as error:
+        spool.close()
         return [error] * len(destinations)
     outcomes: list[Outcome] = [None] * len(destinations)
-    copies = _plan(envelope, staged, destinations, outcomes)
+    letters = _plan(envelope, staged, destinations, outcomes)
+    desk = _Desk(services, envelope, staged, data)
+    copies = [copy for letter in letters for copy in await desk.file(letter, outcomes)]
     writer = _Writer(services, staged, sleep)
-    if copies:
-        await writer.write(copies, outcomes, resolve)
+    plain = [copy for copy in copies if copy.rewritten is None]
+    if plain:
+        await writer.write(plain, outcomes, resolve)
     if not writer.may_be_written:
         await _discard(services, staged)
+    for copy in copies:
+        if copy.rewritten is not None:
+            await _write_rewritten(services, copy, copy.rewritten, data, (outcomes, resolve, sleep))
+    await desk.remember(letters, outcomes)
     return outcomes
+
+
+def _wants_filter(services: Services, destinations: Sequence[Destination]) -> bool:
+    mail_filter = services.filter
+    return mail_filter is not None and any(
+        mail_filter.applies(destination.recipient.script) for destination in destinations
+    )
 
 
 def _plan(
@@ -179,21 +234,137 @@ def _plan(
     staged: StagedContent,
     destinations: Sequence[Destination],
     outcomes: list[Outcome],
-) -> list[_Copy]:
-    """One copy for each delivery key; loops are refused right here."""
-    copies: dict[bytes, _Copy] = {}
+) -> list[_Letter]:
+    """One letter for each delivery key; loops are refused right here."""
+    letters: dict[bytes, _Letter] = {}
     trace = read_trace(staged.content.header)
     for position, destination in enumerate(destinations):
         if trace.is_looping(destination.address):
             outcomes[position] = MailLoop()
             continue
         key = delivery_key(envelope.reverse_path, destination, staged.content.hash)
-        if key not in copies:
+        if key not in letters:
             prefix = trace_headers(envelope, destination.address, is_only_recipient=len(destinations) == 1)
-            message = NewMessage(destination.recipient.inbox_id, prefix=prefix, delivery_key=key)
-            copies[key] = _Copy(destination, message, [])
-        copies[key].positions.append(position)
-    return list(copies.values())
+            letters[key] = _Letter(destination, key, prefix, [])
+        letters[key].positions.append(position)
+    return list(letters.values())
+
+
+class _Desk:
+    """Asks the recipients' scripts where one content goes."""
+
+    def __init__(
+        self, services: Services, envelope: Envelope, staged: StagedContent, data: bytes | mmap.mmap
+    ) -> None:
+        self._services = services
+        self._envelope = envelope
+        self._content = staged.content
+        self._data = data
+
+    async def file(self, letter: _Letter, outcomes: list[Outcome]) -> list[_Copy]:
+        """The copies to write for it; none when it is refused, discarded or cannot be decided now."""
+        recipient = letter.destination.recipient
+        mail_filter = self._services.filter
+        if mail_filter is None or not mail_filter.applies(recipient.script):
+            return [letter.copy(0, Placement(recipient.inbox_id))]
+        try:
+            decision = await mail_filter.decide(
+                recipient.account_id, recipient.script, self._incoming(letter)
+            )
+            refusal = next((each for each in decision.actions if isinstance(each, Reject)), None)
+            self._report(letter.destination, decision)
+            if refusal is not None:
+                _settle(outcomes, letter.positions, Refused(refusal.reason))
+                return []
+            letter.seen = decision
+            places = await placements(
+                mail_filter.names, recipient, decision.actions, self._created(recipient)
+            )
+        except StorageError as error:
+            _settle(outcomes, letter.positions, error)
+            return []
+        copies = [letter.copy(number, place) for number, place in enumerate(places)]
+        for copy in copies:
+            if copy.rewritten is not None:
+                copy.body_start = decode_structure(self._content.structure).body_start
+        return copies
+
+    def _created(self, recipient: Recipient) -> Callable[[MailboxId], None]:
+        def tell(mailbox_id: MailboxId) -> None:
+            self._services.feed.publish(MailboxChanged(recipient.account_id, mailbox_id, ModSeq(0)))
+
+        return tell
+
+    def _incoming(self, letter: _Letter) -> Incoming:
+        envelope = self._envelope
+        return Incoming(
+            sender=envelope.reverse_path,
+            recipient=letter.destination.address,
+            trace=letter.prefix,
+            header=self._content.header,
+            size_bytes=self._content.size_bytes,
+            structure=self._content.structure,
+            data=self._data,
+            environment={
+                "domain": envelope.hostname.partition(".")[2],
+                "host": envelope.hostname,
+                "location": "MDA",
+                "name": "Sora",
+                "phase": "during",
+                "remote-ip": envelope.client_ip,
+                "remote-host": envelope.helo,
+                "version": "1",
+            },
+        )
+
+    def _report(self, destination: Destination, decision: Decision) -> None:
+        address = destination.recipient.primary_address
+        if decision.fault:
+            log.warning("Sieve script of %s failed, the message is kept: %s", address, decision.fault)
+        for note in decision.notes:
+            log.warning("Sieve script of %s: %s", address, note)
+
+    async def remember(self, letters: Sequence[_Letter], outcomes: Sequence[Outcome]) -> None:
+        """What duplicate has seen, of letters that were delivered."""
+        mail_filter = self._services.filter
+        for letter in letters:
+            delivered = all(outcomes[position] is None for position in letter.positions)
+            if mail_filter is not None and letter.seen is not None and delivered:
+                account_id = letter.destination.recipient.account_id
+                await remember(mail_filter.scripts, account_id, letter.seen)
+
+
+def _settle(outcomes: list[Outcome], positions: Sequence[int], outcome: Outcome) -> None:
+    """The first trouble of a recipient is its outcome."""
+    for position in positions:
+        if outcomes[position] is None:
+            outcomes[position] = outcome
+
+
+async def _write_rewritten(
+    services: Services,
+    copy: _Copy,
+    rewritten: Rewritten,
+    data: bytes | mmap.mmap,
+    rest: tuple[list[Outcome], Resolve, Callable[[float], Awaitable[None]]],
+) -> None:
+    """A copy that a script has changed is a content of its own."""
+    outcomes, resolve, sleep = rest
+    spool = services.intake.spool()
+    try:
+        spool.write(rewritten.header + b"\r\n")
+        body, start = (data, copy.body_start) if rewritten.body is None else (rewritten.body, 0)
+        for at in range(start, len(body), PIECE_BYTES):
+            spool.write(body[at : at + PIECE_BYTES])
+        staged = await services.intake.take(spool)
+    except StorageError as error:
+        spool.close()
+        _settle(outcomes, copy.positions, error)
+        return
+    writer = _Writer(services, staged, sleep)
+    await writer.write([copy], outcomes, resolve)
+    if not writer.may_be_written:
+        await _discard(services, staged)
 
 
 class _Writer:
@@ -213,8 +384,7 @@ class _Writer:
         except NotFound:
             found = [await self._write_again(copy, resolve) for copy in copies]
         for copy, outcome in zip(copies, found, strict=True):
-            for position in copy.positions:
-                outcomes[position] = outcome
+            _settle(outcomes, copy.positions, outcome)
 
     async def _append(self, copies: Sequence[_Copy]) -> list[Outcome]:
         """Raises NotFound; every other trouble is the outcome."""
@@ -237,17 +407,23 @@ class _Writer:
             destination = await resolve(copy.destination.address)
             if destination is None:
                 return NotFound("the account is gone")
-            inbox = destination.recipient.inbox_id
             copy.destination = destination
-            copy.message = NewMessage(
-                inbox, prefix=copy.message.prefix, delivery_key=copy.message.delivery_key
-            )
+            copy.message = replace(copy.message, mailbox_id=await self._place_again(copy))
             return (await self._append([copy]))[0]
         except NotFound:
             # the account exists and its INBOX came and went meanwhile: not for the sender to know
             return Unavailable("the mailbox is changing")
         except StorageError as error:
             return error
+
+    async def _place_again(self, copy: _Copy) -> MailboxId:
+        recipient, mail_filter = copy.destination.recipient, self._services.filter
+        if copy.target is None or mail_filter is None:
+            return recipient.inbox_id
+        found = await locate(
+            mail_filter.names, recipient.account_id, copy.target, lambda _made: None, fresh=True
+        )
+        return found or recipient.inbox_id
 
     async def _read_back(self, copy: _Copy, unknown: CommitUnknown) -> Outcome:
         """Ask whether the commit happened; when nobody can tell, the MTA has to try again."""
@@ -275,18 +451,18 @@ class _Writer:
 
     async def _tell_late(self, copy: _Copy) -> None:
         """Publish a commit whose modseq was lost with its reply."""
-        inbox = copy.destination.recipient.inbox_id
+        mailbox_id = copy.message.mailbox_id
         try:
-            modseqs = await self._services.mail.modseqs([inbox])
+            modseqs = await self._services.mail.modseqs([mailbox_id])
         except StorageError as error:
             log.info("views learn of a delivery by their own poll: %s", error)
             return
-        if inbox in modseqs:
-            self._tell(copy, modseqs[inbox])
+        if mailbox_id in modseqs:
+            self._tell(copy, modseqs[mailbox_id])
 
     def _tell(self, copy: _Copy, modseq: int) -> None:
-        recipient = copy.destination.recipient
-        self._services.feed.publish(MailboxChanged(recipient.account_id, recipient.inbox_id, ModSeq(modseq)))
+        account_id = copy.destination.recipient.account_id
+        self._services.feed.publish(MailboxChanged(account_id, copy.message.mailbox_id, ModSeq(modseq)))
 
 
 async def _discard(services: Services, staged: StagedContent) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.model import AccountId, MailboxId, ModSeq
 
+from .filtering import MailFilter
 from .memory import NodeMemory
 
 # --- identity -------------------------------------------------------------------------------------
@@ -289,6 +290,7 @@ class Services:
     warm_up: Callable[[Identity], None] = lambda _identity: None  # local_cache.enable_warmup
     sessions: SessionRegistry = field(default_factory=Unregistered)
     memory: NodeMemory = field(default_factory=NodeMemory)
+    filter: MailFilter | None = None  # Sieve; None: all mail is kept
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
 
 

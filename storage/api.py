@@ -55,6 +55,7 @@ from .model import (
 
 if TYPE_CHECKING:
     import asyncio
+    import mmap
 
 # An MTA that lost our reply tries the same bytes again for at most its queue lifetime (5 days is the
 # usual default); after this window equal bytes are a new message.
@@ -455,6 +456,10 @@ class Spool(Protocol):
 
     def write(self, data: bytes) -> None:
         """Raises StagingFull when the disk is full; the spool then only takes close()."""
+        ...
+
+    def buffer(self) -> bytes | mmap.mmap:
+        """All that was written; stays valid after ``close``. Raises Unavailable."""
         ...
 
     def close(self) -> None: ...

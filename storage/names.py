@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from .errors import InvalidName, NotFound
-from .model import DELIMITER, INBOX
+from .model import DELIMITER, INBOX, MailboxId
 
 MAX_COMPONENT_CHARS = 255
 MAX_NAME_CHARS = 1000
@@ -53,3 +53,8 @@ def with_parents(name: str) -> list[str]:
 
 def is_inside(name: str, parent: str) -> bool:
     return name.startswith(parent + DELIMITER)
+
+
+def object_id(mailbox_id: MailboxId) -> str:
+    """The mailbox's OBJECTID (RFC 8474 §5.1): it survives renames."""
+    return f"F{mailbox_id}"

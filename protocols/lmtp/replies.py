@@ -99,6 +99,20 @@ ERRORS: dict[type[errors.StorageError], Reply] = {
 }
 
 
+# RFC 5321 §4.5.3.1.5 allows 512 octets a line.
+MAX_REASON_LINES = 20
+MAX_REASON_CHARS = 400
+
+
+def refusal(reason: str) -> Reply:
+    """A recipient's script rejects the message: its words (RFC 5429 §2.2), as far as they fit a reply."""
+    text = "".join(
+        char if " " <= char <= "~" or char == "\n" else "?" for char in reason.replace("\r\n", "\n")
+    )
+    lines = [line.rstrip()[:MAX_REASON_CHARS] for line in text.strip().split("\n")][:MAX_REASON_LINES]
+    return Reply(550, "5.7.1", "\n".join(lines) if any(lines) else "Rejected by the recipient")
+
+
 def error_reply(error: errors.StorageError) -> Reply:
     """The row of the error's class, or of its nearest ancestor in the table."""
     return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), NOT_NOW)

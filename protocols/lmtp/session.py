@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from protocols.delivery import Destination, Envelope, MailLoop, Outcome, deliver
+from protocols.delivery import Destination, Envelope, MailLoop, Outcome, Refused, deliver
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from protocols.timelimit import OverTime, within
 from storage.addresses import BadAddress, canonical
@@ -341,4 +341,6 @@ def _outcome_reply(outcome: Outcome) -> Reply:
         return replies.DELIVERED
     if isinstance(outcome, MailLoop):
         return replies.MAIL_LOOP
+    if isinstance(outcome, Refused):
+        return replies.refusal(outcome.reason)
     return error_reply(outcome)

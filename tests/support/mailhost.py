@@ -153,6 +153,9 @@ class Spool:
             raise StagingFull("no room")
         self.data += data
 
+    def buffer(self) -> bytes:
+        return bytes(self.data)
+
     def close(self) -> None:
         if not self.is_closed:
             self.is_closed = True
