@@ -15,6 +15,7 @@ from .commands.failure import EXIT_CODES
 from .commands.health import health
 from .commands.messages import messages
 from .commands.migrations import migrations
+from .commands.sieve import sieve
 from .commands.status import status
 from .commands.uploader import uploader
 
@@ -32,7 +33,18 @@ def main(config: Path | None) -> None:
     """Manage accounts and mail of a Sora installation."""
 
 
-for group in (accounts, blocks, connections, credentials, health, messages, migrations, status, uploader):
+for group in (
+    accounts,
+    blocks,
+    connections,
+    credentials,
+    health,
+    messages,
+    migrations,
+    sieve,
+    status,
+    uploader,
+):
     main.add_command(group)
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from storage.objects.fs import FileBlobStore
 from storage.objects.s3 import S3BlobStore, S3Config
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.pool import Database
+from storage.postgres.scripts import PostgresScriptStore
 from storage.postgres.store import PostgresMailStore
 from storage.postgres.uploads import PostgresUploadStore
 from storage.staging import (
@@ -97,6 +98,7 @@ class Core:
         self.exit.push_async_callback(self.database.close)
         self.accounts = PostgresAccountStore(self.database)
         self.mail = _MailStore(self.database)
+        self.scripts = PostgresScriptStore(self.database)
         self._build_bodies()
         self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
         self.exit.callback(self.feed.close)

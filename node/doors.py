@@ -34,6 +34,7 @@ from .limits import command_limits, node_memory, search_rate, session_clock, ses
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
+from .sieve import mail_filter
 from .verify import PasswordVerifier
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Doors:
         return self._core.bodies
 
     async def open(self, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
-        """``sockets`` listen; by server name. Raises CertificateUnusable."""
+        """``sockets`` listen; by server name. Raises CertificateUnusable, SieveUnusable."""
         core = self._core
         core.exit.push_async_callback(self.verifier.close)
         upgrader = HashUpgrader(core.accounts, self.verifier)
@@ -80,6 +81,7 @@ class Doors:
         self.authenticator = DirectAuthenticator(core.accounts, self.verifier, upgrader)
         self.views = ViewRegistry(core.mail, core.feed)
         core.workers.start("views", self._watch_views)
+        self._filter = mail_filter(core.config.sieve, core.scripts, core.mail, clock=time.monotonic)
         await self._open_listeners(sockets)
 
     def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
@@ -164,6 +166,7 @@ class Doors:
             warm_up=self._warm_up(),
             sessions=self._state.sessions,
             memory=self.memory,
+            filter=self._filter,
         )
 
     def _warm_up(self) -> Callable[[Identity], None]:

@@ -12,6 +12,7 @@ from tls.errors import CertificateUnusable
 from .clustering.errors import ClusterUnusable
 from .privileges import PrivilegesUnusable
 from .rclone import RcloneUnusable
+from .sieve import SieveUnusable
 from .sockets import ListenFailed
 
 
@@ -28,5 +29,6 @@ START_FAULTS: Final = (
     ListenFailed,
     PrivilegesUnusable,
     ClusterUnusable,
+    SieveUnusable,
     OSError,
 )

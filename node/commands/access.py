@@ -19,6 +19,7 @@ from storage.errors import StorageError
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.migrate import MigrationError, migrate
 from storage.postgres.pool import Database, DatabaseSettings
+from storage.postgres.scripts import PostgresScriptStore
 from storage.postgres.store import PostgresMailStore
 
 from .failure import USAGE, Failure, from_postgres, from_storage
@@ -36,6 +37,7 @@ class Stores:
     database: Database
     accounts: PostgresAccountStore
     mail: PostgresMailStore
+    scripts: PostgresScriptStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,13 @@ async def _with_stores(action: Callable[[Stores], Awaitable[T]], settings: Datab
         )
     database = await Database.open(settings)
     try:
-        return await action(Stores(database, PostgresAccountStore(database), PostgresMailStore(database)))
+        stores = Stores(
+            database,
+            PostgresAccountStore(database),
+            PostgresMailStore(database),
+            PostgresScriptStore(database),
+        )
+        return await action(stores)
     finally:
         await database.close()
 

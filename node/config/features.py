@@ -21,6 +21,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "pop3",
         "proxy_protocol",
         "session limits",
+        "sieve",
         "trusted_networks",
         "user limits",
     }

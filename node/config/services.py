@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.units import Address, parse_address
+from protocols.sieve.registry import NAMES as SIEVE_EXTENSIONS
 
 from .acme import LetsEncrypt
 from .kinds import (
@@ -24,8 +25,8 @@ from .kinds import (
     SECRET,
     SIZE,
     TEXT,
-    TEXTS,
     choice,
+    choices,
     duration,
     whole,
 )
@@ -304,10 +305,28 @@ class Sieve:
     """Mail filtering, shared by LMTP and ManageSieve."""
 
     enabled_extensions: tuple[str, ...] = option(
-        TEXTS, [], "Extensions scripts may use; empty is the safe set."
+        choices(*sorted(SIEVE_EXTENSIONS)),
+        [],
+        "Extensions scripts may use; empty is all but those that change mail: editheader, replace, enclose.",
+        shown=["fileinto", "envelope", "imap4flags"],
     )
     max_execution_time_s: float = option(
-        duration(0.1, 60), "2s", "For one script and message; from 100ms to 60s."
+        duration(0.1, 60), "2s", "For the scripts of one recipient and message; from 100ms to 60s."
+    )
+    before_script: str = option(
+        PATH, "", "A script that runs before each user's.", shown="/etc/sora/sieve/before.sieve"
+    )
+    after_script: str = option(
+        PATH,
+        "",
+        "A script that runs after each user's, if that leaves the message to be kept.",
+        shown="/etc/sora/sieve/after.sieve",
+    )
+    shared_scripts: str = option(
+        PATH,
+        "",
+        "Directory of NAME.sieve files that users' scripts may include as :global.",
+        shown="/etc/sora/sieve/shared",
     )
 
 
