@@ -213,6 +213,7 @@ def directories(config: Config) -> Iterator[tuple[str, Path]]:
         "uploader.path": config.uploader.path,
         "local_cache.path": config.local_cache.path if config.local_cache.capacity_bytes else "",
         "s3.path": config.s3.path if config.s3.driver == "file" else "",
+        "tls.letsencrypt.fallback_dir": _mirror(config),
         "embedded.postgres_path": config.embedded.postgres_path,
         "embedded.rclone_path": config.embedded.rclone_path,
     }
@@ -226,6 +227,12 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
     if config.cluster.enabled:
         named["cluster.keyring_file"] = key_path(config)
     return ((key, path) for key, path in named.items() if path is not None and path.exists())
+
+
+def _mirror(config: Config) -> str:
+    tls = config.tls
+    is_kept = tls.enabled and tls.provider == "letsencrypt" and tls.letsencrypt.enable_fallback
+    return tls.letsencrypt.fallback_dir if is_kept else ""
 
 
 def _log_file(config: Config) -> Path | None:

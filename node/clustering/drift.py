@@ -45,6 +45,7 @@ OF_THE_NODE = (
     "tls.cert_file",
     "tls.key_file",
     "tls.letsencrypt.fallback_dir",
+    "tls.letsencrypt.challenge_listen",
     "servers[].id_name",
 )
 

@@ -56,7 +56,9 @@ def show(access: Access, name: str) -> None:
 )
 @click.argument("name", default="")
 @click.option("--force", is_flag=True, help="Though it is not due, and whatever failed before.")
-@click.option("--dry-run", is_flag=True, help="At Let's Encrypt's staging; nothing is published.")
+@click.option(
+    "--dry-run", is_flag=True, help="At staging (or an authority other than Let's Encrypt); publish nothing."
+)
 @with_access
 def renew(access: Access, name: str, force: bool, dry_run: bool) -> None:
     """Order now, on this node, if it is due. Budgets below the authority's limits hold all the same."""

@@ -250,6 +250,11 @@ CERTIFICATES = (
     _gauge("sora_certificate_synced_timestamp_seconds", "", "When the bucket was last read whole."),
     _gauge("sora_certificate_disagreeing_ports", "", "Ports of nodes seen to show another certificate."),
     _counter(
+        "sora_certificate_mirror_failures_total",
+        "operation",
+        "What could not be done in fallback_dir (put, get, list, delete), as on a full disk.",
+    ),
+    _counter(
         "sora_certificate_objects_skipped_total",
         "reason",
         "Objects of the bucket passed over: corrupt, other_version, other_key, misplaced, invalid, vanished.",

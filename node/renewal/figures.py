@@ -40,6 +40,9 @@ def read_renewal(part: RenewalPart) -> Iterator[Reading]:
     if tools.shelf.synced_at is not None:
         yield "sora_certificate_synced_timestamp_seconds", (), tools.shelf.synced_at.timestamp()
     yield "sora_certificate_disagreeing_ports", (), part.disagreeing()
+    if part.mirror is not None:
+        for operation, count in part.mirror.failures.items():
+            yield "sora_certificate_mirror_failures_total", (operation,), count
     if part.vault is not None:
         for reason, count in part.vault.skipped.items():
             yield "sora_certificate_objects_skipped_total", (reason.value,), count

@@ -1,7 +1,7 @@
 """Certificates on three nodes, from an empty bucket, of a real authority (pebble): told in order.
 
-The name is in the DNS at node-3 only, and the lowest name leads: so challenges are answered by a node that did
-not ask for them.
+The name is in the DNS at node-3 only, and the lowest name leads: so challenges are answered by a node that
+did not ask for them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from node.renewal.part import RenewalPart
 from tests.support.issued import authority, key_pem, leaf, pem
 from tests.support.renewing import CA, MAIL, World
 from tls.ports import Failure, IssuingFailed
+from tls.vault.mirror import Mirror
 
 
 class Console:
@@ -156,6 +158,14 @@ async def test_health_and_figures(console: Console) -> None:
     finding = judge_renewal(console.part, world.clock.now())
     assert finding.state is State.DEGRADED
     assert "bucket" in finding.detail
+
+
+async def test_a_mirror_that_fails_is_counted(console: Console, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    console.part.mirror = Mirror(tmp_path / "file")
+    await console.part.mirror.put("tls/v1/x", b"y")
+    readings = {(name, labels): value for name, labels, value in read_renewal(console.part)}
+    assert readings["sora_certificate_mirror_failures_total", ("put",)] == 1
 
 
 async def test_objects_of_another_key_make_the_node_unready(console: Console) -> None:
