@@ -52,7 +52,7 @@ log = logging.getLogger("sora.node")
 
 STOP_WORKERS_WITHIN_S: Final = 15.0
 NO_BOUND: Final = sys.maxsize
-PROTOCOLS: Final = ("imap", "pop3", "lmtp")
+PROTOCOLS: Final = ("imap", "pop3", "lmtp", "managesieve")
 
 
 class _MailStore(PostgresMailStore):

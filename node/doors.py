@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +23,15 @@ from protocols.imap.searchpace import SearchPace
 from protocols.imap.sessions import imap_sessions
 from protocols.imap.views import ViewRegistry
 from protocols.lmtp.session import lmtp_sessions
+from protocols.managesieve.service import ScriptService
+from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import Connection, Identity, Machine, ServerPolicy, Services, Session, SessionFactory
+from storage.scripts import ScriptQuota
 from storage.warmup import Warmup, WarmupSettings
 
 from .authn import DirectAuthenticator
+from .config.features import is_active
 from .core import PROTOCOLS, Core
 from .frontdoor import door_settings
 from .hashupgrade import HashUpgrader
@@ -34,7 +39,8 @@ from .limits import command_limits, node_memory, search_rate, session_clock, ses
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
-from .sieve import mail_filter
+from .sieve import allowed_extensions, mail_filter
+from .sieveengine import sieve_engine
 from .verify import PasswordVerifier
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.node")
 
+UNLIMITED: Final = sys.maxsize
 STOP_SESSIONS_WITHIN_S: Final = 20.0
 GOODBYES_SPREAD_S: Final = 1.0
 
@@ -207,7 +214,15 @@ class Doors:
             return imap_sessions(services, policy, self.views)
         if server.type == "pop3":
             return pop3_sessions(services, policy, self._state.maildrops)
+        if server.type == "managesieve":
+            return managesieve_sessions(services, policy, self._scripts(server))
         return lmtp_sessions(services, policy)
+
+    def _scripts(self, server: Server) -> ScriptService:
+        core = self._core
+        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=is_active("relay"))
+        quota = ScriptQuota(server.max_scripts or UNLIMITED, server.max_script_size_bytes)
+        return ScriptService(core.scripts, engine, quota)
 
     def _policy(self, listener: Listener, server: Server) -> ServerPolicy:
         return ServerPolicy(

@@ -51,6 +51,18 @@ def command_limits(server: Server) -> dict[str, float]:
             "TOP": pop3.top_s,
             "QUIT": pop3.quit_s,
         }
+    if server.type == "managesieve":
+        sieve = timeouts.managesieve_command_timeouts
+        return {
+            "LISTSCRIPTS": sieve.listscripts_s,
+            "GETSCRIPT": sieve.getscript_s,
+            "PUTSCRIPT": sieve.putscript_s,
+            "CHECKSCRIPT": sieve.checkscript_s,
+            "SETACTIVE": sieve.setactive_s,
+            "DELETESCRIPT": sieve.deletescript_s,
+            "RENAMESCRIPT": sieve.renamescript_s,
+            "HAVESPACE": sieve.havespace_s,
+        }
     lmtp = timeouts.lmtp_command_timeouts
     return {"RCPT": lmtp.rcpt_s, "DATA": lmtp.data_s}
 

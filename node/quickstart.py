@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tls.selfsigned import self_signed
 
-STANDARD_PORTS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "lmtp": 24}
-HIGH_PORTS = {"imap": 1143, "imaps": 1993, "pop3": 1110, "pop3s": 1995, "lmtp": 2424}
+STANDARD_PORTS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "lmtp": 24, "managesieve": 4190}
+HIGH_PORTS = {"imap": 1143, "imaps": 1993, "pop3": 1110, "pop3s": 1995, "lmtp": 2424, "managesieve": 4190}
 BUCKET = "sora-mail"
 
 TEMPLATE = """\

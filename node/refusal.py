@@ -11,6 +11,7 @@ GOODBYES = {
     "imap": b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n",
     "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
     "lmtp": b"421 4.3.2 Too many connections, try again later\r\n",
+    "managesieve": b'BYE (TRYLATER) "Too many connections, try again later"\r\n',
     "metrics": b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
 }
 

@@ -15,6 +15,7 @@ from .failure import EXIT_CODES
 from .live import ask_node
 from .output import show_size, table
 
+_PROTOCOLS = ["imap", "pop3", "lmtp", "managesieve"]
 _UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -37,7 +38,7 @@ def _with_filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--session", help="Of this session id, as it stands in the log."),
         click.option("--server", help="Of the server with this name."),
-        click.option("--protocol", type=click.Choice(["imap", "pop3", "lmtp"]), help="Of this protocol."),
+        click.option("--protocol", type=click.Choice(_PROTOCOLS), help="Of this protocol."),
         click.option("--address", metavar="ADDRESS|NETWORK", help="From there."),
         click.option("--user", metavar="ADDRESS", help="Of this user, by any of the addresses used."),
     ):

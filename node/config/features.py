@@ -17,6 +17,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "imap",
         "letsencrypt",
         "lmtp",
+        "managesieve",
         "metrics",
         "pop3",
         "proxy_protocol",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from node.units import Address, Network
+from protocols.sieve.registry import NAMES as SIEVE_EXTENSIONS
 
 from .kinds import (
     ADDRESS,
@@ -22,6 +23,7 @@ from .kinds import (
     TEXTS,
     THROUGHPUT,
     choice,
+    choices,
     whole,
 )
 from .option import option, repeated, section
@@ -119,14 +121,14 @@ class Server:
         0,
         "The same per user; 0 is no limit.",
         feature="connection limits per client",
-        types=f"imap pop3 {PROXIES}",
+        types=f"{BACKENDS} {PROXIES}",
     )
     max_connections_per_user_per_ip: int = option(
         COUNT,
         0,
         "The same per user and address; 0 is no limit.",
         feature="connection limits per client",
-        types=f"imap pop3 {PROXIES}",
+        types=f"{BACKENDS} {PROXIES}",
     )
     listen_backlog: int = option(
         whole(1, 65535), 1024, "Connections the kernel holds while the node is busy."
@@ -137,8 +139,13 @@ class Server:
         SIZE, "50mb", "Largest message that is accepted.", types="lmtp lmtp_proxy http_api"
     )
     max_script_size_bytes: int = option(SIZE, "16kb", "Largest script.", types="managesieve")
+    max_scripts: int = option(COUNT, 100, "Scripts of one account; 0 is no limit.", types="managesieve")
     supported_extensions: tuple[str, ...] = option(
-        TEXTS, [], "Sieve extensions; empty is what the section sieve says.", types="managesieve"
+        choices(*sorted(SIEVE_EXTENSIONS)),
+        [],
+        "Extensions that scripts may use, of those that the section sieve allows; empty is all of these.",
+        types="managesieve",
+        shown=["fileinto", "envelope", "imap4flags"],
     )
     command_timeout_s: float = option(
         POSITIVE_DURATION,

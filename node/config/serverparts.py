@@ -122,7 +122,10 @@ class Limits:
         feature="relay",
     )
     session_memory_limit_bytes: int = option(
-        SIZE, "100mb", "Memory one session may hold in large buffers; 0 is no limit.", types="imap pop3"
+        SIZE,
+        "100mb",
+        "Memory one session may hold in large buffers; 0 is no limit.",
+        types="imap pop3 managesieve",
     )
     max_auth_errors: int = option(
         POSITIVE,

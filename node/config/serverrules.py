@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from itertools import combinations
 
+from node.sieve import allowed_extensions
 from node.units import Address, format_duration
 
 from .finding import Facts, Finding, Rule, conflict, inadvisable, missing
@@ -214,6 +215,20 @@ def capabilities(facts: Facts) -> Iterator[Finding]:
                 yield Finding("error", where, f'"{word}" is no IMAP capability', did_you_mean(word, WORDS))
 
 
+def extensions(facts: Facts) -> Iterator[Finding]:
+    allowed = allowed_extensions(facts.config.sieve)
+    for path, server in running(facts):
+        for word in server.supported_extensions:
+            if word not in allowed:
+                yield Finding(
+                    "warning",
+                    f"{path}.supported_extensions",
+                    f'the section sieve does not allow "{word}", so it stays off',
+                    "add it to enabled_extensions there",
+                    "unused",
+                )
+
+
 RULES: tuple[Rule, ...] = (
     any_server,
     same_address,
@@ -227,4 +242,5 @@ RULES: tuple[Rule, ...] = (
     trusted_proxies,
     filters,
     capabilities,
+    extensions,
 )

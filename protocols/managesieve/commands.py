@@ -9,7 +9,10 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from . import grammar, names, replies
+from storage.errors import InvalidName
+from storage.scripts import checked_name
+
+from . import grammar, replies
 from .grammar import BadSyntax, Text, Token, Word
 from .replies import Reply
 
@@ -151,7 +154,11 @@ def _script(token: Token) -> bytes:
 
 
 def _name(token: Token) -> str:
-    return names.script_name(_text(token))
+    """In normalization form C: typed on another system it is the same name (RFC 5198 §3)."""
+    try:
+        return checked_name(_text(token).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidName("name of a script that is not UTF-8") from None
 
 
 def _name_or_none(token: Token) -> str | None:
@@ -187,8 +194,8 @@ class Verb:
             return [read(token) for read, token in zip(self.parameters, given, strict=False)]
         except BadSyntax:
             raise Refused(replies.BAD_SYNTAX) from None
-        except names.BadName as error:
-            raise Refused(replies.no(str(error))) from None
+        except InvalidName as error:
+            raise Refused(replies.bad_name(error)) from None
 
 
 def verb_of(tokens: Sequence[Token], state: State) -> Verb:

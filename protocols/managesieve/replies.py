@@ -54,7 +54,6 @@ def bye(text: str, code: bytes = b"") -> Reply:
 
 TRYLATER = b"TRYLATER"
 MAXSIZE = b"QUOTA/MAXSIZE"
-MAXSCRIPTS = b"QUOTA/MAXSCRIPTS"
 
 READY = ok("Sora ManageSieve server ready")
 CAPABILITIES = ok("That is all")
@@ -104,7 +103,7 @@ ERRORS: dict[type[errors.StorageError], Reply] = {
     errors.AlreadyExists: no("There is a script of that name already", b"ALREADYEXISTS"),
     errors.NotPermitted: no("The script is active: deactivate it first", b"ACTIVE"),
     errors.InvalidName: no("The script name is not allowed"),
-    errors.OverQuota: no("There are as many scripts as may be", MAXSCRIPTS),
+    errors.OverQuota: no("There are as many scripts as may be", b"QUOTA/MAXSCRIPTS"),
     errors.TooBig: no("The script is too large", MAXSIZE),
     errors.Conflict: _NOT_NOW,
     errors.Unavailable: _NOT_NOW,
@@ -123,8 +122,8 @@ def too_large(size_bytes: int, limit_bytes: int) -> Reply:
     return no(f"The script has {size_bytes} octets, {limit_bytes} are allowed", MAXSIZE)
 
 
-def too_many(limit: int) -> Reply:
-    return no(f"There are {limit} scripts, and no more are allowed", MAXSCRIPTS)
+def bad_name(error: errors.InvalidName) -> Reply:
+    return no(f"Not allowed: {error}")
 
 
 def tagged(tag: bytes) -> Reply:

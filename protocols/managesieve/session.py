@@ -28,6 +28,7 @@ from protocols.ports import (
 from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, NotFound, StorageError
 from storage.model import AccountId
+from storage.scripts import ScriptStore
 
 from . import grammar, replies
 from .commands import (
@@ -51,7 +52,7 @@ from .commands import (
 from .compiler import Verdict
 from .machine import ManageSieveMachine
 from .replies import Reply, error_reply, no, ok
-from .service import ScriptService, ScriptStore
+from .service import ScriptService
 
 log = logging.getLogger("sora.managesieve")
 
@@ -295,8 +296,8 @@ class ManageSieveSession:
 
     def _script_announced(self, event: ScriptAnnounced) -> None:
         self._release_script()  # of a command that went wrong behind its script
-        if event.size_bytes > self._scripts.max_script_bytes:
-            self._machine.refuse_script(replies.too_large(event.size_bytes, self._scripts.max_script_bytes))
+        if event.size_bytes > self._scripts.quota.script_bytes:
+            self._machine.refuse_script(replies.too_large(event.size_bytes, self._scripts.quota.script_bytes))
             return
         try:
             self._charge_script(event.size_bytes)
@@ -316,25 +317,22 @@ class ManageSieveSession:
         self._charged = 0
 
     def _has_space(self, event: HaveSpace) -> Awaitable[None] | None:
-        if event.size_bytes > self._scripts.max_script_bytes:
-            self._machine.send(replies.too_large(event.size_bytes, self._scripts.max_script_bytes))
+        if event.size_bytes > self._scripts.quota.script_bytes:
+            self._machine.send(replies.too_large(event.size_bytes, self._scripts.quota.script_bytes))
             return None
-        return self._count_scripts(event.name)
+        return self._ask_for_space(event)
 
-    async def _count_scripts(self, name: str) -> None:
-        limit = self._scripts.max_scripts
-        known = [script.name for script in await self._store.list_scripts(self._account_id)]
-        is_full = limit and name not in known and len(known) >= limit
-        self._machine.send(replies.too_many(limit) if is_full else replies.HAS_SPACE)
+    async def _ask_for_space(self, event: HaveSpace) -> None:
+        quota = self._scripts.quota
+        await self._store.has_space(self._account_id, event.name, event.size_bytes, quota)
+        self._machine.send(replies.HAS_SPACE)
 
     async def _put_script(self, event: PutScript) -> None:
         verdict = await self._checked(event.script)
         if verdict is None:
             return
         await _until_known(
-            lambda: self._store.put_script(
-                self._account_id, event.name, event.script, max_scripts=self._scripts.max_scripts
-            )
+            lambda: self._store.put(self._account_id, event.name, event.script, self._scripts.quota)
         )
         self._log_change("script stored", event.name)
         self._machine.send(_with_warnings(replies.STORED, verdict))
@@ -346,8 +344,8 @@ class ManageSieveSession:
 
     async def _checked(self, script: bytes) -> Verdict | None:
         """None: it is refused already."""
-        if len(script) > self._scripts.max_script_bytes:  # a quoted one
-            self._machine.send(replies.too_large(len(script), self._scripts.max_script_bytes))
+        if len(script) > self._scripts.quota.script_bytes:  # a quoted one
+            self._machine.send(replies.too_large(len(script), self._scripts.quota.script_bytes))
             return None
         verdict = await self._scripts.compiler.check(script)
         if verdict.errors:
@@ -369,36 +367,34 @@ class ManageSieveSession:
     async def _list_scripts(self, event: ListScripts) -> None:
         lines = [
             b"%b%b\r\n" % (grammar.string(script.name.encode()), b" ACTIVE" if script.is_active else b"")
-            for script in await self._store.list_scripts(self._account_id)
+            for script in await self._store.scripts(self._account_id)
         ]
         self._machine.send(replies.DONE, b"".join(lines))
 
     async def _get_script(self, event: GetScript) -> None:
-        size_bytes = self._scripts.max_script_bytes  # the most it can have
+        size_bytes = self._scripts.quota.script_bytes  # the most it can have
         try:
             self._charge_script(size_bytes)
         except LimitReached as error:
             self._machine.send(no(error.reply, replies.TRYLATER))
             return
-        script = await self._store.get_script(self._account_id, event.name)
+        script = await self._store.script(self._account_id, event.name)
         self._machine.send(replies.DONE, grammar.literal(script) + b"\r\n")
         await self._connection.drain()
 
     async def _set_active(self, event: SetActive) -> None:
-        await _until_known(lambda: self._store.activate_script(self._account_id, event.name))
+        await _until_known(lambda: self._store.activate(self._account_id, event.name))
         self._log_change("script activated", event.name or "(none)")
         self._machine.send(replies.DEACTIVATED if event.name is None else replies.ACTIVATED)
 
     async def _delete_script(self, event: DeleteScript) -> None:
-        await _until_known(
-            lambda: self._store.delete_script(self._account_id, event.name), done_when=NotFound
-        )
+        await _until_known(lambda: self._store.delete(self._account_id, event.name), done_when=NotFound)
         self._log_change("script deleted", event.name)
         self._machine.send(replies.DELETED)
 
     async def _rename_script(self, event: RenameScript) -> None:
         await _until_known(
-            lambda: self._store.rename_script(self._account_id, event.old, event.new), done_when=NotFound
+            lambda: self._store.rename(self._account_id, event.old, event.new), done_when=NotFound
         )
         self._log_change("script renamed", event.new)
         self._machine.send(replies.RENAMED)
@@ -432,7 +428,8 @@ def _capability_line(name: str, value: str | None) -> bytes:
 
 
 def _with_warnings(reply: Reply, verdict: Verdict) -> Reply:
-    return ok(verdict.warnings, b"WARNINGS") if verdict.warnings else reply
+    """Warnings stand on one line: sieve-connect takes an OK of several lines for a failure."""
+    return ok("; ".join(verdict.warnings.splitlines()), b"WARNINGS") if verdict.warnings else reply
 
 
 async def _until_known(

@@ -38,7 +38,6 @@ PURE = (
     "protocols/managesieve/compiler.py",
     "protocols/managesieve/grammar.py",
     "protocols/managesieve/machine.py",
-    "protocols/managesieve/names.py",
     "protocols/managesieve/replies.py",
     "protocols/sasl.py",
     "protocols/*/machine.py",

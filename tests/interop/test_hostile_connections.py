@@ -21,7 +21,7 @@ from tests.support.livenode import client_context, deliver, imap_inbox, message,
 from tests.support.nodeprocess import NodeProcess
 from tls.selfsigned import self_signed
 
-PORTS = ("imap", "imaps", "pop3", "pop3s", "lmtp")
+PORTS = ("imap", "imaps", "pop3", "pop3s", "lmtp", "managesieve")
 MIB = 1024 * 1024
 ENDLESS_BYTES = 50 * MIB
 CONNECTIONS = 200
@@ -50,7 +50,10 @@ def peak_rss(node: NodeProcess) -> int:
 
 def connect(node: NodeProcess, port: str) -> LineClient:
     client = LineClient(node.port(port), client_context(node) if port in ("imaps", "pop3s") else None)
-    assert client.line().startswith((b"* OK", b"+OK", b"220"))
+    line = client.line()
+    while line.startswith(b'"'):  # ManageSieve tells its capabilities first
+        line = client.line()
+    assert line.startswith((b"* OK", b"+OK", b"220", b"OK"))
     return client
 
 
@@ -93,6 +96,17 @@ WRONG = {
         (b"RCPT TO:<a@b.example>", b"503 5.5.1"),
         (b"MAIL FROM:broken", b"501 5"),
         (b"NOOP", b"250 2.0.0"),
+    ],
+    "managesieve": [
+        (b"NONSENSE", b"NO"),
+        (b"", b"NO"),
+        (b"\xff\xfe\x00garbage", b"NO"),
+        (b'AUTHENTICATE "PLAIN" "!!!"', b"NO"),
+        (b"LISTSCRIPTS", b"NO"),
+        (b'PUTSCRIPT "a" {8+}\r\nLOGOUT\r\n', b"NO"),
+        (b"NOOP {20000+}\r\n" + b"LOGOUT\r\n" * 2500, b"NO"),
+        (b"NOOP", b"OK"),
+        (b"NOOP " + LONG, b"BYE"),
     ],
 }
 
@@ -154,14 +168,20 @@ def endless_message(node: NodeProcess, _port: str, _seed: int) -> None:
 def huge_literal(node: NodeProcess, port: str, _seed: int) -> None:
     """A literal that does not wait to be asked for, before login."""
     with contextlib.suppress(OSError, AssertionError), connect(node, port) as client:
-        client.send(b"a LOGIN {%d+}\r\n" % ENDLESS_BYTES)
+        command = b"NOOP" if port == "managesieve" else b"a LOGIN"
+        client.send(command + b" {%d+}\r\n" % ENDLESS_BYTES)
         for _ in range(ENDLESS_BYTES // 65536):
             client.send(b"x" * 65536)
 
 
 def never_reads(node: NodeProcess, port: str, _seed: int) -> None:
     """Pipelines commands with long answers and takes none of them, for as long as the node lets it send."""
-    line = {"imap": b"a CAPABILITY\r\n", "pop3": b"CAPA\r\n", "lmtp": b"LHLO x\r\n"}[port.removesuffix("s")]
+    line = {
+        "imap": b"a CAPABILITY\r\n",
+        "pop3": b"CAPA\r\n",
+        "lmtp": b"LHLO x\r\n",
+        "managesieve": b"CAPABILITY\r\n",
+    }[port.removesuffix("s")]
     with contextlib.suppress(OSError, AssertionError), connect(node, port) as client:
         client.socket.settimeout(0.5)
         for _ in range(20_000):
@@ -207,6 +227,7 @@ def test_hostile_connections_disturb_nobody_and_memory_stays_bounded(node: NodeP
         try:
             jobs = [("endless line", port) for port in PORTS] + [("never reads", port) for port in PORTS]
             jobs += [("endless message", "lmtp"), ("huge literal", "imap"), ("huge literal", "imaps")]
+            jobs += [("huge literal", "managesieve")]
             jobs += [
                 (kind, PORTS[n % len(PORTS)])
                 for n in range(CONNECTIONS // 4)
@@ -238,15 +259,17 @@ START = {
     "imap": (b"a STARTTLS\r\n", b"a OK"),
     "pop3": (b"STLS\r\n", b"+OK"),
     "lmtp": (b"STARTTLS\r\n", b"220"),
+    "managesieve": (b"STARTTLS\r\n", b"OK"),
 }
 INJECTED = {
     "imap": (b"b LOGIN x y\r\nc NOOP\r\n", b"a BAD"),
     "pop3": (b"USER x\r\nPASS y\r\n", b"-ERR"),
+    "managesieve": (b"NOOP\r\nLOGOUT\r\n", b"BYE"),
     "lmtp": (b"LHLO evil.example\r\nMAIL FROM:<evil@example.test>\r\n", b"503"),
 }
 
 
-@pytest.mark.parametrize("port", ["imap", "pop3", "lmtp"])
+@pytest.mark.parametrize("port", ["imap", "pop3", "lmtp", "managesieve"])
 def test_commands_injected_before_tls_end_the_connection(node: NodeProcess, port: str) -> None:
     with connect(node, port) as client:
         if port == "lmtp":

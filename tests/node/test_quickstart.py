@@ -19,7 +19,14 @@ def test_what_is_written_is_a_configuration_without_errors(tmp_path: Path, s3: s
     assert loaded.config is not None, loaded.problems
     assert not [problem for problem in loaded.problems if problem.severity != "notice"], loaded.problems
     config = loaded.config
-    assert [server.name for server in config.servers] == ["imap", "imaps", "pop3", "pop3s", "lmtp"]
+    assert [server.name for server in config.servers] == [
+        "imap",
+        "imaps",
+        "pop3",
+        "pop3s",
+        "lmtp",
+        "managesieve",
+    ]
     assert {server.addr.host for server in config.servers} == {"127.0.0.1"}
     assert config.database.write.password.reveal() == (tmp_path / "postgres.password").read_text()
     assert bool(config.embedded.rclone_path) == (s3 == "rclone")

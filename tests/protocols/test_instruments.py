@@ -14,10 +14,11 @@ from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import Connection, Machine, ServerPolicy, Session
+from storage.memory.scripts import MemoryScriptStore
 from tests.support.echo import EchoMachine, EchoSession
 from tests.support.imap import ImapLab
 from tests.support.mailhost import mail_host
-from tests.support.scripts import MarkedCompiler, Shelf
+from tests.support.scripts import MarkedCompiler
 from tests.support.wire import Wire
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -173,7 +174,11 @@ async def test_managesieve_commands() -> None:
     seen = ProtocolInstruments()
     host = await mail_host()
     policy = ServerPolicy(name="managesieve", hostname="h", insecure_auth=True, instruments=seen)
-    wire = Wire(managesieve_sessions(host.services, policy, ScriptService(Shelf(), MarkedCompiler())))
+    wire = Wire(
+        managesieve_sessions(
+            host.services, policy, ScriptService(MemoryScriptStore(host.tables), MarkedCompiler())
+        )
+    )
     await wire.send(b'AUTHENTICATE "PLAIN"\r\n')
     assert not seen.commands  # a challenge ends nothing
     await wire.send(b'"AGFubkBleGFtcGxlLnRlc3QAc2VjcmV0"\r\n')

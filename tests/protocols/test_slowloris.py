@@ -20,10 +20,11 @@ from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy
+from storage.memory.scripts import MemoryScriptStore
 from tests.support.clockwork import HandClock
 from tests.support.imap import ImapLab
 from tests.support.mailhost import NOW, MailHost, mail_host
-from tests.support.scripts import MarkedCompiler, Shelf
+from tests.support.scripts import MarkedCompiler
 from tests.support.wire import Wire
 
 CROWD = 1000
@@ -51,7 +52,9 @@ class Servers:
             "pop3": lambda: pop3_sessions(self.host.services, POLICY, LocalMaildropLock()),
             "lmtp": lambda: lmtp_sessions(self.host.services, POLICY, now=lambda: NOW),
             "managesieve": lambda: managesieve_sessions(
-                self.host.services, POLICY, ScriptService(Shelf(), MarkedCompiler())
+                self.host.services,
+                POLICY,
+                ScriptService(MemoryScriptStore(self.host.tables), MarkedCompiler()),
             ),
         }
         live = LiveConnections(self.hand.wheel(), clock=clock, registry=self.sessions)

@@ -18,10 +18,11 @@ from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import ServerPolicy, SessionFactory
+from storage.memory.scripts import MemoryScriptStore
 from tests.support.certificates import Contexts, localhost_contexts
 from tests.support.imap import ImapLab
 from tests.support.mailhost import MailHost, mail_host
-from tests.support.scripts import MarkedCompiler, Shelf
+from tests.support.scripts import MarkedCompiler
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,9 @@ async def test_pop3(host: MailHost, contexts: Contexts) -> None:
 
 
 def managesieve(host: MailHost, context: ssl.SSLContext) -> SessionFactory:
-    return managesieve_sessions(host.services, policy(context), ScriptService(Shelf(), MarkedCompiler()))
+    return managesieve_sessions(
+        host.services, policy(context), ScriptService(MemoryScriptStore(host.tables), MarkedCompiler())
+    )
 
 
 async def test_managesieve(host: MailHost, contexts: Contexts) -> None:

@@ -31,7 +31,6 @@ EXPECTED = {
     "01-minimal": [
         *S3_PLACEHOLDERS,
         ("warning", "placeholder", "s3.bucket"),
-        ("notice", "inactive", "servers.managesieve"),
     ],
     "02-server-timeouts": [NO_DATABASE, *NO_S3],
     "03-proxy-timeouts": [("notice", "inactive", "servers.imap_proxy")],

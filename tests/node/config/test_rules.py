@@ -100,6 +100,15 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
             IMAP + 'command_timeout = "40m"',
             ("warning", "inadvisable", "servers.imap.absolute_session_timeout"),
         ),
+        (
+            '[servers.managesieve]\naddr = ":1"\nsupported_extensions = ["editheader"]',
+            ("warning", "unused", "servers.managesieve.supported_extensions"),
+        ),
+        (
+            '[sieve]\nenabled_extensions = ["vacation"]\n'
+            '[servers.managesieve]\naddr = ":1"\nsupported_extensions = ["vacation", "regex"]',
+            ("warning", "unused", "servers.managesieve.supported_extensions"),
+        ),
         ('[servers.imap_proxy]\naddr = ":1"', ("error", "missing", "servers.imap_proxy.remote_addrs")),
         (
             '[servers.imap_proxy]\naddr = ":1"\nremote_addrs = ["b"]\n' + IMAP,

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from protocols.managesieve import grammar
 from protocols.managesieve.grammar import Announced, BadSyntax, Text, Word
-from protocols.managesieve.names import BadName, script_name
 
 
 @pytest.mark.parametrize(
@@ -115,22 +114,3 @@ def test_foreign_lines_are_read_or_refused(line: bytes, is_rest: bool) -> None:
         return
     assert literal is None or literal == grammar.announced(line)
     assert len(tokens) <= len(line)
-
-
-@pytest.mark.parametrize(
-    "name", ["a", "mail filter.sieve", "größe", "日本語", "..", "a/b", "%_*", "x" * 128, "日" * 128]
-)
-def test_names(name: str) -> None:
-    assert script_name(name.encode()) == name
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"\xff", b"\xc3", b"a\0", b"a\nb", b"\x7f", "\u0085".encode(), "\u2028".encode(), b"x" * 129]
-)
-def test_names_that_are_none(raw: bytes) -> None:
-    with pytest.raises(BadName):
-        script_name(raw)
-
-
-def test_a_name_is_the_same_however_it_is_composed() -> None:
-    assert script_name("gro\u0308ße".encode()) == script_name("größe".encode())

@@ -13,8 +13,10 @@ from protocols.managesieve.session import managesieve_sessions
 from protocols.memory import NodeMemory
 from protocols.ports import Goodbye, Identity, ServerPolicy, SessionFactory, Unregistered
 from storage.errors import CommitUnknown, Corrupt, OverQuota, Unavailable
+from storage.memory.scripts import MemoryScriptStore
+from storage.scripts import ScriptQuota
 from tests.support.mailhost import MailHost, Watched, mail_host
-from tests.support.scripts import MarkedCompiler, Shelf
+from tests.support.scripts import MarkedCompiler
 from tests.support.stuck import Stuck
 from tests.support.wire import Wire, play
 
@@ -30,15 +32,14 @@ class Office:
     """A server and what it works on."""
 
     host: MailHost
-    store: Watched = field(default_factory=lambda: Watched(Shelf()))
+    store: Watched
     compiler: MarkedCompiler = field(default_factory=MarkedCompiler)
     policy: ServerPolicy = POLICY
-    max_script_bytes: int = 16 * 1024
-    max_scripts: int = 100
+    quota: ScriptQuota = field(default_factory=ScriptQuota)
 
     @property
     def factory(self) -> SessionFactory:
-        service = ScriptService(self.store, self.compiler, self.max_script_bytes, self.max_scripts)
+        service = ScriptService(self.store, self.compiler, self.quota)
         return managesieve_sessions(self.host.services, self.policy, service)
 
     async def login(self, who: bytes = LOGIN) -> Wire:
@@ -47,14 +48,14 @@ class Office:
         return wire
 
     async def put(self, name: str, script: bytes = b"keep;") -> None:
-        await self.store.real.put_script(
-            (await self.host.account_store.account("ann@example.test")).id, name, script, max_scripts=0
-        )
+        account = await self.host.account_store.account("ann@example.test")
+        await self.store.real.put(account.id, name, script, self.quota)
 
 
 @pytest.fixture
 async def office() -> Office:
-    return Office(await mail_host())
+    host = await mail_host()
+    return Office(host, Watched(MemoryScriptStore(host.tables)))
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
@@ -156,7 +157,7 @@ async def test_users_see_their_own_scripts(office: Office) -> None:
 
 
 async def test_number_of_scripts_is_limited(office: Office) -> None:
-    office.max_scripts = 2
+    office.quota = ScriptQuota(scripts=2)
     wire = await office.login()
     for name in (b"a", b"b"):
         assert (await wire.send(b'PUTSCRIPT "%b" "keep;"\r\n' % name)).startswith(b"OK")
@@ -169,22 +170,14 @@ async def test_number_of_scripts_is_limited(office: Office) -> None:
     assert (await wire.send(b'HAVESPACE "c" 5\r\n')).startswith(b"OK")
 
 
-async def test_no_limit_of_scripts(office: Office) -> None:
-    office.max_scripts = 0
-    wire = await office.login()
-    for number in range(150):
-        assert (await wire.send(b'PUTSCRIPT "%d" "keep;"\r\n' % number)).startswith(b"OK")
-    assert (await wire.send(b'HAVESPACE "c" 5\r\n')).startswith(b"OK")
-
-
 @pytest.mark.parametrize("command", [b'PUTSCRIPT "a"', b"CHECKSCRIPT"])
 async def test_a_script_may_have_exactly_the_limit(office: Office, command: bytes) -> None:
-    office.max_script_bytes = 40_000
+    office.quota = ScriptQuota(script_bytes=40_000)
     wire = await office.login()
     assert (await wire.send(command + b" {40000+}\r\n" + b"#" * 40_000 + b"\r\n")).startswith(b"OK")
     said = await wire.send(command + b" {40001+}\r\n" + b"#" * 40_001 + b"\r\nNOOP\r\n")
     assert said == b'NO (QUOTA/MAXSIZE) "The script has 40001 octets, 40000 are allowed"\r\nOK "Done"\r\n'
-    office.max_script_bytes = 100
+    office.quota = ScriptQuota(script_bytes=100)
     wire = await office.login()
     said = await wire.send(command + b' "' + b"#" * 101 + b'"\r\n')
     assert said.startswith(b"NO (QUOTA/MAXSIZE)")
@@ -214,7 +207,7 @@ async def test_a_refused_script_is_not_kept_while_it_comes(office: Office) -> No
 
 
 async def test_large_scripts_are_charged_and_given_back(office: Office) -> None:
-    office.max_script_bytes = 100_000
+    office.quota = ScriptQuota(script_bytes=100_000)
     memory = office.host.services.memory = NodeMemory(150_000)
     wire, other = await office.login(), await office.login()
     wire.feed(b'PUTSCRIPT "a" {100000+}\r\n')
@@ -232,7 +225,7 @@ async def test_large_scripts_are_charged_and_given_back(office: Office) -> None:
 
 
 async def test_what_was_charged_is_given_back_whatever_becomes_of_the_script(office: Office) -> None:
-    office.max_script_bytes = 100_000
+    office.quota = ScriptQuota(script_bytes=100_000)
     memory = office.host.services.memory
     wire = await office.login()
     big = b"{50000+}\r\n" + b"#" * 50_000
@@ -253,7 +246,7 @@ async def test_commands_end_in_time(office: Office) -> None:
     office.policy = replace(POLICY, command_limits_s={"LISTSCRIPTS": 0.1, "PUTSCRIPT": 0.1})
     stuck = Stuck(office.store.real)
     office.store.real = stuck
-    stuck.hanging.update({"list_scripts", "put_script"})
+    stuck.hanging.update({"scripts", "put"})
     wire = await office.login()
     for command in (b"LISTSCRIPTS\r\n", b'PUTSCRIPT "a" "keep;"\r\n'):
         assert (await wire.send(command)).startswith(b'NO (TRYLATER) "The command took too long')
@@ -264,14 +257,14 @@ async def test_commands_end_in_time(office: Office) -> None:
 # --- trouble ------------------------------------------------------------------------------------------
 
 WRITES = {
-    "put_script": b'PUTSCRIPT "a" "stop;"\r\n',
-    "activate_script": b'SETACTIVE "a"\r\n',
-    "delete_script": b'DELETESCRIPT "a"\r\n',
-    "rename_script": b'RENAMESCRIPT "a" "b"\r\n',
+    "put": b'PUTSCRIPT "a" "stop;"\r\n',
+    "activate": b'SETACTIVE "a"\r\n',
+    "delete": b'DELETESCRIPT "a"\r\n',
+    "rename": b'RENAMESCRIPT "a" "b"\r\n',
 }
 READS = {
-    "list_scripts": b"LISTSCRIPTS\r\n",
-    "get_script": b'GETSCRIPT "a"\r\n',
+    "scripts": b"LISTSCRIPTS\r\n",
+    "script": b'GETSCRIPT "a"\r\n',
 }
 
 
@@ -306,10 +299,10 @@ async def test_a_commit_that_stays_unknown_is_not_called_done(office: Office, ca
 
 async def test_a_quota_of_the_store_and_damage_are_told(office: Office) -> None:
     await office.put("a")
-    office.store.faults = {"put_script": [OverQuota("n")], "get_script": [Corrupt("hash")]}
+    office.store.faults = {"put": [OverQuota("n")], "script": [Corrupt("hash")]}
     wire = await office.login()
-    assert (await wire.send(WRITES["put_script"])).startswith(b"NO (QUOTA/MAXSCRIPTS)")
-    assert (await wire.send(READS["get_script"])).startswith(b'NO "The script is damaged')
+    assert (await wire.send(WRITES["put"])).startswith(b"NO (QUOTA/MAXSCRIPTS)")
+    assert (await wire.send(READS["script"])).startswith(b'NO "The script is damaged')
 
 
 async def test_a_script_with_errors_is_not_stored(office: Office) -> None:

@@ -1,0 +1,191 @@
+"""sieve-connect, as a user has it, and clients that mean no good, on a node."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.lineclient import LineClient
+from tests.support.livenode import client_context
+from tests.support.nodeprocess import NodeProcess
+
+from .conftest import PASSWORD, needs
+
+CLIENT_TIMEOUT_S = 60
+SCRIPT = b'require ["fileinto"];\n\nif header :contains "Subject" "list" {\n  fileinto "Lists";\n}\n'
+SieveConnect = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def sieve_connect(node: NodeProcess, account: str) -> SieveConnect:
+    needs("sieve-connect")
+
+    def run(*arguments: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, password.encode() + b"\n")
+            os.close(writing)
+            return subprocess.run(
+                [
+                    *(
+                        "sieve-connect",
+                        "--server",
+                        "localhost",
+                        "--4",
+                        "--port",
+                        str(node.port("managesieve")),
+                    ),
+                    *("--tlscafile", str(node.certificate), "--noclearchan"),
+                    *("--user", account, "--passwordfd", str(reading), *arguments),
+                ],
+                pass_fds=[reading],
+                capture_output=True,
+                text=True,
+                timeout=CLIENT_TIMEOUT_S,
+                check=False,
+            )
+        finally:
+            os.close(reading)
+
+    return run
+
+
+def listed(sieve_connect: SieveConnect) -> list[str]:
+    done = sieve_connect("--list")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_sieve_connect_edits_scripts_over_starttls(
+    sieve_connect: SieveConnect, tmp_path: Path, mechanism: str
+) -> None:
+    script, back = tmp_path / "mine.sieve", tmp_path / "back.sieve"
+    script.write_bytes(SCRIPT)
+    by = ("--authmech", mechanism)
+    for arguments in (
+        ("--checkscript", "--localsieve", str(script)),
+        ("--upload", "--localsieve", str(script), "--remotesieve", "main"),
+        ("--upload", "--localsieve", str(script), "--remotesieve", "größe"),
+        ("--activate", "--remotesieve", "main"),
+        ("--download", "--remotesieve", "main", "--localsieve", str(back)),
+    ):
+        done = sieve_connect(*by, *arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+    assert back.read_bytes() == SCRIPT
+    assert [line.strip() for line in listed(sieve_connect)] == ['"größe"', '"main" ACTIVE']
+    refused = sieve_connect(*by, "--delete", "--remotesieve", "main")
+    assert refused.returncode != 0
+    assert "(ACTIVE)" in refused.stderr
+    assert sieve_connect(*by, "--deactivate").returncode == 0
+    for name in ("main", "größe"):
+        assert sieve_connect(*by, "--delete", "--remotesieve", name).returncode == 0
+    assert not "".join(listed(sieve_connect)).strip()
+
+
+def test_sieve_connect_shows_what_is_wrong_with_a_script(sieve_connect: SieveConnect, tmp_path: Path) -> None:
+    script = tmp_path / "broken.sieve"
+    script.write_text('keep;\nfileinto "Lists";\nif tru { stop; }\n')
+    for arguments in (("--checkscript",), ("--upload", "--remotesieve", "main")):
+        done = sieve_connect(*arguments, "--localsieve", str(script))
+        assert done.returncode != 0
+        assert re.search(r"line 2\b", done.stderr), done.stderr
+    script.write_bytes(b"# far too much\n" * 2_000)
+    done = sieve_connect("--upload", "--localsieve", str(script), "--remotesieve", "main")
+    assert done.returncode != 0
+    assert "(QUOTA/MAXSIZE)" in done.stderr
+    assert not "".join(listed(sieve_connect)).strip()
+
+
+def test_sieve_connect_with_a_wrong_password(sieve_connect: SieveConnect) -> None:
+    done = sieve_connect("--list", password="guess")
+    assert done.returncode != 0
+    assert "refused" in done.stderr
+
+
+# --- by hand ------------------------------------------------------------------------------------------
+
+
+class Editor(LineClient):
+    """A client over STARTTLS that has logged in."""
+
+    def __init__(self, node: NodeProcess, account: str) -> None:
+        super().__init__(node.port("managesieve"), None)
+        assert b'"STARTTLS"' in self.ask(b"")[1]
+        assert self.ask(b"STARTTLS\r\n")[0].startswith(b"OK")
+        self.socket = client_context(node).wrap_socket(self.socket, server_hostname="localhost")
+        assert b'"SASL" "PLAIN LOGIN"' in self.ask(b"")[1]
+        response = base64.b64encode(b"\0%b\0%b" % (account.encode(), PASSWORD.encode()))
+        assert self.ask(b'AUTHENTICATE "PLAIN" "%b"\r\n' % response)[0] == b'OK "Logged in"'
+
+    def ask(self, command: bytes) -> tuple[bytes, list[bytes]]:
+        """The status line and the lines before it."""
+        self.send(command)
+        lines: list[bytes] = []
+        while not (line := self.line()).startswith((b"OK", b"NO", b"BYE")):
+            assert line, f"closed after {lines}"
+            lines.append(line)
+        if line.endswith(b"}"):
+            size = int(line[line.rindex(b"{") + 1 : -1])
+            line += self.take(size) + self.line()
+        return line, lines
+
+
+def test_one_session_sees_what_the_other_changes(node: NodeProcess, account: str) -> None:
+    with Editor(node, account) as one, Editor(node, account) as other:
+        assert one.ask(b'PUTSCRIPT "a" {5+}\r\nkeep;\r\n')[0].startswith(b"OK")
+        assert one.ask(b'SETACTIVE "a"\r\n')[0].startswith(b"OK")
+        assert other.ask(b"LISTSCRIPTS\r\n")[1] == [b'"a" ACTIVE']
+        assert other.ask(b'RENAMESCRIPT "a" "b"\r\n')[0].startswith(b"OK")
+        assert one.ask(b'GETSCRIPT "a"\r\n')[0].startswith(b"NO (NONEXISTENT)")
+        assert one.ask(b"LISTSCRIPTS\r\n")[1] == [b'"b" ACTIVE']
+        assert one.ask(b'DELETESCRIPT "b"\r\n')[0].startswith(b"NO (ACTIVE)")
+        assert other.ask(b'SETACTIVE ""\r\n')[0].startswith(b"OK")
+        assert one.ask(b'DELETESCRIPT "b"\r\n')[0].startswith(b"OK")
+
+
+def test_as_many_scripts_as_may_be(node: NodeProcess, account: str) -> None:
+    with Editor(node, account) as editor:
+        editor.send(b"".join(b'PUTSCRIPT "%d" "keep;"\r\n' % number for number in range(101)))
+        said = [editor.line() for _ in range(101)]
+        assert all(line.startswith(b"OK") for line in said[:100])
+        assert said[100].startswith(b"NO (QUOTA/MAXSCRIPTS)")
+        assert editor.ask(b'HAVESPACE "x" 10\r\n')[0].startswith(b"NO (QUOTA/MAXSCRIPTS)")
+        assert len(editor.ask(b"LISTSCRIPTS\r\n")[1]) == 100
+
+
+def test_scripts_that_mean_no_good(node: NodeProcess, account: str) -> None:
+    """Nesting, long lists and patterns end with an error and a place; the session lives."""
+    bombs = [
+        b"if true {" * 1500 + b"}" * 1500,
+        b"if not " + b"not " * 3500 + b"true { stop; }",
+        b'if header :is "a" [' + b'"x",' * 3900 + b'"x"',
+        b'require "regex"; if header :regex "a" "' + b"(a*)*" * 100 + b'[" { stop; }',
+        b'require "regex"; if header :regex "a" "'
+        + b"(" * 60
+        + b"a{1,100}"
+        + b"){1,100}" * 60
+        + b'" { stop; }',
+        b"\x00" * 1000,
+        b"\xff" * 1000,
+        b"/*" + b"*" * 10_000,
+        b'"' * 10_001,
+    ]
+    with Editor(node, account) as editor:
+        for bomb in bombs:
+            status, _ = editor.ask(b'PUTSCRIPT "bomb" {%d+}\r\n%b\r\n' % (len(bomb), bomb))
+            assert status.startswith(b"NO "), (bomb[:30], status)
+            assert b"line 1" in status, (bomb[:30], status)
+        assert editor.ask(b"LISTSCRIPTS\r\n")[1] == []
+
+
+def test_a_huge_script_ends_the_connection_at_once(node: NodeProcess, account: str) -> None:
+    with Editor(node, account) as editor:
+        assert editor.ask(b'PUTSCRIPT "a" {3000000000+}\r\n')[0].startswith(b"BYE (QUOTA/MAXSIZE)")
+        assert editor.until_closed() == b""

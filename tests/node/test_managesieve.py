@@ -1,0 +1,150 @@
+"""A node that speaks ManageSieve: its doors and limits, and that what is uploaded runs at delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest_asyncio
+
+from node.app import Node
+from node.config import AuthRateLimit, Server
+from node.reload import takes_effect
+from node.units import Address
+from storage.postgres.settings import DatabaseSettings
+from tests.support.lmtp import LmtpClient
+
+from .test_app import ADDRESS, PASSWORD, configure, port
+from .test_ratelimits import imap_login
+
+ATTACKER, HONEST = "127.0.0.2", "127.0.1.3"
+SIEVE = Server(
+    type="managesieve",
+    name="managesieve",
+    addr=Address("127.0.0.1", 0),
+    max_connections=4,
+    max_connections_per_user=1,
+    max_script_size_bytes=200,
+    max_scripts=2,
+)
+
+
+@pytest_asyncio.fixture
+async def node(tmp_path: Path, pg_settings: DatabaseSettings) -> AsyncIterator[Node]:
+    config = configure(tmp_path, pg_settings)
+    limits = AuthRateLimit(exempt_networks=(), initial_delay_s=0, max_attempts_per_ip_username=3)
+    servers = [replace(server, auth_rate_limit=limits) for server in (*config.servers, SIEVE)]
+    running = Node(replace(config, servers=tuple(servers)))
+    await running.start()
+    await running.ensure_account(ADDRESS, PASSWORD)
+    yield running
+    await running.stop()
+
+
+class Editor:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, node: Node, ip: str = HONEST) -> Editor:
+        where = ("127.0.0.1", port(node, "managesieve"))
+        return cls(*await asyncio.open_connection(*where, local_addr=(ip, 0)))
+
+    async def ask(self, command: bytes = b"") -> bytes:
+        """The status line, behind the lines before it."""
+        self.writer.write(command)
+        said = b""
+        async with asyncio.timeout(20):
+            while line := await self.reader.readline():
+                said += line
+                if line.startswith((b"OK", b"NO", b"BYE")):
+                    break
+        return said
+
+    async def login(self, user: str = ADDRESS, password: str = PASSWORD) -> bytes:
+        plain = base64.b64encode(f"\0{user}\0{password}".encode())
+        return await self.ask(b'AUTHENTICATE "PLAIN" "%b"\r\n' % plain)
+
+    async def close(self) -> None:
+        self.writer.close()
+
+
+async def editor(node: Node) -> Editor:
+    client = await Editor.open(node)
+    assert b"OK" in await client.ask()
+    assert await client.login() == b'OK "Logged in"\r\n'
+    return client
+
+
+async def test_what_is_uploaded_runs_at_delivery(node: Node) -> None:
+    client = await editor(node)
+    script = b'require ["fileinto", "mailbox"]; fileinto :create "Lists";'
+    assert (await client.ask(b'PUTSCRIPT "a" "%b"\r\n' % script.replace(b'"', b'\\"'))).startswith(b"OK")
+    assert (await client.ask(b'SETACTIVE "a"\r\n')).startswith(b"OK")
+    mta = await LmtpClient.connect("127.0.0.1", port(node, "lmtp"))
+    assert (await mta.deliver(b"Subject: a\r\n\r\nx\r\n", [ADDRESS]))[0][0] == 250
+    await mta.close()
+    await client.close()
+    account = await node.core.accounts.account(ADDRESS)
+    listed = await node.core.mail.list_mailboxes(account.id)
+    assert {each.name: each.messages for each in listed.mailboxes if each.messages} == {"Lists": 1}
+
+
+async def test_what_does_not_run_is_not_offered(node: Node) -> None:
+    client = await Editor.open(node)
+    told = await client.ask()
+    assert b'"MAXREDIRECTS" "0"\r\n' in told
+    assert b"vacation" not in told
+    assert b"editheader" not in told
+    assert b"fileinto" in told
+    await client.close()
+
+
+async def test_quotas_of_the_server_hold(node: Node) -> None:
+    client = await editor(node)
+    assert (await client.ask(b'HAVESPACE "a" 201\r\n')).startswith(b"NO (QUOTA/MAXSIZE)")
+    for name, answer in ((b"a", b"OK"), (b"b", b"OK"), (b"c", b"NO (QUOTA/MAXSCRIPTS)"), (b"a", b"OK")):
+        assert (await client.ask(b'PUTSCRIPT "%b" "keep;"\r\n' % name)).startswith(answer)
+    await client.close()
+
+
+async def test_one_user_has_one_session_until_it_logs_out(node: Node) -> None:
+    one, other = await editor(node), await Editor.open(node)
+    await other.ask()
+    assert (await other.login()).startswith(b'NO (TRYLATER) "Too many connections')
+    assert (await one.ask(b"UNAUTHENTICATE\r\n")).startswith(b"OK")
+    assert (await other.login()).startswith(b"OK")
+    for each in (one, other):
+        await each.close()
+
+
+async def test_more_connections_than_may_be(node: Node) -> None:
+    clients = [await Editor.open(node) for _ in range(4)]
+    for each in clients:
+        await each.ask()
+    late = await Editor.open(node)
+    assert await late.ask() == b'BYE (TRYLATER) "Too many connections, try again later"\r\n'
+    for each in (*clients, late):
+        await each.close()
+
+
+async def test_guesses_count_with_those_of_other_protocols(node: Node) -> None:
+    client = await Editor.open(node, ATTACKER)
+    await client.ask()
+    refused = b'NO "User name or password not accepted"\r\n'
+    assert await client.login(password="guess 1") == refused
+    assert await client.login(user="nobody@example.test", password="guess 1") == refused
+    for guess in ("guess 2", "guess 3"):
+        assert b"OK" not in await imap_login(node, ATTACKER, ADDRESS, guess)
+    assert await client.login() == refused
+    await client.close()
+    await (await editor(node)).close()
+
+
+def test_a_reload_is_enough() -> None:
+    for key in ("max_script_size", "max_scripts", "supported_extensions", "insecure_auth"):
+        assert takes_effect(f"servers[].{key}", "managesieve")
+    assert takes_effect("servers[].timeouts.managesieve_command_timeouts.putscript", "managesieve")
