@@ -144,7 +144,15 @@ def rows_for_others(sessions: Sessions) -> Callable[[Mapping[str, str]], list[li
 
 
 def _send_away(entry: Entry) -> None:
-    log.info("ended by an administrator", extra={"fields": {"session": entry.connection.session_id}})
+    fields = {
+        "session": entry.connection.session_id,
+        "ip": entry.connection.peer.ip,
+        "protocol": entry.protocol,
+        "server": entry.server,
+    }
+    if entry.user is not None:
+        fields["user"] = entry.user.address
+    log.info("ended by an administrator", extra={"fields": fields})
     entry.connection.say_goodbye(Goodbye.KICKED, within_s=GOODBYE_WITHIN_S)
 
 

@@ -20,6 +20,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from protocols import haproxy
@@ -286,6 +287,10 @@ def _plain(ip: str) -> str:
     return ip
 
 
+# Load balancers are few, and connect again and again.
+_address = lru_cache(maxsize=1024)(ipaddress.ip_address)
+
+
 def _is_in(ip: str, networks: tuple[Network, ...]) -> bool:
-    address = ipaddress.ip_address(ip.partition("%")[0])
+    address = _address(ip.partition("%")[0])
     return any(address in network for network in networks)

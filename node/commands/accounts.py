@@ -95,7 +95,11 @@ def create(access: Access, address: str, password: PasswordInput) -> None:
     access.answer(data, text)
 
 
-@accounts.command("list")
+@accounts.command(
+    "list",
+    epilog="\b\nExamples:\n  sora-admin accounts list\n"
+    "  sora-admin accounts list --domain example.org --json",
+)
 @click.option("--domain", help="Only accounts with an address in this domain.")
 @click.option("--deleted", is_flag=True, help="Deleted accounts too.")
 @with_access
@@ -119,7 +123,7 @@ def list_accounts(access: Access, domain: str | None, deleted: bool) -> None:
     access.answer([account_data(each) for each in found], table(headings, rows))
 
 
-@accounts.command()
+@accounts.command(epilog="\b\nExample:\n  sora-admin accounts show ann@example.org")
 @click.argument("address", type=address_argument)
 @click.option("--deleted", is_flag=True, help="Show it even if it is deleted.")
 @with_access
@@ -164,7 +168,7 @@ def update(access: Access, address: str, make_primary: bool, password: PasswordI
     access.answer(data, text)
 
 
-@accounts.command()
+@accounts.command(epilog="\b\nExample:\n  sora-admin accounts delete ann@example.org --yes")
 @click.argument("address", type=address_argument)
 @click.option("--yes", "--confirm", is_flag=True, help="Do not ask.")
 @with_access
@@ -187,7 +191,7 @@ def delete(access: Access, address: str, yes: bool) -> None:
     access.answer({"deleted": name}, f"deleted {name}; undo with: sora-admin accounts restore {name}")
 
 
-@accounts.command()
+@accounts.command(epilog="\b\nExample:\n  sora-admin accounts restore ann@example.org")
 @click.argument("address", type=address_argument)
 @with_access
 def restore(access: Access, address: str) -> None:

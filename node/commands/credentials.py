@@ -52,7 +52,7 @@ def add(access: Access, account: str, address: str, make_primary: bool, password
     access.answer(data, text)
 
 
-@credentials.command("list")
+@credentials.command("list", epilog="\b\nExample:\n  sora-admin credentials list ann@example.org --json")
 @click.argument("address", type=address_argument)
 @with_access
 def list_credentials(access: Access, address: str) -> None:
@@ -61,7 +61,7 @@ def list_credentials(access: Access, address: str) -> None:
     access.answer([credential_data(each) for each in account.credentials], credentials_table(account))
 
 
-@credentials.command()
+@credentials.command(epilog="\b\nExample:\n  sora-admin credentials show sales@example.org")
 @click.argument("address", type=address_argument)
 @with_access
 def show(access: Access, address: str) -> None:
@@ -80,7 +80,7 @@ def show(access: Access, address: str) -> None:
     access.answer({**credential_data(credential), "account": account.primary_address}, text)
 
 
-@credentials.command()
+@credentials.command(epilog="\b\nExample:\n  sora-admin credentials delete sales@example.org")
 @click.argument("address", type=address_argument)
 @with_access
 def delete(access: Access, address: str) -> None:

@@ -17,7 +17,7 @@ def migrations() -> None:
     """The database schema. Nodes bring it up to date by themselves when they start."""
 
 
-@migrations.command()
+@migrations.command(epilog="\b\nExample:\n  sora-admin migrate up")
 @with_access
 def up(access: Access) -> None:
     """Bring the schema up to date; harmless when it is, and while nodes run."""
@@ -26,7 +26,9 @@ def up(access: Access) -> None:
     access.answer({"applied": applied}, "\n".join(f"applied {each}" for each in applied) or "up to date")
 
 
-@migrations.command(epilog="\b\nExits with 1 when something is pending.")
+@migrations.command(
+    epilog="Exits with 1 when something is pending.\n\n\b\nExample:\n  sora-admin migrate status"
+)
 @with_access
 def status(access: Access) -> None:
     """Say which migrations are applied and which are pending."""

@@ -59,7 +59,7 @@ def script_data(script: ScriptInfo) -> dict[str, object]:
     }
 
 
-@sieve.command("list")
+@sieve.command("list", epilog="\b\nExample:\n  sora-admin sieve list ann@example.org --json")
 @click.argument("address", type=address_argument)
 @with_access
 def list_(access: Access, address: str) -> None:
@@ -76,7 +76,7 @@ def list_(access: Access, address: str) -> None:
     access.answer([script_data(each) for each in found], table(("NAME", "ACTIVE", "SIZE", "CHANGED"), rows))
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve get ann@example.org holiday > holiday.sieve")
 @click.argument("address", type=address_argument)
 @click.argument("name")
 @with_access
@@ -93,7 +93,7 @@ def get(access: Access, address: str, name: str) -> None:
         sys.stdout.buffer.write(content)
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve put ann@example.org holiday holiday.sieve")
 @click.argument("address", type=address_argument)
 @click.argument("name")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -113,7 +113,7 @@ def put(access: Access, address: str, name: str, file: BinaryIO, force: bool) ->
     access.answer({"stored": name}, f"stored {name}")
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve activate ann@example.org holiday")
 @click.argument("address", type=address_argument)
 @click.argument("name")
 @with_access
@@ -127,7 +127,7 @@ def activate(access: Access, address: str, name: str) -> None:
     access.answer({"active": name}, f"{name} is active")
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve deactivate ann@example.org")
 @click.argument("address", type=address_argument)
 @with_access
 def deactivate(access: Access, address: str) -> None:
@@ -140,7 +140,7 @@ def deactivate(access: Access, address: str) -> None:
     access.answer({"active": None}, "no script is active")
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve rename ann@example.org holiday summer")
 @click.argument("address", type=address_argument)
 @click.argument("old")
 @click.argument("new")
@@ -155,7 +155,7 @@ def rename(access: Access, address: str, old: str, new: str) -> None:
     access.answer({"renamed": old, "to": new}, f"{old} is {new} now")
 
 
-@sieve.command()
+@sieve.command(epilog="\b\nExample:\n  sora-admin sieve delete ann@example.org holiday")
 @click.argument("address", type=address_argument)
 @click.argument("name")
 @with_access
@@ -169,7 +169,7 @@ def delete(access: Access, address: str, name: str) -> None:
     access.answer({"deleted": name}, f"deleted {name}")
 
 
-@sieve.command("test")
+@sieve.command("test", epilog="\b\nExample:\n  sora-admin sieve test holiday.sieve message.eml")
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("message", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--from", "sender", default="", help="Envelope sender; default: that of Return-Path or From.")

@@ -15,7 +15,9 @@ from .live import ask_node
 from .output import fields, show_size, table
 
 
-@click.command("status", epilog="\b\nExample:\n  sora-admin status --json\n\n" + EXIT_CODES)
+@click.command(
+    "status", epilog="\b\nExamples:\n  sora-node status\n  sora-admin status --json\n\n" + EXIT_CODES
+)
 @with_access
 def status(access: Access) -> None:
     """Version, uptime, servers and their connections, what waits for upload, and the cluster, as the running

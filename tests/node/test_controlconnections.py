@@ -134,6 +134,20 @@ async def test_kick_ends_those_and_nobody_else(
     assert len(node.sessions) == 3 - len(expected)
 
 
+async def test_a_kick_is_logged_with_who_it_was(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    await node.wires()
+    with caplog.at_level("INFO", "sora.sessions"):
+        await node.ask("connections.kick", session="imap.0")
+    (record,) = [each for each in caplog.records if "administrator" in each.getMessage()]
+    assert getattr(record, "fields") == {  # noqa: B009
+        "session": "imap.0",
+        "ip": "192.0.2.0",
+        "protocol": "imap",
+        "server": "imaps",
+        "user": "ann@example.org",
+    }
+
+
 async def test_kick_of_all_must_be_said(node: Node) -> None:
     wires = await node.wires()
     with pytest.raises(ControlRefused, match="or all"):

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.config import Config
+from node.linkports import LinkSessions
 from node.sessions import SessionLimits, Sessions, address_key
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
@@ -80,6 +82,35 @@ async def test_address_may_have_so_many_sockets_and_then_others_again() -> None:
         leave[0]()
     assert await sessions.arrive("imap", "2001:db8::4") is not None
     assert await sessions.arrive("imap", "2001:db8::5") is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_arrival_reads_its_address_once(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it again for every question about it made up a third of the cost of a connection."""
+    read: list[str] = []
+
+    def reading(text: str) -> object:
+        read.append(text)
+        return ipaddress.IPv4Address(text)
+
+    monkeypatch.setattr("node.sessions.ipaddress.ip_address", reading)
+    registry: Any = Sessions()
+    if workers > 1:
+        registry = LinkSessions(SilentLink(), Config(), workers)  # type: ignore[arg-type]
+        registry.budgets.begin()
+    registry.limit("imap", SessionLimits(per_address=100, per_user=100))
+    ip = f"192.0.2.{200 + workers}"  # that no other test has
+    for _ in range(3):
+        leave = await registry.arrive("imap", ip)
+        assert leave is not None
+        leave()
+    assert read == [ip]
+
+
+class SilentLink:
+    """Of a worker to whose notices nobody listens."""
+
+    def notify(self, *_notice: object) -> None: ...
 
 
 async def test_trusted_networks_are_never_counted() -> None:
