@@ -29,7 +29,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/arch
 
 interop: $(STAMP) test-debian-postgres
-	$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m interop tests/interop $(ARGS)
 
 # The same tests as with the wheel's PostgreSQL, on Debian 12's.
 test-debian-postgres: $(STAMP)
@@ -42,7 +42,7 @@ test-debian-postgres: $(STAMP)
 
 # Three nodes in network namespaces: needs root. By hand: $(BIN)/python -m tests.lab
 lab: $(STAMP)
-	$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m lab tests/lab $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)

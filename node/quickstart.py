@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tls.selfsigned import self_signed
 
+AUTO_PORTS = range(20_000, 32_000)
 STANDARD_PORTS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "lmtp": 24, "managesieve": 4190}
 HIGH_PORTS = {"imap": 1143, "imaps": 1993, "pop3": 1110, "pop3s": 1995, "lmtp": 2424, "managesieve": 4190}
 BUCKET = "sora-mail"
@@ -155,12 +156,18 @@ def _choose_ports(wish: Wish) -> dict[str, int]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ones: each is held until all are found."""
+    """Different ones: each is held until all are found. They lie below those that the system gives to
+    connections: such a one could be taken again before the node listens on it."""
+    found: list[int] = []
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        for port in secrets.SystemRandom().sample(AUTO_PORTS, len(AUTO_PORTS)):
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"fewer than {count} ports are free between {AUTO_PORTS[0]} and {AUTO_PORTS[-1]}")
 
 
 def _secret(path: Path) -> None:
