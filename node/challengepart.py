@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from tls.challenges import Challenges
+from tls.challenges import Challenges, Miss, Source
 
 from .certificates import issued_names
 from .health import OK, Finding, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .challengeserver import ChallengeServer, Store
     from .config import Config
+    from .metrics.registry import Reading
     from .monitoring import Monitoring
     from .sockets import Sockets
 
@@ -62,6 +65,14 @@ class ChallengePart:
     def monitor(self, monitoring: Monitoring) -> None:
         if self._port is not None:
             monitoring.checker.add("challenges", self._check)
+            monitoring.registry.add(self.figures)
+
+    def figures(self) -> Iterator[Reading]:
+        for result in (*Source, *Miss):
+            yield "sora_challenge_requests_total", (result.value,), self.challenges.counts[result.value]
+        yield "sora_challenge_port_open", (), self.server is not None
+        if self.server is not None:
+            yield "sora_challenge_connections_refused_total", (), self.server.refused
 
     async def _check(self) -> Finding:
         return Finding(State.DEGRADED, self.trouble) if self.trouble else OK

@@ -247,13 +247,25 @@ CERTIFICATES = (
     _counter("sora_certificate_orders_resumed_total", "", "Orders that another node, or life, had begun."),
     _counter("sora_certificate_orders_deferred_total", "", "Orders left to the node that holds the lease."),
     _gauge("sora_certificate_lease_held", "", "1 while this node orders."),
-    _gauge("sora_certificate_synced_timestamp_seconds", "", "When the bucket was last read whole."),
+    _gauge(
+        "sora_certificate_synced_timestamp_seconds",
+        "",
+        "When the bucket was last read whole; before that, when the node started.",
+    ),
     _gauge("sora_certificate_disagreeing_ports", "", "Ports of nodes seen to show another certificate."),
     _counter(
         "sora_certificate_mirror_failures_total",
         "operation",
         "What could not be done in fallback_dir (put, get, list, delete), as on a full disk.",
     ),
+    _counter(
+        "sora_challenge_requests_total",
+        "result",
+        "Requests to the challenge port, by where the answer came from (memory, store, stateless) or why"
+        " there was none (other_path, bad_token, other_host, unknown_token).",
+    ),
+    _gauge("sora_challenge_port_open", "", "1 while this node can answer HTTP-01 challenges."),
+    _counter("sora_challenge_connections_refused_total", "", "Connections beyond that port's limit."),
     _counter(
         "sora_certificate_objects_skipped_total",
         "reason",

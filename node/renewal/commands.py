@@ -10,6 +10,7 @@ from cryptography import x509
 from node.control import Arguments, ControlRefused, Handler, text_argument
 from storage.errors import Unavailable
 from tls.errors import CertificateUnusable
+from tls.names import folded
 from tls.ports import BucketUnavailable, IssuingFailed
 from tls.renewing.operations import Operations
 from tls.renewing.ordering import Outcome, Result
@@ -60,7 +61,7 @@ class CertificateCommands:
         rounds, _ = self._parts()
         name = text_argument(arguments, "name", "")
         found = [each for each in rounds.plan.wanted if each.id == name]
-        found = found or list(rounds.plan.for_name(name.lower()) if name else rounds.plan.wanted)
+        found = found or list(rounds.plan.for_name(folded(name)) if name else rounds.plan.wanted)
         if not found:
             raise ControlRefused("not_found", f"no certificate is configured for {name!r}")
         if len(found) > 1:
@@ -136,11 +137,14 @@ class CertificateCommands:
         """What the CA would see, without asking it."""
         rounds, _ = self._parts()
         name = text_argument(arguments, "name", "")
-        names = list(dict.fromkeys(each for wanted in rounds.plan.wanted for each in wanted.names))
-        if name and name not in names:
+        asked = [each for each in rounds.plan.wanted if not name or each.id == name]
+        names = list(dict.fromkeys(each for wanted in asked for each in wanted.names))
+        if not names and any(folded(name) in each.names for each in rounds.plan.wanted):
+            names = [folded(name)]
+        if not names:
             raise ControlRefused("not_found", f"no certificate is configured for {name!r}")
-        remarks = await rounds.ordering.look_ahead([name] if name else names)
-        return {"names": [name] if name else names, "by_dns": rounds.plan.use_dns, "remarks": list(remarks)}
+        remarks = await rounds.ordering.look_ahead(names)
+        return {"names": names, "by_dns": rounds.plan.use_dns, "remarks": list(remarks)}
 
     async def import_pair(self, arguments: Arguments) -> object:
         """``chain`` and ``key``: PEM."""

@@ -37,8 +37,8 @@ def read_renewal(part: RenewalPart) -> Iterator[Reading]:
     yield "sora_certificate_orders_resumed_total", (), figures.resumed
     yield "sora_certificate_orders_deferred_total", (), figures.deferred
     yield "sora_certificate_lease_held", (), figures.holds_lease
-    if tools.shelf.synced_at is not None:
-        yield "sora_certificate_synced_timestamp_seconds", (), tools.shelf.synced_at.timestamp()
+    synced_at = tools.shelf.synced_at or part.since  # who never reads it must be noticed, too
+    yield "sora_certificate_synced_timestamp_seconds", (), synced_at.timestamp()
     yield "sora_certificate_disagreeing_ports", (), part.disagreeing()
     if part.mirror is not None:
         for operation, count in part.mirror.failures.items():

@@ -61,10 +61,12 @@ def _now() -> datetime:
 
 
 class RenewalPart:
-    """``rounds`` is None before ``open``, and in a node whose certificates come from files."""
+    """``rounds`` is None before ``open``, and in a node whose certificates come from files. ``since``: when
+    the node started."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.since = _now()
         self.rounds: Rounds | None = None
         self.tools: Tools | None = None
         self.vault: SealedVault | None = None

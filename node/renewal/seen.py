@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +52,14 @@ class Door:
     starttls: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Of one node at another; ``at``: seconds of the epoch, by the clock of who looked."""
+
+    at: float
+    sights: tuple[Sight, ...]
+
+
 class Seen:
     """``doors``: where nodes show what was issued. ``names``: one of each certificate."""
 
@@ -59,7 +68,7 @@ class Seen:
         self._soon = asyncio.Event()
         self.doors: Sequence[Door] = ()
         self.names: Sequence[str] = ()
-        self.sights: dict[tuple[str, str], tuple[Sight, ...]] = {}  # by who looked and at whom
+        self.looks: dict[tuple[str, str], Look] = {}  # by who looked and at whom
         clustering.listen(Kind.NODE, self._heard)
 
     def swapped(self) -> None:
@@ -92,37 +101,40 @@ class Seen:
         targets = {name: known[name] for name in (own, *others[:LOOKED_AT_MAX]) if name in known}
         found = await asyncio.gather(*(self._look_at(ip) for ip in targets.values()))
         for name, sights in zip(targets, found, strict=True):
-            self.sights[own, name] = sights
-            self._tell(name, sights)
+            self._tell(name, Look(time.time(), sights))
 
     async def _look_at(self, ip: str) -> tuple[Sight, ...]:
         wanted = [(door, name) for name in self.names for door in self.doors][:SIGHTS_MAX]
         return tuple(await asyncio.gather(*(_sight_of(ip, door, name) for door, name in wanted)))
 
-    def _tell(self, node: str, sights: Sequence[Sight]) -> None:
+    def _tell(self, node: str, look: Look) -> None:
+        self.looks[self._clustering.gossip.name, node] = look
         key = (TOPIC + node.encode())[:MAX_KEY_BYTES]
-        self._clustering.gossip.put(Kind.NODE, {key: _fitting(sights)}, DAY_S)
+        self._clustering.gossip.put(Kind.NODE, {key: _fitting(look)}, DAY_S)
 
     def _heard(self, fact: FactChanged) -> None:
         if not fact.key.startswith(TOPIC):
             return
         node = fact.key.removeprefix(TOPIC).decode("utf-8", "replace")
         if fact.value is None:
-            self.sights.pop((fact.origin, node), None)
+            self.looks.pop((fact.origin, node), None)
             return
         try:
-            self.sights[fact.origin, node] = tuple(_sight(each) for each in unpack(fact.value))
+            self.looks[fact.origin, node] = _look(unpack(fact.value))
         except (Unreadable, TypeError) as error:
             log.debug("what %s saw at %s cannot be read: %s", fact.origin, node, error)
 
     # --- to look at ---
 
     def rows(self, ours: Mapping[str, Iterable[str]]) -> list[dict[str, Any]]:
-        """The newest word on each node and port, the node's own last; ``ours``: fingerprints by name."""
+        """The newest word of nodes that are alive on each port of those that are alive; a node's own counts
+        where there is no other. ``ours``: fingerprints by name."""
         rows: dict[tuple[str, int, str], dict[str, Any]] = {}
-        order = sorted(self.sights.items(), key=lambda item: (item[0][1], item[0][0] == item[0][1], item[0]))
-        for (looker, node), sights in order:
-            for sight in sights:
+        alive = {each.name for each in self._clustering.roster.alive}
+        words = [item for item in self.looks.items() if alive.issuperset(item[0])]
+        words.sort(key=lambda item: (item[0][0] == item[0][1], -item[1].at))
+        for (looker, node), look in words:
+            for sight in look.sights:
                 rows.setdefault((node, sight.port, sight.name), _row(looker, node, sight, ours))
         return [rows[key] for key in sorted(rows)]
 
@@ -147,6 +159,14 @@ def _row(looker: str, node: str, sight: Sight, ours: Mapping[str, Iterable[str]]
     }
 
 
+def _look(plain: object) -> Look:
+    """Raises Unreadable."""
+    match plain:
+        case [int() | float() as at, list() as sights]:
+            return Look(float(at), tuple(map(_sight, sights)))
+    raise Unreadable("unknown form")
+
+
 def _sight(plain: object) -> Sight:
     """Raises Unreadable."""
     match plain:
@@ -162,12 +182,12 @@ async def _sight_of(ip: str, door: Door, name: str) -> Sight:
     return Sight(door.port, name, seen.fingerprint, expiry, seen.fault)
 
 
-def _fitting(sights: Sequence[Sight]) -> bytes:
-    """As many as one fact can hold."""
+def _fitting(look: Look) -> bytes:
+    """As many sights as one fact can hold."""
     plain = [
         [each.port, each.name, bytes.fromhex(each.fingerprint)[:16], each.not_after, each.trouble[:60]]
-        for each in sights
+        for each in look.sights
     ]
-    while len(value := pack(plain)) > MAX_VALUE_BYTES:
+    while len(value := pack([look.at, plain])) > MAX_VALUE_BYTES:
         plain.pop()
     return value

@@ -195,6 +195,26 @@ async def test_the_part_answers_and_follows_a_reload() -> None:
         assert (await ask(part.server, get(host="other.example")))[0] == 200
 
 
+async def test_a_scrape_says_where_answers_came_from_and_whether_the_port_is_open() -> None:
+    for is_taken in (False, True):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            config = with_port(taken.getsockname()[1] if is_taken else 0)
+            sockets = Sockets(config)
+            sockets.bind()
+            part = ChallengePart(config, sockets)
+            async with AsyncExitStack() as stack:
+                await part.open(stack)
+                part.challenges.put(TOKEN, TEXT, now())
+                if part.server is not None:
+                    await ask(part.server, get())
+                    await ask(part.server, get("/"))
+                figures = {(name, labels): value for name, labels, value in part.figures()}
+        assert figures["sora_challenge_port_open", ()] == (not is_taken)
+        assert figures["sora_challenge_requests_total", ("memory",)] == (not is_taken)
+        assert figures["sora_challenge_requests_total", ("other_path",)] == (not is_taken)
+        assert figures["sora_challenge_requests_total", ("stateless",)] == 0
+
+
 async def test_files_need_no_challenges() -> None:
     config = Config()
     sockets = Sockets(config)

@@ -135,6 +135,15 @@ async def test_a_check_tells_what_was_found(console: Console) -> None:
     assert not console.world.first.answers.known  # the probe is gone
 
 
+@pytest.mark.parametrize("name", ["", MAIL.id, MAIL.names[0], MAIL.names[0].upper() + "."])
+async def test_what_is_checked_is_named_as_anywhere(console: Console, name: str) -> None:
+    names = (await console.ask("check", name=name))["names"]
+    assert names == ([MAIL.names[0]] if name[:4].lower() == MAIL.names[0][:4] else list(MAIL.names))
+    with pytest.raises(ControlRefused, match="elsewhere") as refused:
+        await console.ask("check", name="elsewhere.example.com")
+    assert refused.value.code == "not_found"
+
+
 async def test_what_is_away_is_said_and_may_be_tried_again(console: Console) -> None:
     await console.ask("renew")
     console.world.bucket.is_away = True
@@ -166,6 +175,13 @@ async def test_a_mirror_that_fails_is_counted(console: Console, tmp_path: Path) 
     await console.part.mirror.put("tls/v1/x", b"y")
     readings = {(name, labels): value for name, labels, value in read_renewal(console.part)}
     assert readings["sora_certificate_mirror_failures_total", ("put",)] == 1
+
+
+async def test_a_bucket_that_was_never_read_grows_old_from_the_start_on(console: Console) -> None:
+    console.world.bucket.is_away = True
+    await console.world.round()
+    readings = {name: value for name, _, value in read_renewal(console.part)}
+    assert readings["sora_certificate_synced_timestamp_seconds"] == console.part.since.timestamp()
 
 
 async def test_objects_of_another_key_make_the_node_unready(console: Console) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.facts import Kind
 from node.renewal.gossip import WANT, GossipCompany
-from node.renewal.seen import Seen, Sight
+from node.renewal.seen import Look, Seen, Sight
 from tests.node.clustering.cluster import Member, Nodes
 from tests.support.renewing import FakeAnswers
 
@@ -109,24 +109,51 @@ def test_what_nodes_see_of_each_other_is_known_to_all(nodes: Nodes) -> None:
     first, second = nodes.add("a"), nodes.add("b")
     here, there = Seen(first.clustering), Seen(second.clustering)
     leaf = "ab" * 32
-    here._tell("b", [Sight(993, "mail.example.com", leaf, 1_800_000_000.0)])
-    there.sights["b", "b"] = (Sight(993, "mail.example.com", trouble="refused"),)
+    here._tell("b", Look(1.0, (Sight(993, "mail.example.com", leaf, 1_800_000_000.0),)))
+    there._tell("b", Look(2.0, (Sight(993, "mail.example.com", trouble="refused"),)))
     (row,) = there.rows({"mail.example.com": [leaf]})  # the word of another comes before its own
     assert (row["node"], row["seen_by"], row["agrees"]) == ("b", "a", True)
     assert there.disagreeing({"mail.example.com": ["cd" * 32]}) == 1
     assert there.disagreeing({}) == 1
 
 
+def test_a_node_that_shows_an_old_certificate_is_found_whoever_looked_before(nodes: Nodes) -> None:
+    name, new, old = "mail.example.com", "ab" * 32, "cd" * 32
+    members = [nodes.add(each) for each in "abc"]
+    first, second, third = (Seen(each.clustering) for each in members)
+    first._tell("c", Look(10.0, (Sight(993, name, new),)))
+    second._tell("c", Look(20.0, (Sight(993, name, old),)))  # it has gone back since
+    third._tell("c", Look(30.0, (Sight(993, name, new),)))  # and does not know it
+    for seen in (first, second, third):
+        (row,) = seen.rows({name: [new]})
+        assert (row["node"], row["seen_by"], row["agrees"]) == ("c", "b", False)
+        assert seen.disagreeing({name: [new]}) == 1
+    first._tell("c", Look(40.0, (Sight(993, name, new),)))
+    assert [seen.disagreeing({name: [new]}) for seen in (first, second, third)] == [0, 0, 0]
+
+
+def test_of_a_node_that_is_gone_nothing_is_shown(nodes: Nodes) -> None:
+    """What it showed last would disagree with every later certificate for a day."""
+    members = [nodes.add(each) for each in "abc"]
+    first, second, third = (Seen(each.clustering) for each in members)
+    first._tell("c", Look(10.0, (Sight(993, "mail.example.com", "ab" * 32),)))
+    third._tell("b", Look(10.0, (Sight(993, "mail.example.com", "ab" * 32),)))
+    assert second.disagreeing({}) == 2
+    nodes.cluster.kill("c")
+    assert second.rows({}) == []
+    assert second.disagreeing({}) == 0
+
+
 def test_of_too_much_to_tell_the_first_is_told(nodes: Nodes) -> None:
     first, second = nodes.add("a"), nodes.add("b")
     here, there = Seen(first.clustering), Seen(second.clustering)
-    here._tell("b", [Sight(number, f"{'n' * 200}.example.com") for number in range(8)])
+    here._tell("b", Look(1.0, tuple(Sight(number, f"{'n' * 200}.example.com") for number in range(8))))
     assert [row["port"] for row in there.rows({})] == ["0", "1", "2", "3"]
 
 
 def test_what_another_version_says_of_ports_is_passed_over(nodes: Nodes) -> None:
     first, second = nodes.add("a"), nodes.add("b")
     there = Seen(second.clustering)
-    for value in (b"\xc1", b"\x01", b"\x91\x01"):
+    for value in (b"\xc1", b"\x01", b"\x91\x01", b"\x92\x01\x91\x01"):
         first.gossip.put(Kind.NODE, {b"certs/b": value}, 60.0)
     assert there.rows({}) == []
