@@ -44,6 +44,7 @@ log = logging.getLogger("sora.tls.renewing")
 CLOCK_SKEW_MAX_S: Final = 60.0
 JOURNAL_MAX_AGE: Final = timedelta(days=1)
 PROBE_CHARS: Final = 43  # of a thumbprint, so that it is handled as a challenge is
+UNUSABLE: Final = "there are certificates in the bucket, and none of them can be used here"
 DATABASE_AWAY: Final = "the database is away, and nothing fences an order"
 
 
@@ -151,6 +152,9 @@ class Ordering:
         verdict = await self._verdict(current)
         if not (verdict.state.needs_order or forced):
             return Outcome(Result.UP_TO_DATE)
+        why = tools.vault.unusable.get(wanted.id, "")
+        if current is None and why and not forced:
+            raise _Paused(f"{UNUSABLE} ({why}); mend that, or order another: sora-node certs renew --force")
         await self._require_right_clock(hold)
         attempts = {ca.directory: await tools.record.load(ca.directory, wanted.id) for ca in plan.cas}
         step = retry.next_step(plan.cas, {} if forced else attempts, tools.now(), plan.digest)

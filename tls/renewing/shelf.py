@@ -19,7 +19,10 @@ Offer = Callable[[Sequence[Generation]], Mapping[str, str]]
 
 
 class MirroredVault(Vault, Protocol):
-    """The vault with the node's own copies."""
+    """The vault with the node's own copies. ``unusable``: why none of the objects of a certificate can be
+    used, by its id; empty or absent: there are none, or one can."""
+
+    unusable: dict[str, str]
 
     async def newest_local(self, wanted_id: str) -> Generation | None: ...
 

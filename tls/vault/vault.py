@@ -60,6 +60,7 @@ class SealedVault:
         self.skipped = self._opener.skipped
         # wanted ids of which there are objects, but none that our keys open: an operator's mistake
         self.sealed_elsewhere: set[str] = set()
+        self.unusable: dict[str, str] = {}  # wanted ids of which there are objects and none can be used: why
         self._known: dict[str, tuple[str, Generation]] = {}  # by wanted id, the key and what it opened to
         self._strange: dict[str, datetime] = {}  # challenges that do not open, and since when
 
@@ -147,10 +148,12 @@ class SealedVault:
                 _, place, newest = max(found, key=lambda item: item[:2])
                 self._known[wanted_id] = (place.key, newest)
                 self.sealed_elsewhere.discard(wanted_id)
+                self.unusable.pop(wanted_id, None)
                 await self._trim_mirror({*local, place}, newest.fence)
                 return newest
         if Reason.OTHER_KEY in skipped:
             self.sealed_elsewhere.add(wanted_id)
+        self.unusable[wanted_id] = ", ".join(sorted(each.value for each in skipped))
         return None
 
     async def _open(

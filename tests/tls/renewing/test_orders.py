@@ -17,6 +17,9 @@ from tls.ports import Failure, IssuingFailed, Renewal
 from tls.renewing.hold import LEASE, TTL_S
 from tls.renewing.ordering import Result
 from tls.renewing.plan import Plan
+from tls.vault.layout import ca_id, digest
+from tls.vault.sealing import Kind as SealedKind
+from tls.vault.sealing import Label, Seals
 from tls.wanted import KeyType, Wanted
 
 
@@ -342,6 +345,56 @@ async def test_a_corrupt_object_is_passed_over_and_the_one_before_is_shown() -> 
     world.first.start()
     await world.first.tools.shelf.sync(world.plan.wanted)
     assert world.first.shown[MAIL.id] == first
+
+
+@pytest.mark.parametrize("what", ["other_key", "corrupt", "vanished"])
+async def test_objects_that_cannot_be_used_are_no_reason_to_order(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node with another key, or a store that has lost a file, must not spend the CA's limits."""
+    world = World()
+    await world.round()
+    first, node = world.first.shown[MAIL.id], world.first
+    (key,) = (key for key in world.bucket.objects if "/certs/" in key)
+    good = world.bucket.objects[key]
+    if what == "other_key":
+        label = Label(SealedKind.CERTIFICATE, ca_id(CA.directory), MAIL.id, first.fence)
+        foreign = Seals([b"t" * 32]).seal(label, b"{}", nonce=bytes(24))
+        spoilt = key.rpartition("-")[0] + f"-{digest(foreign)}.bin"
+        del world.bucket.objects[key]
+        world.bucket.objects[spoilt] = foreign
+    else:
+        spoilt, get = key, world.bucket.get
+        world.bucket.objects[key] = good[:-1]
+
+        async def lost(name: str) -> bytes | None:
+            return None if name == key else await get(name)
+
+        if what == "vanished":
+            monkeypatch.setattr(world.bucket, "get", lost)
+    node.mirror.objects.clear()
+    node.start()
+    assert await node.rounds.round() <= 60
+    assert (world.ca.certificates, node.shown) == (1, {})
+    assert what in node.rounds.standings[MAIL.id].note
+    monkeypatch.undo()
+    del world.bucket.objects[spoilt]
+    world.bucket.objects[key] = good
+    await node.rounds.round()
+    assert (world.ca.certificates, node.shown[MAIL.id]) == (1, first)
+
+
+async def test_an_operator_may_order_where_no_object_can_be_used() -> None:
+    world = World()
+    await world.round()
+    (key,) = (key for key in world.bucket.objects if "/certs/" in key)
+    world.bucket.objects[key] = world.bucket.objects[key][:-1]
+    world.first.mirror.objects.clear()
+    world.first.start()
+    outcome = await world.first.rounds.order(MAIL, forced=True)
+    assert outcome.result is Result.ISSUED
+    assert world.ca.certificates == 2
+    assert await world.first.rounds.round() > 60
 
 
 # --- the database -------------------------------------------------------------------------------

@@ -246,9 +246,11 @@ async def test_a_node_with_another_key_says_so(world: World) -> None:
     assert await stranger.newest(WANTED.id) is None
     assert stranger.sealed_elsewhere == {WANTED.id}
     assert stranger.skipped == {Reason.OTHER_KEY: 1}
+    assert stranger.unusable == {WANTED.id: "other_key"}
     await stranger.publish(generation(6))
     assert await stranger.newest(WANTED.id) is not None
     assert not stranger.sealed_elsewhere
+    assert not stranger.unusable
 
 
 async def test_keys_are_rotated_node_by_node(world: World) -> None:
