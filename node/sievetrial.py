@@ -17,7 +17,6 @@ from protocols.sieve.outcome import Action, FileInto, Keep, Notify, Outcome, Red
 from protocols.sieve.questions import MailboxExists, MessageContent, Question
 from protocols.sieve.run import Mail
 from protocols.sieve.script import IncludeName, Script
-from protocols.sieve.spamheaders import spam_percent, virus_value
 from storage.mime.headers import split_header
 from storage.mime.structure import scan
 from storage.names import canonical
@@ -67,8 +66,6 @@ def try_script(trial: Trial, *, now: datetime, clock: Callable[[], float]) -> To
         len(trial.message),
         trial.sender or _first(found, "return-path", "sender", "from"),
         trial.recipient or _first(found, "delivered-to", "to"),
-        spam_percent(header),
-        virus_value(header),
     )
 
     def answer(question: Question) -> Any:

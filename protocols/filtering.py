@@ -42,7 +42,6 @@ from .sieve.questions import (
 )
 from .sieve.run import Mail
 from .sieve.script import IncludeName, Script
-from .sieve.spamheaders import spam_percent, virus_value
 
 log = logging.getLogger("sora.sieve")
 
@@ -192,15 +191,8 @@ class _Running:
         self._library = library
         self._mailboxes: Known | None = None
         self._answers: dict[Question, Any] = {}
-        header = mail.trace + mail.header
-        self._facts = Mail(
-            header,
-            len(mail.trace) + mail.size_bytes,
-            mail.sender,
-            mail.recipient,
-            spam_percent(mail.header),
-            virus_value(mail.header),
-        )
+        size_bytes = len(mail.trace) + mail.size_bytes
+        self._facts = Mail(mail.trace + mail.header, size_bytes, mail.sender, mail.recipient)
 
     async def finish(self) -> Outcome:
         for _ in range(MAX_QUESTIONS):

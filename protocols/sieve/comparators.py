@@ -9,8 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 _ASCII_UPPER = {lower: lower - 32 for lower in range(ord("a"), ord("z") + 1)}
-# Python sorts runs of combining marks in quadratic time: what is longer than this is compared as it is.
-MAX_DECOMPOSED_CHARS = 1_000_000
+MAX_KEPT_CHARS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,15 @@ class Comparator:
 
 def ascii_upper(value: str) -> str:
     """RFC 4790 §9.2.1; keeps the length."""
-    return value.upper() if value.isascii() else value.translate(_ASCII_UPPER)
+    if value.isascii():
+        return value.upper()
+    return _short_upper(value) if len(value) <= MAX_KEPT_CHARS else value.translate(_ASCII_UPPER)
+
+
+@lru_cache(maxsize=1024)
+def _short_upper(value: str) -> str:
+    """A rule after the other asks for the same few values."""
+    return value.translate(_ASCII_UPPER)
 
 
 def unicode_fold(value: str) -> str:

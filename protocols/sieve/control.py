@@ -33,9 +33,8 @@ def sequence(steps: Sequence[Do]) -> Do:
         return every[0]
 
     def run_all(run: Run) -> None:
-        spend = run.budget.spend
+        run.budget.spend(len(every))
         for step in every:
-            spend(1)
             step(run)
 
     return run_all
@@ -44,13 +43,30 @@ def sequence(steps: Sequence[Do]) -> Do:
 def chain(branches: Sequence[tuple[Holds | None, Do, int]]) -> Do:
     """``if``, ``elsif`` and ``else``. Each branch: condition or None, block, line."""
 
+    if len(branches) == 1:
+        return _lone_if(*branches[0])
+
     def run_chain(run: Run) -> None:
         for condition, block, line in branches:
-            run.budget.spend(1)
             if condition is None or condition(run):
                 outer, run.because = run.because, line
                 block(run)
                 run.because = outer
                 return
+            run.budget.spend(1)
 
     return run_chain
+
+
+def _lone_if(condition: Holds | None, block: Do, line: int) -> Do:
+    """What most rules are."""
+    assert condition is not None
+    holds = condition
+
+    def run_if(run: Run) -> None:
+        if holds(run):
+            outer, run.because = run.because, line
+            block(run)
+            run.because = outer
+
+    return run_if

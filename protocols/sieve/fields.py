@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from storage.mime.envelope import parse_addresses
 from storage.mime.headers import iter_fields
 from storage.mime.text import decode_charset, decode_words
+
+_FOLDING = re.compile(rb"\r?\n[ \t]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,13 @@ class Mailbox:
         return f"{self.local}@{self.domain}" if self.domain else self.local
 
 
+def decoded(field: Field) -> str:
+    """The value on one line, its encoded words decoded (RFC 2047), without blanks around. Where it was folded
+    with a tab stands a space, as writers of scripts expect."""
+    raw = field.raw_value
+    return decode_words(_FOLDING.sub(b" ", raw) if b"\n" in raw else raw).strip()
+
+
 def parse_fields(header: bytes) -> list[Field]:
     return [
         Field(
@@ -58,7 +68,7 @@ def mailboxes(raw: bytes) -> list[Mailbox]:
 class Fields:
     """A header block. Reading parses it once; values are decoded once (RFC 2047)."""
 
-    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_values", "is_changed")
+    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_parts", "_values", "is_changed")
 
     def __init__(self, header: bytes) -> None:
         self._header = header
@@ -70,6 +80,7 @@ class Fields:
         self._by_name: dict[str, list[Field]] | None = None
         self._values: dict[str, Sequence[str]] = {}
         self._addresses: dict[str, Sequence[Mailbox]] = {}
+        self._parts: dict[tuple[str, str], Sequence[str]] = {}
 
     def _every(self) -> list[Field]:
         if self._list is None:
@@ -88,7 +99,7 @@ class Fields:
         """Decoded, without blanks around."""
         found = self._values.get(name)
         if found is None:
-            found = [decode_words(field.raw_value).strip() for field in self.named(name)]
+            found = [decoded(field) for field in self.named(name)]
             self._values[name] = found
         return found
 
@@ -97,6 +108,15 @@ class Fields:
         if found is None:
             found = [each for field in self.named(name) for each in mailboxes(field.raw_value)]
             self._addresses[name] = found
+        return found
+
+    def address_parts(self, name: str, part: str, reader: Callable[[Mailbox], str | None]) -> Sequence[str]:
+        """``part`` names what ``reader`` takes out of an address; None is left out."""
+        key = (name, part)
+        found = self._parts.get(key)
+        if found is None:
+            found = [value for value in map(reader, self.addresses(name)) if value is not None]
+            self._parts[key] = found
         return found
 
     # --- editing ---

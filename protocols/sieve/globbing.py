@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from .budget import Budget
 
+# Places that are looked at one by one before the automaton starts.
+FAST_TRIES = 8
+
 Spans = list[tuple[int, int]]
 
 
@@ -22,6 +25,8 @@ class _Piece:
     literal: str | None  # when there is no ``?``
     masks: dict[str, int]
     any_mask: int
+    anchor: str = ""  # the longest run without ``?``, and where in the piece it begins
+    anchor_at: int = 0
 
     def at(self, value: str, start: int) -> bool:
         if self.literal is not None:
@@ -34,6 +39,16 @@ class _Piece:
         """The leftmost place in start..stop, or -1."""
         if self.literal is not None:
             return value.find(self.literal, start, stop)
+        for _ in range(FAST_TRIES):  # most values do not even have the longest run of plain characters
+            found = value.find(self.anchor, start + self.anchor_at, stop) - self.anchor_at
+            if found < start:
+                return -1
+            if found + len(self.chars) <= stop and self.at(value, found):
+                return found
+            start = found + 1
+        return self._shift_and(value, start, stop, budget)
+
+    def _shift_and(self, value: str, start: int, stop: int, budget: Budget) -> int:
         masks, any_mask, state = self.masks, self.any_mask, 0
         goal = 1 << (len(self.chars) - 1)
         cost = 1 + len(self.chars) // 512
@@ -54,7 +69,10 @@ def _piece(chars: list[str | None]) -> _Piece:
     for n, char in enumerate(chars):
         if char is not None:
             masks[char] = masks.get(char, any_mask) | (1 << n)
-    return _Piece(tuple(chars), None, masks, any_mask)
+    runs = "".join("\0" if char is None else char for char in chars).split("\0")
+    anchor = max(runs, key=len)
+    at = sum(len(run) + 1 for run in runs[: runs.index(anchor)])
+    return _Piece(tuple(chars), None, masks, any_mask, anchor, at)
 
 
 class Glob:

@@ -63,6 +63,7 @@ class Matching:
         self._relation = self._read_relation(bound)
         if self._kind in _NEEDS_SUBSTRINGS and not self._comparator.has_substrings:
             raise bound.fail(f":{self._kind} does not work with {self._comparator.name}")
+        self._way = self._WAYS[self._kind]
         self._prepared: Any = None
         if keys.constants is not None:
             try:
@@ -104,7 +105,7 @@ class Matching:
                 prepared = self._prepare(self._keys.values(run))
             except BadPattern as error:
                 raise RunFault(f"bad regular expression: {error}") from None
-        return self._WAYS[self._kind](self, run, values, prepared)
+        return self._way(self, run, values, prepared)
 
     def _is(self, run: Run, values: Iterable[str], keys: list[Any]) -> bool:
         normal = self._comparator.normal
@@ -119,8 +120,9 @@ class Matching:
         for value in values:
             run.budget.spend(1 + len(keys) * (1 + len(value) // CHARS_PER_STEP))
             text = normal(value)
-            if any(key in text for key in keys):
-                return True
+            for key in keys:
+                if key in text:
+                    return True
         return False
 
     def _matches(self, run: Run, values: Iterable[str], keys: list[Glob]) -> bool:

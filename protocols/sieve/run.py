@@ -24,8 +24,8 @@ class Mail:
     size_bytes: int
     sender: str = ""  # of the envelope; empty: the null path
     recipient: str = ""  # of the envelope, detail included
-    spam_percent: float | None = None  # None: not tested
-    virus_value: int | None = None  # 1 .. 5 (RFC 5235 §2.2); None: not tested
+    spam_percent: float | None = None  # None: what the header says (``spamheaders``)
+    virus_value: int | None = None  # 1 .. 5 (RFC 5235 §2.2); None: what the header says
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from storage.mime.headers import parameter, parse_parameters, unfold
 from storage.mime.text import decode_charset
 
-from .fields import Field, Fields, Mailbox, mailboxes
+from .fields import Field, Fields, Mailbox, decoded, mailboxes
 from .parts import PartView
 from .phrases import Phrases
 from .spec import NUMBER, STRINGS, Row
@@ -71,9 +71,16 @@ def _choice(bound: Bound) -> Choice | None:
     return choose
 
 
-def header_values(bound: Bound) -> Callable[[Run, Sequence[str]], Iterator[str]]:
+def _plain_values(run: Run, names: Sequence[str]) -> Sequence[str]:
+    values = run.fields.values
+    return values(names[0]) if len(names) == 1 else [each for name in names for each in values(name)]
+
+
+def header_values(bound: Bound) -> Callable[[Run, Sequence[str]], Iterable[str]]:
     """Of fields of the given names."""
     blocks, choose, reader = scope(bound), _choice(bound), _mime_reader(bound)
+    if choose is None and reader is None and not bound.has("mime"):
+        return _plain_values
 
     def values(run: Run, names: Sequence[str]) -> Iterator[str]:
         for fields in blocks(run):
@@ -83,7 +90,7 @@ def header_values(bound: Bound) -> Callable[[Run, Sequence[str]], Iterator[str]]
                     continue
                 found = fields.named(name)
                 for field in choose(found) if choose else found:
-                    yield from reader(run, field) if reader else Fields(field.raw).values(name)
+                    yield from reader(run, field) if reader else (decoded(field),)
 
     return values
 
@@ -100,7 +107,26 @@ def field_choice(bound: Bound) -> Callable[[Run, str], Iterator[Field]]:
     return fields_named
 
 
-def address_boxes(bound: Bound) -> Callable[[Run, Sequence[str]], Iterator[Mailbox]]:
+def address_values(
+    bound: Bound, part: str, reader: Callable[[Mailbox], str | None]
+) -> Callable[[Run, Sequence[str]], Iterable[str]]:
+    """``part`` (which ``reader`` takes out) of the addresses in fields of the given names."""
+    if not bound.has("mime") and not bound.has("index"):
+        scope(bound)  # it checks the tags
+
+        def plain(run: Run, names: Sequence[str]) -> Iterable[str]:
+            return [each for name in names for each in run.fields.address_parts(name, part, reader)]
+
+        return plain
+    boxes = _address_boxes(bound)
+
+    def values(run: Run, names: Sequence[str]) -> Iterable[str]:
+        return (value for value in map(reader, boxes(run, names)) if value is not None)
+
+    return values
+
+
+def _address_boxes(bound: Bound) -> Callable[[Run, Sequence[str]], Iterator[Mailbox]]:
     blocks, choose = scope(bound), _choice(bound)
 
     def boxes(run: Run, names: Sequence[str]) -> Iterator[Mailbox]:

@@ -11,7 +11,7 @@ from ..bound import Bound
 from ..control import Stop
 from ..fields import Mailbox
 from ..matching import MATCH_TAGS, Matching
-from ..scopes import address_boxes, header_values, scope
+from ..scopes import address_values, header_values, scope
 from ..spec import NUMBER, STRINGS, Command, Do, Extension, Holds, Row, Slot, Test, Tests
 
 if TYPE_CHECKING:
@@ -94,11 +94,14 @@ def _address(bound: Bound) -> Holds:
         if name.lower() not in ADDRESS_FIELDS:
             raise bound.fail(f'"{name[:60]}" is no field of addresses')
     matching = Matching(bound, bound.texts("keys"))
-    boxes = address_boxes(bound)
+    values = address_values(bound, bound.chosen("part", "all"), reader)
+    constants = names.constants
+    if constants is not None:
+        return lambda run: matching.holds(run, values(run, constants))
 
     def holds(run: Run) -> bool:
         wanted = [name for name in names.values(run) if name.lower() in ADDRESS_FIELDS]
-        return matching.holds(run, _read(boxes(run, wanted), reader))
+        return matching.holds(run, values(run, wanted))
 
     return holds
 
@@ -125,8 +128,14 @@ def _path(path: str) -> Mailbox:
 
 def _header(bound: Bound) -> Holds:
     names, values = bound.texts("headers"), header_values(bound)
-    matching = Matching(bound, bound.texts("keys"))
-    return lambda run: matching.holds(run, values(run, names.values(run)))
+    holds = Matching(bound, bound.texts("keys")).holds
+    constants = names.constants
+    if constants is None:
+        return lambda run: holds(run, values(run, names.values(run)))
+    if len(constants) == 1 and not (bound.has("index") or bound.has("mime")):
+        (name,) = constants
+        return lambda run: holds(run, run.fields.values(name))
+    return lambda run: holds(run, values(run, constants))
 
 
 def _exists(bound: Bound) -> Holds:
@@ -153,7 +162,10 @@ def _all(bound: Bound) -> Holds:
 
     def holds(run: Run) -> bool:
         run.budget.spend(len(tests))
-        return all(test(run) for test in tests)
+        for test in tests:  # noqa: SIM110  (a generator costs twice as much)
+            if not test(run):
+                return False
+        return True
 
     return holds
 
@@ -163,7 +175,10 @@ def _any(bound: Bound) -> Holds:
 
     def holds(run: Run) -> bool:
         run.budget.spend(len(tests))
-        return any(test(run) for test in tests)
+        for test in tests:  # noqa: SIM110
+            if test(run):
+                return True
+        return False
 
     return holds
 

@@ -6,11 +6,9 @@ import re
 from email.header import Header
 from typing import TYPE_CHECKING
 
-from storage.mime.text import decode_words
-
 from ..bound import Bound
 from ..errors import RunFault
-from ..fields import Field
+from ..fields import Field, decoded
 from ..matching import COMPARATOR, MATCH_TYPES, Matching
 from ..scopes import INDEX_TAGS
 from ..spec import STRING, STRINGS, Command, Do, Extension, Row, Slot
@@ -83,7 +81,7 @@ def _deleteheader(bound: Bound) -> Do:
 
 
 def _fits(run: Run, patterns: Matching, field: Field) -> bool:
-    return patterns.holds(run, [decode_words(field.raw_value).strip()])
+    return patterns.holds(run, [decoded(field)])
 
 
 EXTENSIONS = (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..bound import Bound
 from ..matching import MATCH_TAGS, Matching
+from ..spamheaders import spam_percent, virus_value
 from ..spec import STRINGS, Extension, Holds, Row, Slot, Test
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ def _spamtest(bound: Bound) -> Holds:
 
     def holds(run: Run) -> bool:
         score = run.mail.spam_percent
+        if score is None:
+            score = spam_percent(run.mail.header)
         if matching.counts:
             return matching.holds(run, [] if score is None else ["tested"])
         return matching.holds(run, [_spam_value(score, percent=percent)])
@@ -36,7 +39,7 @@ def _virustest(bound: Bound) -> Holds:
     matching = Matching(bound, bound.texts("value"))
 
     def holds(run: Run) -> bool:
-        value = run.mail.virus_value
+        value = run.mail.virus_value or virus_value(run.mail.header)
         if matching.counts:
             return matching.holds(run, [] if value is None else ["tested"])
         return matching.holds(run, [str(value or 0)])

@@ -1,0 +1,83 @@
+"""Delivery with and without a script of 50 rules: ``python -m tests.bench.sieve``.
+
+The same recipients and messages in turn, a round with the script and one without, so that what else the
+machine does falls on both. CPU is that of the node's busiest process, in microseconds a message.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from statistics import median
+
+from tests.interop.conftest import SECRET_HASH
+from tests.support.nodeprocess import ROOT, NodeProcess
+
+from .clients import deliver_at_once
+from .processes import own_cpu, serving
+from .scenarios import SMALL, sized
+
+CONNECTIONS = 8
+MAILS = 40  # a connection and round
+ROUNDS = 7
+
+RULES = (
+    'if header :contains "list-id" "list{n}.example.org" {{ fileinto "Archive"; stop; }}\n',
+    'if address :is "from" "sender{n}@example.net" {{ fileinto "Archive"; stop; }}\n',
+    'if header :contains ["subject", "x-project"] ["project {n}", "[p{n}]"] {{ addflag "p{n}"; }}\n',
+    'if anyof (header "x-tag" "t{n}", address :domain ["to", "cc"] "d{n}.example") {{ discard; stop; }}\n',
+    'if header :matches "subject" "*ticket #{n}?:*" {{ fileinto "Archive"; stop; }}\n',
+)
+
+
+def fifty_rules() -> str:
+    rules = (RULES[n % len(RULES)].format(n=n) for n in range(50))
+    return 'require ["fileinto", "imap4flags"];\n' + "".join(rules)
+
+
+def put(node: NodeProcess, recipient: str) -> None:
+    command = [sys.executable, "-m", "node.admin", "--config", str(node.config), "sieve", "put"]
+    subprocess.run(
+        [*command, recipient, "fifty"],
+        cwd=ROOT,
+        input=fifty_rules().encode(),
+        check=True,
+        capture_output=True,
+    )
+    node.admin("sieve", "activate", recipient, "fifty")
+
+
+def one_round(node: NodeProcess, recipients: list[str], seed: int) -> tuple[float, float]:
+    """Messages a second, and microseconds of CPU a message."""
+    mails = [[sized(seed + n * MAILS + k, SMALL) for k in range(MAILS)] for n in range(CONNECTIONS)]
+    pids = serving(node)
+    before, started = own_cpu(pids), time.perf_counter()
+    deliver_at_once(node.port("lmtp"), recipients, mails)
+    wall_s = time.perf_counter() - started
+    busiest = max(cpu - before[pid] for pid, cpu in own_cpu(pids).items())
+    total = CONNECTIONS * MAILS
+    return total / wall_s, busiest / total * 1e6
+
+
+def main() -> None:
+    with NodeProcess() as node:
+        plain = [f"plain{n}@bench.example.test" for n in range(CONNECTIONS)]
+        ruled = [f"ruled{n}@bench.example.test" for n in range(CONNECTIONS)]
+        for recipient in (*plain, *ruled):
+            node.admin("accounts", "create", recipient, "--password-hash", SECRET_HASH)
+        for recipient in ruled:
+            put(node, recipient)
+        figures: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
+        for number in range(ROUNDS):
+            for name, recipients in (("without", plain), ("with", ruled)):
+                figures[name].append(one_round(node, recipients, number * 100_000 + len(name)))
+    for name, found in figures.items():
+        rates, costs = zip(*found[1:], strict=True)  # the first round fills caches
+        print(f"{name:8} {median(rates):6.0f}/s, {median(costs):5.0f} us CPU a message", flush=True)
+    before, after = (median(cost for _, cost in figures[name][1:]) for name in ("without", "with"))
+    print(f"50 rules cost {after / before - 1:.1%}")
+
+
+if __name__ == "__main__":
+    main()
