@@ -46,7 +46,7 @@ def _stand_in() -> ssl.SSLContext:
     return server_context(())
 
 
-async def _not_counted(_ip: str) -> Leave:
+async def not_counted(_ip: str) -> Leave:
     return lambda: None
 
 
@@ -69,7 +69,7 @@ class Listener:
         certificate: CertificateSource | None,
         door: DoorSettings | None = None,
         *,
-        arrive: Arrive = _not_counted,
+        arrive: Arrive = not_counted,
         admission: Admission | None = None,
     ) -> None:
         self.server = server

@@ -35,8 +35,9 @@ CONNECTIONS = (
         "sora_connections_refused_total",
         "protocol server reason",
         "Connections that got no session: max_connections, max_connections_per_ip, blocked, proxy_untrusted,"
-        " proxy_missing, proxy_malformed, not_tls, hello_timeout, hello_too_large, sni, handshake, or left"
-        " (by itself, before that).",
+        " proxy_missing, proxy_malformed, not_tls, hello_timeout, hello_too_large, sni, sni_unknown,"
+        " certificate_missing, certificate_expired, certificate_unusable, certificate_awaited,"
+        " certificate_crowded, handshake, or left (by itself, before that).",
     ),
     _gauge("sora_session_memory_bytes", "", "Memory in large buffers of all sessions."),
     _gauge("sora_session_memory_peak_bytes", "", "The most it was."),

@@ -21,13 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from node.config import Server
+from node.config import Config, Server
 from node.frontdoor import DoorSettings
-from node.listeners import Listener
+from node.linkports import LinkSessions
+from node.listeners import Arrive, Listener, not_counted
+from node.sessions import SessionLimits
 from node.units import Address
 from protocols import haproxy
 from protocols.connections import LiveConnections
@@ -50,6 +53,7 @@ HEADER = haproxy.encode_v2(haproxy.Endpoint("192.0.2.7", 49152), haproxy.Endpoin
 VARIANTS: dict[str, tuple[bool, bool, DoorSettings | None]] = {
     "plain, start_server": (False, False, None),
     "plain": (False, False, DoorSettings()),
+    "plain, limits of a worker": (False, False, DoorSettings()),
     "plain, PROXY": (False, True, DoorSettings(TRUSTED)),
     "TLS, start_server": (True, False, None),
     "TLS": (True, False, DoorSettings(looks_at_hellos=False)),
@@ -67,6 +71,20 @@ class Forgetful(Sessions):
         made = super().__call__(connection)  # type: ignore[arg-type]
         self.made.clear()
         return made
+
+
+class Unheard:
+    """The link of a worker that tells and never has to ask."""
+
+    def notify(self, *_notice: object) -> None: ...
+
+
+def places() -> Arrive:
+    """Places for connections as a worker counts them, far from the limits."""
+    sessions = LinkSessions(Unheard(), Config(), 2)  # type: ignore[arg-type]
+    sessions.budgets.begin()
+    sessions.limit("bench", SessionLimits(total=100_000, per_address=100_000, per_user=50))
+    return partial(sessions.arrive, "bench")
 
 
 async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,7 +117,8 @@ async def serve(variant: str, directory: Path) -> None:
         live = LiveConnections(DeadlineWheel(asyncio.get_running_loop()))
         wanted = Server(type="imap", name="bench", addr=Address("127.0.0.1", 0), tls=tls)
         source = many_names(directory) if "names" in variant else certificate
-        listener = Listener(wanted, Forgetful(), live, source, door)  # type: ignore[arg-type]
+        arrive = places() if "limits" in variant else not_counted
+        listener = Listener(wanted, Forgetful(), live, source, door, arrive=arrive)  # type: ignore[arg-type]
         await listener.open()
         port = listener.address.rpartition(":")[2]
     print(port, flush=True)

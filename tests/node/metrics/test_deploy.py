@@ -13,6 +13,8 @@ from node.metrics.catalogue import FAMILIES
 from node.metrics.family import Family, Kind
 from node.metrics.table import markdown
 from tests.support.nodeprocess import ROOT
+from tls import clienthello
+from tls.unserved import Unserved
 
 ALERTS = (ROOT / "deploy/prometheus/alerts.yml").read_text()
 ALERT_TESTS = (ROOT / "deploy/prometheus/alerts.test.yml").read_text()
@@ -80,6 +82,17 @@ def test_panels_do_not_overlap() -> None:
         )
         assert apart, (a, b)
         assert a["x"] + a["w"] <= 24
+
+
+def test_every_reason_to_refuse_a_connection_is_documented() -> None:
+    """They are the values of a label, so this also says that there are no others."""
+    door = "".join((ROOT / "node" / name).read_text() for name in ("frontdoor.py", "listeners.py"))
+    said = set(re.findall(r'Rejected\("(\w+)"', door)) | {"handshake"}
+    others = set(re.findall(r"Rejected\(([a-z.]+)[,)]", door))
+    assert others == {"choice.value", "found.value", "cause"}  # Unserved, Refused, "handshake" or "left"
+    said |= {each.value for each in (*Unserved, *clienthello.Refused)}
+    documented = set(re.findall(r"\w+", SERIES["sora_connections_refused_total"].doc))
+    assert said <= documented, said - documented
 
 
 def test_guide_has_the_catalogue() -> None:
