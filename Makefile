@@ -35,7 +35,7 @@ interop: $(STAMP) test-debian-postgres
 test-debian-postgres: $(STAMP)
 	@if test -x $(DEBIAN_PG)/postgres; then \
 	  SORA_TEST_PG_BIN=$(DEBIAN_PG) $(BIN)/python -m pytest -q -n auto --dist loadscope \
-	    -m "not interop and not bench and not lab" tests/contracts tests/storage tests/node; \
+	    -m "not interop and not bench and not lab" tests/contracts tests/storage; \
 	else \
 	  echo "SKIPPED: the suite on Debian's PostgreSQL: $(DEBIAN_PG) is missing (apt-get install postgresql-15)" >&2; \
 	fi
