@@ -84,8 +84,8 @@ COMMANDS = (
     _counter(
         "sora_commands_total",
         "protocol command status",
-        "Commands that sessions answered; DATA stands for a whole message. What POP3 and LMTP answer by"
-        " grammar alone (NOOP, syntax errors) is not in it.",
+        "Commands that sessions answered; DATA stands for a whole message. What POP3, LMTP and"
+        " ManageSieve answer by grammar alone (NOOP, syntax errors) is not in it.",
     ),
     _histogram(
         "sora_command_duration_seconds",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import subprocess
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lineclient import LineClient
-from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
+from tests.support.sieveeditor import SieveEditor
 
 from .conftest import PASSWORD, needs
 
@@ -112,33 +110,8 @@ def test_sieve_connect_with_a_wrong_password(sieve_connect: SieveConnect) -> Non
 # --- by hand ------------------------------------------------------------------------------------------
 
 
-class Editor(LineClient):
-    """A client over STARTTLS that has logged in."""
-
-    def __init__(self, node: NodeProcess, account: str) -> None:
-        super().__init__(node.port("managesieve"), None)
-        assert b'"STARTTLS"' in self.ask(b"")[1]
-        assert self.ask(b"STARTTLS\r\n")[0].startswith(b"OK")
-        self.socket = client_context(node).wrap_socket(self.socket, server_hostname="localhost")
-        assert b'"SASL" "PLAIN LOGIN"' in self.ask(b"")[1]
-        response = base64.b64encode(b"\0%b\0%b" % (account.encode(), PASSWORD.encode()))
-        assert self.ask(b'AUTHENTICATE "PLAIN" "%b"\r\n' % response)[0] == b'OK "Logged in"'
-
-    def ask(self, command: bytes) -> tuple[bytes, list[bytes]]:
-        """The status line and the lines before it."""
-        self.send(command)
-        lines: list[bytes] = []
-        while not (line := self.line()).startswith((b"OK", b"NO", b"BYE")):
-            assert line, f"closed after {lines}"
-            lines.append(line)
-        if line.endswith(b"}"):
-            size = int(line[line.rindex(b"{") + 1 : -1])
-            line += self.take(size) + self.line()
-        return line, lines
-
-
 def test_one_session_sees_what_the_other_changes(node: NodeProcess, account: str) -> None:
-    with Editor(node, account) as one, Editor(node, account) as other:
+    with SieveEditor(node, account, PASSWORD) as one, SieveEditor(node, account, PASSWORD) as other:
         assert one.ask(b'PUTSCRIPT "a" {5+}\r\nkeep;\r\n')[0].startswith(b"OK")
         assert one.ask(b'SETACTIVE "a"\r\n')[0].startswith(b"OK")
         assert other.ask(b"LISTSCRIPTS\r\n")[1] == [b'"a" ACTIVE']
@@ -151,7 +124,7 @@ def test_one_session_sees_what_the_other_changes(node: NodeProcess, account: str
 
 
 def test_as_many_scripts_as_may_be(node: NodeProcess, account: str) -> None:
-    with Editor(node, account) as editor:
+    with SieveEditor(node, account, PASSWORD) as editor:
         editor.send(b"".join(b'PUTSCRIPT "%d" "keep;"\r\n' % number for number in range(101)))
         said = [editor.line() for _ in range(101)]
         assert all(line.startswith(b"OK") for line in said[:100])
@@ -177,7 +150,7 @@ def test_scripts_that_mean_no_good(node: NodeProcess, account: str) -> None:
         b"/*" + b"*" * 10_000,
         b'"' * 10_001,
     ]
-    with Editor(node, account) as editor:
+    with SieveEditor(node, account, PASSWORD) as editor:
         for bomb in bombs:
             status, _ = editor.ask(b'PUTSCRIPT "bomb" {%d+}\r\n%b\r\n' % (len(bomb), bomb))
             assert status.startswith(b"NO "), (bomb[:30], status)
@@ -186,6 +159,6 @@ def test_scripts_that_mean_no_good(node: NodeProcess, account: str) -> None:
 
 
 def test_a_huge_script_ends_the_connection_at_once(node: NodeProcess, account: str) -> None:
-    with Editor(node, account) as editor:
+    with SieveEditor(node, account, PASSWORD) as editor:
         assert editor.ask(b'PUTSCRIPT "a" {3000000000+}\r\n')[0].startswith(b"BYE (QUOTA/MAXSIZE)")
         assert editor.until_closed() == b""

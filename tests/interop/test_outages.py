@@ -31,6 +31,7 @@ from tests.support.livenode import (
     stored,
 )
 from tests.support.nodeprocess import NodeProcess
+from tests.support.sieveeditor import SieveEditor
 
 from .conftest import SECRET_HASH
 
@@ -149,6 +150,7 @@ def test_postgres_away_is_temporary_and_heals_without_a_restart(
         drop, answer = pop3(node)
         assert answer.startswith(b"+OK")
         assert drop.pop3(b"DELE 1").startswith(b"+OK")
+        editor = SieveEditor(node, node.address, node.password)
 
         if how == "killed":
             postgres.kill()
@@ -158,10 +160,12 @@ def test_postgres_away_is_temporary_and_heals_without_a_restart(
         actions = probes(node, retried, known)
         actions["STORE"] = lambda: session.imap(rb"STORE 1 +FLAGS (\Flagged)")[0]
         actions["QUIT"] = lambda: drop.pop3(b"QUIT")
+        actions["PUTSCRIPT"] = lambda: editor.ask(b'PUTSCRIPT "a" "keep;"\r\n')[0]
         answers = all_at_once(actions)
         assert_all_temporary(answers)
         assert answers["STORE"].startswith(b"NO [UNAVAILABLE]"), answers
         assert answers["QUIT"].startswith(b"-ERR [SYS/TEMP]"), answers
+        assert answers["PUTSCRIPT"].startswith(b"NO (TRYLATER)"), answers
         assert session.imap(b"NOOP")[0].startswith(b"OK")
         assert session.imap(b"FETCH 1 (FLAGS RFC822.SIZE)")[0].startswith(b"OK")  # from memory
 
@@ -172,6 +176,8 @@ def test_postgres_away_is_temporary_and_heals_without_a_restart(
         eventually(lambda: imap_login(node).startswith(b"OK"), patience_s=10)
         eventually(lambda: pop3_login(node).startswith((b"+OK", b"-ERR [IN-USE]")), patience_s=10)
         assert session.imap(rb"STORE 1 +FLAGS (\Flagged)")[0].startswith(b"OK")
+        assert editor.ask(b'PUTSCRIPT "a" "keep;"\r\n')[0].startswith(b"OK")
+        editor.close()
         # the MTA comes again with what was refused, over the connection it has
         assert known.lmtp(b"MAIL FROM:<sender@example.test>").startswith(b"250")
         assert known.lmtp(b"RCPT TO:<%s>" % node.address.encode()).startswith(b"250")
