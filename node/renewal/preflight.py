@@ -17,6 +17,8 @@ from tls.challenges import PREFIX
 LOOK_WITHIN_S: Final = 3.0
 ANSWER_BYTES_MAX: Final = 4096
 ADDRESSES_MAX: Final = 8
+NOT_OURS: Final = "and not with our challenge"
+PAUSES_S: Final = (0.3, 1.0)  # between looks: another node answers as soon as gossip has told it what
 
 
 class Preflight:
@@ -40,7 +42,7 @@ class Preflight:
         public = [(address, self._port, "") for address in addresses[:ADDRESSES_MAX]]
         nodes = [(address, self._own_port, "node ") for address in self._nodes() if address not in addresses]
         looks = [
-            _look(address, port, name, token, key_authorisation, what)
+            _patient_look(address, port, name, token, key_authorisation, what)
             for address, port, what in (*public, *nodes)
         ]
         remarks = await asyncio.gather(*looks)
@@ -58,6 +60,16 @@ async def _addresses(name: str) -> list[str] | str:
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
+async def _patient_look(address: str, port: int, name: str, token: str, expected: str, what: str) -> str:
+    """As ``_look``, and again when somebody answers, with something else."""
+    for pause_s in PAUSES_S:
+        remark = await _look(address, port, name, token, expected, what)
+        if NOT_OURS not in remark:
+            return remark
+        await asyncio.sleep(pause_s)
+    return await _look(address, port, name, token, expected, what)
+
+
 async def _look(address: str, port: int, name: str, token: str, expected: str, what: str) -> str:
     """What is wrong with the answer there; empty: nothing."""
     where = f"{name} is at {what}{address}"
@@ -72,7 +84,7 @@ async def _look(address: str, port: int, name: str, token: str, expected: str, w
     status = head.split(b"\r\n", 1)[0].decode("ascii", "replace")
     if body.strip() == expected.encode("ascii"):
         return ""
-    return f"{where}, where port {port} answers {status[:80]!r} and not with our challenge: another server?"
+    return f"{where}, where port {port} answers {status[:80]!r} {NOT_OURS}: another server?"
 
 
 async def _fetch(address: str, port: int, name: str, path: str) -> bytes:

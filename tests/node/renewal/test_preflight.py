@@ -39,6 +39,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str] | str]:
         return known.get(name, "Name or service not known")
 
     monkeypatch.setattr(preflight, "_addresses", addresses)
+    monkeypatch.setattr(preflight, "PAUSES_S", (0.0, 0.0))
     return known
 
 
@@ -79,7 +80,22 @@ async def test_other_nodes_are_asked_where_they_listen() -> None:
         look = Preflight(lambda: ("127.0.0.2",), port=port, own_port=own_port)
         (remark,) = await look(["mail.example.com"], TOKEN, ANSWER)
     assert "mail.example.com is at node 127.0.0.2" in remark
-    assert len(asked) == 1
+    assert len(asked) == 3
+
+
+async def test_a_node_that_hears_of_the_challenge_a_moment_later_is_well() -> None:
+    """Gossip takes its time; the look does not."""
+    replies = [b"HTTP/1.1 404 Not Found\r\n\r\nnothing", ok(ANSWER)]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(replies.pop(0))
+        writer.close()
+
+    async with web(ok(ANSWER)) as (port, _), await asyncio.start_server(answer, "127.0.0.2", 0) as late:
+        look = Preflight(lambda: ("127.0.0.2",), port=port, own_port=late.sockets[0].getsockname()[1])
+        assert await look(["mail.example.com"], TOKEN, ANSWER) == []
+    assert not replies
 
 
 async def test_an_answer_without_end_is_cut() -> None:

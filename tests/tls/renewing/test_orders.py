@@ -169,6 +169,11 @@ async def test_renew_before_beyond_a_third_of_the_lifetime_is_told_once(
     for _ in range(3):
         await world.round()
     assert caplog.text.count("more than a third") == 1
+    assert world.ca.certificates == 1
+    world.clock.pass_by(days=5)
+    for _ in range(3):
+        await world.round()
+    assert world.ca.certificates == 2, "once, not at every look"
 
 
 # --- who dies -----------------------------------------------------------------------------------
