@@ -99,6 +99,7 @@ class MailFilter:
         self._site = site or SiteScripts()
         self._clock = clock
         self._now = now
+        self.loop_limits = replace(self._limits, steps=min(LOOP_STEPS, self._limits.steps))
 
     def applies(self, script: ActiveScript | None) -> bool:
         """Whether anything would run for a recipient with this script."""
@@ -167,10 +168,6 @@ class MailFilter:
             environment=environment,
             library=library,
         )
-
-    @property
-    def loop_limits(self) -> Limits:
-        return replace(self._limits, steps=min(LOOP_STEPS, self._limits.steps))
 
 
 class _Running:

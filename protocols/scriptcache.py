@@ -1,8 +1,7 @@
-"""Compiled Sieve scripts by the hash of their text."""
+"""Compiled Sieve scripts by their text, whose hash the text itself keeps."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Collection
 
@@ -36,14 +35,13 @@ class ScriptCache:
 
     def get(self, content: bytes) -> Script | ScriptErrors:
         """Compiled now when it is not known; 10 us a KiB and more."""
-        key = hashlib.sha256(content).digest()
-        entry = self._found.get(key)
+        entry = self._found.get(content)
         if entry is None:
-            entry = self._found[key] = (len(content), compile(content, extensions=self._extensions))
+            entry = self._found[content] = (len(content), compile(content, extensions=self._extensions))
             self._text_bytes += len(content)
             while self._text_bytes > self._max_text_bytes or len(self._found) > self._max_scripts:
                 _, (size, _) = self._found.popitem(last=False)
                 self._text_bytes -= size
         else:
-            self._found.move_to_end(key)
+            self._found.move_to_end(content)
         return entry[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from storage.mime.envelope import parse_addresses
@@ -68,7 +68,7 @@ def mailboxes(raw: bytes) -> list[Mailbox]:
 class Fields:
     """A header block. Reading parses it once; values are decoded once (RFC 2047)."""
 
-    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_parts", "_values", "is_changed")
+    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_parts", "_values", "is_changed", "uppers")
 
     def __init__(self, header: bytes) -> None:
         self._header = header
@@ -81,6 +81,7 @@ class Fields:
         self._values: dict[str, Sequence[str]] = {}
         self._addresses: dict[str, Sequence[Mailbox]] = {}
         self._parts: dict[tuple[str, str], Sequence[str]] = {}
+        self.uppers: dict[Hashable, tuple[list[str], int]] = {}  # of ``quick``
 
     def _every(self) -> list[Field]:
         if self._list is None:

@@ -72,6 +72,16 @@ class Matching:
                 raise bound.fail(f"bad regular expression: {error}") from None
 
     @property
+    def is_whole(self) -> bool:
+        return self._kind == "is"
+
+    @property
+    def quick_keys(self) -> Sequence[str] | None:
+        """The keys in capitals when ``quick`` can do this; else None."""
+        fits = self._kind in ("is", "contains") and self._comparator is DEFAULT
+        return self._prepared if fits else None
+
+    @property
     def counts(self) -> bool:
         """Looks at how many values there are, not at what they say."""
         return self._kind == "count"

@@ -11,6 +11,7 @@ from ..bound import Bound
 from ..control import Stop
 from ..fields import Mailbox
 from ..matching import MATCH_TAGS, Matching
+from ..quick import address_test, header_test
 from ..scopes import address_values, header_values, scope
 from ..spec import NUMBER, STRINGS, Command, Do, Extension, Holds, Row, Slot, Test, Tests
 
@@ -95,7 +96,10 @@ def _address(bound: Bound) -> Holds:
             raise bound.fail(f'"{name[:60]}" is no field of addresses')
     matching = Matching(bound, bound.texts("keys"))
     values = address_values(bound, bound.chosen("part", "all"), reader)
-    constants = names.constants
+    constants, keys = names.constants, matching.quick_keys
+    if constants is not None and keys is not None and not _is_special(bound):
+        part = bound.chosen("part", "all")
+        return address_test(constants, part, reader, keys, is_whole=matching.is_whole)
     if constants is not None:
         return lambda run: matching.holds(run, values(run, constants))
 
@@ -128,14 +132,16 @@ def _path(path: str) -> Mailbox:
 
 def _header(bound: Bound) -> Holds:
     names, values = bound.texts("headers"), header_values(bound)
-    holds = Matching(bound, bound.texts("keys")).holds
-    constants = names.constants
-    if constants is None:
-        return lambda run: holds(run, values(run, names.values(run)))
-    if len(constants) == 1 and not (bound.has("index") or bound.has("mime")):
-        (name,) = constants
-        return lambda run: holds(run, run.fields.values(name))
-    return lambda run: holds(run, values(run, constants))
+    matching = Matching(bound, bound.texts("keys"))
+    constants, keys = names.constants, matching.quick_keys
+    if constants is not None and keys is not None and not _is_special(bound):
+        return header_test(constants, keys, is_whole=matching.is_whole)
+    return lambda run: matching.holds(run, values(run, names.values(run)))
+
+
+def _is_special(bound: Bound) -> bool:
+    """Looks at one field of several, or into parts."""
+    return bound.has("index") or bound.has("mime")
 
 
 def _exists(bound: Bound) -> Holds:
