@@ -1,5 +1,5 @@
-"""``sora-admin``: administration straight on the database, also while no node runs; ``blocks`` and ``status``
-ask the running node."""
+"""``sora-admin``: administration straight on the database, also while no node runs; ``blocks``, ``relay`` and
+``status`` ask the running node."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .commands.failure import EXIT_CODES
 from .commands.health import health
 from .commands.messages import messages
 from .commands.migrations import migrations
+from .commands.relay import relay
 from .commands.sieve import sieve
 from .commands.status import status
 from .commands.uploader import uploader
@@ -42,6 +43,7 @@ for group in (
     messages,
     migrations,
     sieve,
+    relay,
     status,
     uploader,
 ):

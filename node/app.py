@@ -37,6 +37,7 @@ from .metrics.family import Snapshot
 from .metrics.sources import add_background, add_core, add_doors, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
 from .passwords import hash_password
+from .relaying import RelayPart
 from .renewal.part import RenewalPart
 from .sessions import Sessions
 from .shared import NodeState
@@ -64,7 +65,14 @@ class Node:
         self.core = Core(config, self._exit, certificates=footing.certificates)
         self.verifier = password_verifier(1)
         self.guards = Guards(config, check_takes_s=lambda: self.verifier.check_takes_s)
-        state = NodeState(self.guards.of, self.sessions, LocalMaildropLock(), self.guards.close)
+        self.relay = RelayPart(config)
+        state = NodeState(
+            self.guards.of,
+            self.sessions,
+            LocalMaildropLock(),
+            self.guards.close,
+            outbox=self.relay.outbox,
+        )
         self.doors = Doors(self.core, state, self.verifier)
         self.cluster = ClusterPart(config)
         self.challenges = ChallengePart(config, self.sockets)
@@ -95,11 +103,13 @@ class Node:
         self.sockets.bind()
         await EmbeddedServers(self.config, self._exit).start()
         await apply_migrations(core)
+        await self.relay.open(self._exit)  # let go of after the workers have stopped
         await core.open()
         self.background = Background(core)
         core.certificates.served.demand.wanted = self.renewal.client_waits
         core.mail.on_staged = self.background.uploader.notify
         await self.background.start()
+        self.relay.start(core)
         core.workers.start("rate limits", self.guards.run)
         await self._open_cluster()
         await self.challenges.open(self._exit)
@@ -131,6 +141,7 @@ class Node:
         self.cluster.monitor(self.monitoring)
         self.challenges.monitor(self.monitoring)
         self.renewal.monitor(self.monitoring)
+        self.relay.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
 
@@ -151,6 +162,7 @@ class Node:
             **connection_commands(self.sessions, time.time, others=lambda: self.cluster.others),
             **self.cluster.commands(),
             **self.renewal.commands(),
+            **self.relay.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }

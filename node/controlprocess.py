@@ -31,6 +31,7 @@ from .limits import session_limits
 from .metrics.family import Kind, Snapshot, merge
 from .metrics.sources import add_background, add_core, add_node_state
 from .monitoring import Monitoring, open_metrics_servers
+from .relaying import RelayPart
 from .renewal.part import RenewalPart
 from .startfaults import START_FAULTS, StartFailed
 from .status import ListenerStatus, StatusCommand
@@ -65,6 +66,8 @@ class ControlProcess:
         self.cluster = ClusterPart(config)
         self.challenges = ChallengePart(config, self.sockets)
         self.renewal = RenewalPart(config)
+        self.relay = RelayPart(config)
+        self.hub.on_relay_queued = self.relay.queued
         courier = Courier(self.core.certificates)
         self.core.certificates.changed = courier.changed
         # whoever gets certificates listens there, as in a node of one process
@@ -99,11 +102,13 @@ class ControlProcess:
         self.sockets.bind()
         await EmbeddedServers(self.config, self._exit).start()
         await apply_migrations(core)
+        await self.relay.open(self._exit)  # let go of after the workers have stopped
         await core.open()
         self.background = Background(core)
         self.hub.on_wanted = self.renewal.client_waits
         self.hub.on_staged = self.background.uploader.notify
         await self.background.start()
+        self.relay.start(core)
         core.workers.start("rate limits", self.hub.guards.run)
         await self._open_cluster()
         await self.challenges.open(self._exit)
@@ -151,6 +156,7 @@ class ControlProcess:
         self.cluster.monitor(self.monitoring)
         self.challenges.monitor(self.monitoring)
         self.renewal.monitor(self.monitoring)
+        self.relay.monitor(self.monitoring)
         self.monitoring.start()
         self.metrics_servers = await open_metrics_servers(self.core, self.monitoring, self.sockets)
         self.core.workers.start("worker figures", self._keep_figures)
@@ -172,6 +178,7 @@ class ControlProcess:
             ),
             **self.cluster.commands(),
             **self.renewal.commands(),
+            **self.relay.commands(),
             **self.monitoring.commands(),
             **self.commands,
         }

@@ -60,6 +60,7 @@ class Hub:
         self.leases = Leases(self.sessions.most, workers)
         self.maildrops = LocalMaildropLock()
         self.on_staged = on_staged
+        self.on_relay_queued: Callable[[str], None] = lambda _id: None
         self.on_wanted: Callable[[str], None] = lambda _name: None  # a client waits for its certificate
         self.desks: set[Desk] = set()
         self._peers: tuple[str, ...] = ()
@@ -167,6 +168,7 @@ class Desk:
             "logout": hub.sessions.logged_out,
             "unlock": self._unlock,
             "staged": lambda: hub.on_staged(),
+            "relay_queued": lambda message_id: hub.on_relay_queued(message_id),
             "wanted": lambda name: hub.on_wanted(name),
         }
 

@@ -174,6 +174,7 @@ class Doors:
             sessions=self._state.sessions,
             memory=self.memory,
             filter=self._filter,
+            outbox=self._state.outbox,
         )
 
     def _warm_up(self) -> Callable[[Identity], None]:

@@ -212,6 +212,7 @@ def directories(config: Config) -> Iterator[tuple[str, Path]]:
         "cluster.keyring_file": str(key_path(config).parent) if config.cluster.enabled else "",
         "uploader.path": config.uploader.path,
         "local_cache.path": config.local_cache.path if config.local_cache.capacity_bytes else "",
+        "relay_queue.path": config.relay_queue.path if config.relay.type else "",
         "s3.path": config.s3.path if config.s3.driver == "file" else "",
         "tls.letsencrypt.fallback_dir": _mirror(config),
         "embedded.postgres_path": config.embedded.postgres_path,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from protocols.ports import Admission, MaildropLock, SessionRegistry
+from protocols.ports import Admission, MaildropLock, Outbox, SessionRegistry
 
 from .loginguard import Guard
 
@@ -43,3 +43,4 @@ class NodeState:
     # logins that are held back fail now: the process stops
     release_logins: Callable[[], None] = lambda: None
     processes: int = 1  # that serve clients
+    outbox: Outbox | None = None

@@ -12,6 +12,7 @@ from tls.errors import CertificateUnusable
 from .clustering.errors import ClusterUnusable
 from .privileges import PrivilegesUnusable
 from .rclone import RcloneUnusable
+from .relaying import RelayUnusable
 from .sieve import SieveUnusable
 from .sockets import ListenFailed
 
@@ -30,5 +31,6 @@ START_FAULTS: Final = (
     PrivilegesUnusable,
     ClusterUnusable,
     SieveUnusable,
+    RelayUnusable,
     OSError,
 )

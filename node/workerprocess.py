@@ -30,7 +30,8 @@ from .linkports import LinkGates, LinkMaildropLock, LinkSessions
 from .memory import keep_large_buffers_apart
 from .metrics.lag import LoopLag
 from .metrics.registry import Registry
-from .metrics.sources import add_core, add_doors
+from .metrics.sources import add_core, add_doors, add_outbox
+from .relaying import worker_outbox
 from .reload import ReloadRefused
 from .shared import NodeState
 from .startfaults import START_FAULTS
@@ -120,7 +121,10 @@ class WorkerProcess:
         verifier = password_verifier(workers)
         self._sessions = LinkSessions(self.link, config, workers)
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
-        state = NodeState(gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers)
+        outbox = worker_outbox(config, lambda message_id: self.link.notify("relay_queued", message_id))
+        state = NodeState(
+            gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers, outbox=outbox
+        )
         doors = self._doors = Doors(core, state, verifier)
         parts = Parts(core, gates, self._sessions, doors)
         self._calls |= {
@@ -145,6 +149,7 @@ class WorkerProcess:
         self._registry = Registry()
         add_core(self._registry, core)
         add_doors(self._registry, doors)
+        add_outbox(self._registry, outbox)
         lag = LoopLag()
         core.workers.start("loop-lag", lag.run)
         self._registry.add(lambda: [("sora_event_loop_lag_seconds", (), lag.lags)])

@@ -21,6 +21,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "metrics",
         "pop3",
         "proxy_protocol",
+        "relay",
         "session limits",
         "sieve",
         "trusted_networks",

@@ -145,6 +145,15 @@ def relay(facts: Facts) -> Iterator[Finding]:
         yield missing("relay.type", suggestion='"smtp" or "http"')
     if bool(config.smtp_tls_cert_file) != bool(config.smtp_tls_key_file):
         yield missing("relay.smtp_tls_key_file", "certificate and key come as a pair")
+    if not config.smtp_tls and config.smtp_use_starttls:
+        yield conflict(
+            "relay.smtp_use_starttls", "smtp_tls = false asks for no encryption", "smtp_tls = true"
+        )
+    if config.type == "smtp" and config.smtp_username and not config.smtp_tls:
+        text = "the password crosses the network in the clear"
+        yield Finding("warning", "relay.smtp_tls", text, "smtp_tls = true", "inadvisable")
+    if config.smtp_tls_cert_file and not config.smtp_tls:
+        yield conflict("relay.smtp_tls_cert_file", "without smtp_tls nobody is shown it", "smtp_tls = true")
     if facts.given("relay_queue.enabled") and facts.config.relay_queue.enabled and not facts.given("relay"):
         yield Finding("warning", "relay_queue", "without a relay the queue has nothing to do", "", "unused")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from protocols.relay.figures import BOUNDS as RELAY_BOUNDS
+
 from .counting import DURATIONS, LAGS, SIZES
 from .family import Across, Family, Kind, Labels, Numbers
 
@@ -274,6 +276,36 @@ CERTIFICATES = (
     ),
 )
 
+RELAY = (
+    _gauge("sora_relay_messages", "state", "Messages of the relay queue: pending, processing, failed."),
+    _gauge(
+        "sora_relay_overdue_seconds",
+        "",
+        "For how long the message has been due that waits longest; 0 when none is due.",
+        Across.MAX,
+    ),
+    _counter(
+        "sora_relay_submitted_total",
+        "kind",
+        "Messages queued: redirect, vacation, notify, reject, bounce.",
+    ),
+    _counter(
+        "sora_relay_recipients_total",
+        "kind result",
+        "What became of recipients, at each attempt: taken, refused (for good), deferred.",
+    ),
+    _counter(
+        "sora_relay_bounces_total",
+        "result",
+        "Reports to senders: delivered (here), queued, undeliverable, or none (mail without a sender).",
+    ),
+    _counter("sora_relay_failures_total", "", "Attempts that failed because of the relay itself."),
+    _counter("sora_relay_bugs_total", "", "Unexpected exceptions; each is in the log."),
+    _counter("sora_relay_expired_total", "", "Failed messages removed after failed_retention."),
+    _gauge("sora_relay_breaker", "", "0 in use, 1 tried again, 2 left alone after failures.", Across.MAX),
+    _histogram("sora_relay_duration_seconds", "", "Time of transactions with the relay.", RELAY_BOUNDS),
+)
+
 FAMILIES: Final = (
     *CONNECTIONS,
     *AUTHENTICATION,
@@ -285,4 +317,5 @@ FAMILIES: Final = (
     *NODE,
     *CLUSTER,
     *CERTIFICATES,
+    *RELAY,
 )

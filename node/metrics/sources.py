@@ -6,11 +6,14 @@ To add a source: a function that yields readings, and ``registry.add`` of it in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from node.logsinks import LOSS
 from node.presentation import node_version
+from protocols.relay.figures import BOUNDS
 
+from .counting import Distribution
 from .process import ProcessFigures
 from .registry import Reading, Registry
 
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
     from node.health import Component
     from node.listeners import Listener
     from node.loginguard import Guards
+    from node.relaying import QueueOutbox
     from node.sessions import Sessions
     from node.verify import PasswordVerifier
     from node.workers import Workers
     from protocols.imap.views import ViewRegistry
     from protocols.memory import NodeMemory
+    from protocols.relay.runner import Runner
     from storage.bodies import BodyFinder
     from storage.cleaner import Cleaner
     from storage.objects.cache import BodyCache
@@ -71,6 +76,38 @@ def add_doors(registry: Registry, doors: Doors) -> None:
     add(lambda: read_authentication(doors.authenticator, doors.verifier))
     add(lambda: read_memory(doors.memory))
     add(lambda: read_bodies(doors.bodies, doors.views))
+
+
+def add_relay(registry: Registry, runner: Runner, outbox: QueueOutbox) -> None:
+    """What the process has that empties the relay queue."""
+    registry.add(lambda: read_relay(runner))
+    add_outbox(registry, outbox)
+
+
+def add_outbox(registry: Registry, outbox: QueueOutbox | None) -> None:
+    if outbox is not None:
+        registry.add(
+            lambda: [("sora_relay_submitted_total", (kind,), n) for kind, n in outbox.submitted.items()]
+        )
+
+
+def read_relay(runner: Runner) -> Readings:
+    figures = runner.figures
+    yield "sora_relay_messages", ("pending",), max(0, figures.pending)
+    yield "sora_relay_messages", ("processing",), runner.busy_count
+    yield "sora_relay_messages", ("failed",), figures.failed
+    yield "sora_relay_overdue_seconds", (), runner.overdue_s()
+    for labels, count in figures.verdicts.items():
+        yield "sora_relay_recipients_total", labels, count
+    for result, count in figures.bounces.items():
+        yield "sora_relay_bounces_total", (result,), count
+    yield "sora_relay_failures_total", (), figures.relay_failures
+    yield "sora_relay_bugs_total", (), figures.bugs
+    yield "sora_relay_expired_total", (), figures.expired
+    yield "sora_relay_breaker", (), int(runner.breaker.state(monotonic()))
+    durations = Distribution(BOUNDS)
+    durations.counts, durations.total = list(figures.duration_counts), figures.duration_total_s
+    yield "sora_relay_duration_seconds", (), durations
 
 
 def read_connections(listeners: Iterable[Listener]) -> Readings:

@@ -1,0 +1,1 @@
+"""Mail to other systems: transports, retries, bounces. Its queue is ``storage.relayqueue``."""

@@ -1,0 +1,68 @@
+"""What a message needs of the server that is to take it, and its form on the wire. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+_BARE: Final = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """SMTP extensions without which the message cannot be sent as it is."""
+
+    is_8bit: bool  # RFC 6152
+    is_utf8: bool  # RFC 6531: an address or a header field is not ASCII
+
+
+def needs_of(message: bytes, addresses: Iterable[str]) -> Needs:
+    """``addresses`` as they go into commands, so that domains are A-labels where that is enough.
+
+    A header with octets that are not UTF-8 is of an age before RFC 6532 and is no mail of that kind.
+    """
+    is_8bit = not message.isascii()
+    is_utf8 = not all(each.isascii() for each in addresses)
+    if is_8bit and not is_utf8:
+        is_utf8 = _has_utf8_header(message)
+    return Needs(is_8bit, is_utf8)
+
+
+def _has_utf8_header(message: bytes) -> bool:
+    end = message.find(b"\r\n\r\n")
+    header = message if end < 0 else message[:end]
+    if header.isascii():
+        return False
+    try:
+        header.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def with_crlf(message: bytes) -> bytes:
+    """All line ends CRLF, also the last. A bare CR or LF might be a line end to one host and none to the
+    next, which is how mail is smuggled; RFC 5321 §2.3.8 allows neither."""
+    pairs = message.count(b"\r\n")
+    if message.count(b"\r") != pairs or message.count(b"\n") != pairs:
+        message = _BARE.sub(b"\r\n", message)
+    return message if message.endswith(b"\r\n") or not message else message + b"\r\n"
+
+
+def dot_stuffed(message: bytes) -> bytes:
+    """As it follows DATA, the final dot included (RFC 5321 §4.5.2). ``message`` has CRLF line ends."""
+    stuffed = message.replace(b"\r\n.", b"\r\n..")
+    return (b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n"
+
+
+def address_for_wire(address: str) -> str:
+    """The domain as A-labels when the local part is ASCII: then no server needs to know of RFC 6531."""
+    local, at, domain = address.rpartition("@")
+    if domain.isascii() or not local.isascii():
+        return address
+    try:
+        return f"{local}{at}{domain.encode('idna').decode('ascii')}"
+    except UnicodeError:
+        return address

@@ -1,0 +1,309 @@
+"""The relay queue: states, times, operators, adoption."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.errors import InvalidName, NotFound, NotPermitted, Unavailable
+from storage.relayadopt import Adoption, interrupted
+from storage.relayfile import Fate, Record, Verdict
+from storage.relayqueue import STALE_TEMPORARY_S, RelayQueue, SpoolTaken
+from storage.relayspool import RelaySpool
+from storage.relaywindow import DueWindow
+from tests.support.relaydisk import UnsyncedSpoolDisk
+
+REFUSED = Verdict(Fate.REFUSED, "5.1.1", "550 nobody", "mx")
+TAKEN = Verdict(Fate.TAKEN, "2.0.0", "250 ok", "mx")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock) -> Iterator[RelayQueue]:
+    queue = RelayQueue(tmp_path / "relay", clock, UnsyncedSpoolDisk(), owner="here")
+    queue.open()
+    yield queue
+    queue.close()
+
+
+def submit(queue: RelaySpool, *recipients: str, key: bytes = b"", sender: str = "ann@example.test") -> str:
+    to = recipients or ("bob@example.org",)
+    return queue.submit(sender, to, b"Subject: x\r\n\r\nhello\r\n", kind="redirect", account=7, key=key)
+
+
+def states(queue: RelayQueue) -> dict[str, list[str]]:
+    return {state: sorted(queue.ids(state)) for state in ("pending", "processing", "failed")}
+
+
+def test_a_message_goes_its_way(queue: RelayQueue) -> None:
+    message_id = submit(queue)
+    (message,) = queue.take([message_id])
+    assert states(queue) == {"pending": [], "processing": [message_id], "failed": []}
+    assert queue.body(message) == b"Subject: x\r\n\r\nhello\r\n"
+    assert queue.body(message, limit_bytes=7) == b"Subject"
+    queue.finish(message_id)
+    queue.finish(message_id)
+    assert states(queue) == {"pending": [], "processing": [], "failed": []}
+
+
+def test_pieces_are_joined(queue: RelayQueue) -> None:
+    message_id = queue.submit("", ["b@c.d"], [b"a\r\n", b"", b"b\r\n"], kind="vacation", account=None)
+    (message,) = queue.take([message_id])
+    assert queue.body(message) == b"a\r\nb\r\n"
+
+
+def test_an_empty_message_is_one(queue: RelayQueue) -> None:
+    (message,) = queue.take([queue.submit("", ["b@c.d"], [], kind="vacation", account=None)])
+    assert queue.body(message) == b""
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipients"),
+    [
+        ("", ()),
+        ("", ("a b@example.org",)),
+        ("", ("a@example.org>\r\nRSET",)),
+        ("", ("",)),
+        ("", ("\ud800@example.org",)),
+        ("x\n@example.org", ("a@example.org",)),
+        ("", ("a" * 320 + "@b",)),
+        ("", tuple(f"a{n}@b.c" for n in range(1_001))),
+    ],
+)
+def test_addresses_that_no_command_may_carry(
+    queue: RelayQueue, sender: str, recipients: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidName):
+        queue.submit(sender, recipients, b"", kind="redirect", account=None)
+    assert list(queue.entries()) == []
+
+
+def test_what_is_postponed_is_not_taken_before(queue: RelayQueue, clock: Clock) -> None:
+    message_id = submit(queue)
+    queue.take([message_id])
+    queue.postpone(message_id, clock.now + 60)
+    assert queue.take([message_id]) == []
+    assert list(queue.entries()) == [(clock.now + 60, message_id)]
+    clock.now += 60
+    assert [each.id for each in queue.take([message_id])] == [message_id]
+
+
+def test_a_key_makes_one_message_as_long_as_it_is_queued(queue: RelayQueue) -> None:
+    first = submit(queue, key=b"k")
+    assert submit(queue, key=b"k") == first
+    queue.take([first])
+    assert submit(queue, key=b"k") == first
+    queue.bury(first)
+    assert submit(queue, key=b"k") == first
+    assert states(queue) == {"pending": [], "processing": [], "failed": [first]}
+    queue.delete(first)
+    assert submit(queue, key=b"k") == first
+    assert states(queue)["pending"] == [first]
+
+
+def test_records_are_there_after_a_restart(queue: RelayQueue, tmp_path: Path, clock: Clock) -> None:
+    message_id = submit(queue, "a@b.c", "b@b.c")
+    (message,) = queue.take([message_id])
+    queue.record(message, Record(clock.now, {0: TAKEN}, is_attempt=True))
+    queue.close()
+    again = RelayQueue(tmp_path / "relay", clock, UnsyncedSpoolDisk())
+    assert again.open() == 1
+    state, _, found = again.look(message_id)
+    assert (state, found.open_positions, found.progress.attempts) == ("pending", [1], 1)
+    again.close()
+
+
+def test_only_one_process_has_the_queue(queue: RelayQueue, tmp_path: Path, clock: Clock) -> None:
+    other = RelayQueue(tmp_path / "relay", clock)
+    with pytest.raises(SpoolTaken, match="a queue belongs to one node"):
+        other.open()
+    assert RelaySpool(tmp_path / "relay", clock).submit("", ["a@b.c"], b"", kind="notify", account=None)
+    queue.close()
+    other.open()
+    other.close()
+
+
+def test_what_nobody_is_busy_with_is_brought_back(queue: RelayQueue) -> None:
+    one, two = submit(queue), submit(queue)
+    queue.take([one, two])
+    assert queue.recover(busy={two}) == 1
+    assert states(queue) == {"pending": [one], "processing": [two], "failed": []}
+
+
+def test_a_damaged_file_is_set_aside(queue: RelayQueue, tmp_path: Path) -> None:
+    good, bad = submit(queue), submit(queue)
+    (tmp_path / "relay" / "pending" / bad).write_bytes(b"nonsense")
+    assert [each.id for each in queue.take([good, bad])] == [good]
+    assert states(queue)["failed"] == [bad]
+
+
+def test_a_failed_message_is_tried_again_for_those_that_did_not_get_it(
+    queue: RelayQueue, clock: Clock
+) -> None:
+    message_id = submit(queue, "a@b.c", "b@b.c")
+    (message,) = queue.take([message_id])
+    verdicts = {0: TAKEN, 1: REFUSED}
+    queue.record(message, Record(clock.now, verdicts, is_attempt=True, told=frozenset({1})))
+    queue.bury(message_id)
+    queue.retry(message_id)
+    (again,) = queue.take([message_id])
+    assert (again.open_positions, again.progress.attempts, again.progress.told) == ([1], 0, set())
+
+
+def test_retry_makes_a_waiting_message_due(queue: RelayQueue, clock: Clock) -> None:
+    message_id = submit(queue)
+    queue.take([message_id])
+    queue.postpone(message_id, clock.now + 3600)
+    queue.retry(message_id)
+    assert len(queue.take([message_id])) == 1
+
+
+def test_delete(queue: RelayQueue) -> None:
+    one, two = submit(queue), submit(queue)
+    queue.delete(one)
+    queue.take([two])
+    with pytest.raises(Unavailable, match="delivered now"):
+        queue.delete(two)
+    for name in (one, "nothing", "../lock", ""):
+        with pytest.raises(NotFound):
+            queue.delete(name)
+
+
+def test_the_sweep_takes_old_failures_and_broken_submissions(
+    queue: RelayQueue, clock: Clock, tmp_path: Path
+) -> None:
+    old = submit(queue)
+    queue.take([old])
+    queue.bury(old)
+    left = tmp_path / "relay" / "pending" / ".x.12.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (clock.now, clock.now))
+    clock.now += STALE_TEMPORARY_S + 1
+    new = submit(queue)
+    queue.take([new])
+    queue.bury(new)
+    assert queue.sweep(0.0) == 0
+    assert not left.exists()
+    assert queue.sweep(STALE_TEMPORARY_S) == 1
+    assert states(queue)["failed"] == [new]
+
+
+def test_depths(queue: RelayQueue, clock: Clock) -> None:
+    submit(queue)
+    clock.now += 30
+    taken, buried = submit(queue), submit(queue)
+    queue.take([taken, buried])
+    queue.bury(buried)
+    assert queue.depths() == type(queue.depths())(1, 1, 1, 30.0)
+
+
+# --- the window ---
+
+
+def test_a_window_gives_what_is_due_in_order_and_asks_for_more() -> None:
+    window = DueWindow(size=3)
+    window.replace(window.earliest((float(n), f"m{n}") for n in (5, 1, 4, 2, 3)))
+    assert [name for _, name in window.take(2.5, 10)] == ["m1", "m2"]
+    assert not window.must_refill
+    window.offer(9.0, "later than what was seen")
+    window.offer(0.5, "urgent")
+    assert [name for _, name in window.take(10.0, 10)] == ["urgent", "m3"]
+    assert window.must_refill
+    window.replace(window.earliest([(4.0, "m4"), (5.0, "m5")]))
+    assert [name for _, name in window.take(10.0, 1)] == ["m4"]
+    assert not window.must_refill
+    assert window.next_due() == 5.0
+
+
+def test_a_window_is_bounded() -> None:
+    window = DueWindow(size=10)
+    window.replace([])
+    for n in range(1_000):
+        window.offer(float(n), f"m{n}")
+    assert len(window) == 20
+    window.take(1e9, 1_000)
+    assert window.must_refill
+
+
+def test_a_long_queue_is_looked_through_in_constant_memory(
+    queue: RelayQueue, tmp_path: Path, clock: Clock
+) -> None:
+    """The names are real, the files empty: nothing is opened."""
+    directory = tmp_path / "relay" / "pending"
+    for n in range(20_000):
+        os.close(os.open(directory / f"{n:011x}-00", os.O_CREAT | os.O_WRONLY))
+    window = DueWindow(size=1_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    window.replace(window.earliest(queue.entries()))
+    assert len(window) == 1_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000  # KiB
+
+
+# --- adoption ---
+
+
+@pytest.fixture
+def gone(tmp_path: Path, clock: Clock) -> Callable[[], RelayQueue]:
+    """A queue whose node died: one pending, one in processing, one failed."""
+
+    def make() -> RelayQueue:
+        queue = RelayQueue(tmp_path / "gone", clock, UnsyncedSpoolDisk(), owner="gone")
+        queue.open()
+        ids = [submit(queue, key=bytes([n])) for n in range(3)]
+        queue.take(ids[1:])
+        queue.bury(ids[2])
+        queue.close()
+        return queue
+
+    return make
+
+
+def test_a_queue_is_adopted(queue: RelayQueue, gone: Callable[[], RelayQueue], tmp_path: Path) -> None:
+    old = gone()
+    mine = submit(queue)
+    adopted = Adoption(queue, tmp_path / "gone", UnsyncedSpoolDisk()).run()
+    assert (adopted.pending, adopted.failed) == (2, 1)
+    assert [len(each) for each in states(queue).values()] == [3, 0, 1]
+    assert not any(states(old).values())
+    assert len(queue.take([name for _, name in queue.entries()])) == 3
+    assert mine in states(queue)["processing"]
+
+
+def test_adoptions_that_are_refused(
+    queue: RelayQueue, gone: Callable[[], RelayQueue], tmp_path: Path
+) -> None:
+    old = gone()
+    with pytest.raises(NotFound):
+        Adoption(queue, tmp_path).run()
+    with pytest.raises(NotPermitted):
+        Adoption(queue, queue.root).run()
+    old.open()
+    with pytest.raises(SpoolTaken):
+        Adoption(queue, old.root).run()
+    old.close()
+
+
+def test_a_message_that_is_here_already_stays_there(
+    queue: RelayQueue, gone: Callable[[], RelayQueue], tmp_path: Path
+) -> None:
+    old = gone()
+    submit(queue, key=bytes([0]))
+    assert Adoption(queue, tmp_path / "gone", UnsyncedSpoolDisk()).run().pending == 1
+    assert len(states(old)["pending"]) == 1
+    assert interrupted(queue) == 0
