@@ -60,7 +60,7 @@ class LocalBouncer:
         if isinstance(outcome, MailLoop):
             log.warning("a report of failed mail goes in circles and is dropped")
             return "undeliverable"
-        if outcome.transient:
+        if isinstance(outcome, StorageError) and outcome.transient:
             raise Unavailable(f"the report cannot be delivered now: {outcome}") from outcome
         log.warning("the sender of mail that failed takes no report: %s", outcome)
         return "undeliverable"

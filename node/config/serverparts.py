@@ -109,17 +109,17 @@ class Limits:
         100,
         "Messages redirected per account in redirect_rate_limit_window.",
         types="lmtp http_api",
-        feature="relay",
+        feature="sieve redirect",
     )
     redirect_rate_limit_window_s: float = option(
-        POSITIVE_DURATION, "1h", "Window of it.", types="lmtp http_api", feature="relay"
+        POSITIVE_DURATION, "1h", "Window of it.", types="lmtp http_api", feature="sieve redirect"
     )
     max_redirect_hops: int = option(
         COUNT,
         2,
         "Redirects one message may go through; 0 is no limit.",
         types="lmtp http_api",
-        feature="relay",
+        feature="sieve redirect",
     )
     session_memory_limit_bytes: int = option(
         SIZE,

@@ -1,0 +1,218 @@
+"""The outgoing side of a node: what is submitted is relayed, and what fails comes back to its sender."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from email import message_from_bytes, policy
+from pathlib import Path
+
+import pytest
+
+from node.control import ControlRefused
+from node.controlrelay import RelayCommands
+from node.health import State
+from node.relaybounces import LocalBouncer
+from node.relaying import QueueOutbox, judge_relay
+from protocols.lmtp.recipients import RecipientDirectory
+from protocols.ports import MailKind
+from protocols.relay.breaker import Breaker
+from protocols.relay.runner import Runner, RunnerSettings
+from protocols.relay.transport import RelayDown
+from storage.errors import InvalidName
+from storage.model import AccountId
+from storage.relayqueue import RelayQueue
+from tests.support.mailhost import MailHost
+from tests.support.relaydisk import UnsyncedSpoolDisk
+from tests.support.relayremote import Ledger
+
+MESSAGE = b"From: ann@example.test\r\nSubject: x\r\n\r\nhello\r\n"
+
+
+class RelayHost:
+    """A queue, a ledger instead of a relay, and accounts for reports."""
+
+    def __init__(self, root: Path, host: MailHost) -> None:
+        self.queue = RelayQueue(root, time.time, UnsyncedSpoolDisk())
+        self.queue.open()
+        self.host = host
+        self.ledger = Ledger()
+        self.breaker = Breaker(2, 0.05, 1)
+        self.outbox = QueueOutbox(self.queue, lambda name: self.runner.offer(time.time(), name))
+        directory = RecipientDirectory(host.services.accounts, clock=time.monotonic)
+        self.runner = Runner(
+            self.queue,
+            self.ledger,
+            self.breaker,
+            LocalBouncer(host.services, directory.look_up, self.outbox, "mail.test"),
+            RunnerSettings("mail.test", interval_s=0.05, max_attempts=3, backoff_s=(0.0,)),
+            clock=time.time,
+            monotonic=time.monotonic,
+        )
+        self.stop = asyncio.Event()
+        self.commands = RelayCommands(self.queue, self.runner)
+
+    def start(self) -> None:
+        self.running = asyncio.create_task(self.runner.run(self.stop))
+
+    async def close(self) -> None:
+        self.stop.set()
+        await self.running
+        self.queue.close()
+
+    async def submit(self, *to: str, sender: str = "ann@example.test", message: bytes = MESSAGE) -> str:
+        return await self.outbox.submit(sender, to, message, kind=MailKind.REDIRECT, account=AccountId(1))
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(10):
+            while self.runner.busy_count or self.queue.ids("pending") or self.queue.ids("processing"):
+                await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[RelayHost]:
+    mail = MailHost()
+    await mail.add_account("ann@example.test")
+    relay = RelayHost(tmp_path / "relay", mail)
+    relay.start()
+    yield relay
+    await relay.close()
+
+
+async def test_what_is_submitted_is_relayed(host: RelayHost) -> None:
+    await host.submit("a@x.test", "b@x.test")
+    await host.settle()
+    assert host.ledger.taken == {("ann@example.test", to, MESSAGE): 1 for to in ("a@x.test", "b@x.test")}
+    assert host.outbox.submitted == {"redirect": 1}
+    assert host.runner.figures.verdicts == {("redirect", "taken"): 2}
+
+
+async def test_many_recipients_go_in_several_transactions(host: RelayHost) -> None:
+    host.ledger.will_say("r150@x.test", "451 later", "250 ok")
+    await host.submit(*(f"r{n}@x.test" for n in range(250)))
+    await host.settle()
+    assert [len(each) for each in host.ledger.transactions] == [100, 100, 50, 1]
+    assert set(host.ledger.taken.values()) <= {0, 1}
+    assert sum(host.ledger.taken.values()) == 250
+
+
+async def test_a_local_sender_gets_one_report(host: RelayHost) -> None:
+    host.ledger.will_say("gone@x.test", "550 5.1.1 no such user")
+    message_id = await host.submit("a@x.test", "gone@x.test")
+    await host.settle()
+    (stored,) = await host.host.inbox("ann@example.test")
+    report = message_from_bytes(stored.content, policy=policy.default)
+    assert report.get_content_type() == "multipart/report"
+    text, status, header = report.iter_parts()
+    assert "550 5.1.1 no such user" in text.get_content()
+    message_block, recipient_block = status.get_payload()
+    assert recipient_block["Final-Recipient"] == "rfc822; gone@x.test"
+    assert (recipient_block["Action"], recipient_block["Status"]) == ("failed", "5.1.1")
+    assert message_block["Reporting-MTA"] == "dns; mail.test"
+    assert "Subject: x" in header.as_string()
+    assert host.queue.ids("failed") == [message_id]
+    assert host.runner.figures.bounces == {"delivered": 1}
+
+
+async def test_a_remote_sender_gets_one_report_by_the_relay(host: RelayHost) -> None:
+    host.ledger.will_say("gone@x.test", "550 5.1.1 no such user")
+    await host.submit("gone@x.test", sender="carl@far.test")
+    await host.settle()
+    ((sender, to, _),) = [each for each, count in host.ledger.taken.items() if count]
+    assert (sender, to) == ("", "carl@far.test")
+    assert host.runner.figures.bounces == {"queued": 1}
+
+
+async def test_mail_without_a_sender_is_never_reported(host: RelayHost) -> None:
+    host.ledger.will_say("carl@far.test", "550 5.1.1 no such user")
+    await host.submit("carl@far.test", sender="")
+    await host.settle()
+    assert host.ledger.transactions == [("carl@far.test",)]
+    assert host.runner.figures.bounces == {"none": 1}
+
+
+async def test_after_max_attempts_it_has_failed(host: RelayHost) -> None:
+    host.ledger.will_say("full@x.test", "452 4.2.2 full")
+    message_id = await host.submit("full@x.test")
+    await host.settle()
+    assert host.ledger.transactions == [("full@x.test",)] * 3
+    shown = await host.commands.show({"id": message_id})
+    assert isinstance(shown, dict)
+    assert (shown["state"], shown["attempts"]) == ("failed", 3)
+    assert shown["verdicts"][0]["status"] == "5.4.7"
+    host.ledger.will_say("full@x.test", "250 ok")
+    assert await host.commands.retry({"all": True}) == {"retried": [message_id]}
+    await host.settle()
+    assert host.ledger.copies("full@x.test") == 1
+    assert host.queue.ids("failed") == []
+
+
+async def test_a_relay_that_is_down_is_left_alone_and_nothing_is_lost(host: RelayHost) -> None:
+    host.ledger.failures.extend([RelayDown("4.4.1", "no answer")] * 2)
+    for n in range(10):
+        await host.submit(f"r{n}@x.test")
+    await host.settle()
+    assert sum(host.ledger.taken.values()) == 10
+    assert host.runner.figures.relay_failures == 2
+    assert host.queue.ids("failed") == []
+
+
+async def test_a_bug_counts_as_an_attempt(host: RelayHost, caplog: pytest.LogCaptureFixture) -> None:
+    host.ledger.failures.append(ZeroDivisionError("bug"))
+    await host.submit("a@x.test")
+    await host.settle()
+    assert host.ledger.copies("a@x.test") == 1
+    assert host.runner.figures.bugs == 1
+    assert "could not be handled" in caplog.text
+
+
+async def test_commands(host: RelayHost) -> None:
+    host.ledger.will_say("gone@x.test", "550 5.1.1 no such user")
+    message_id = await host.submit("gone@x.test", sender="")
+    await host.settle()
+    listed = await host.commands.all({"state": "failed"})
+    assert isinstance(listed, dict)
+    assert [each["id"] for each in listed["messages"]] == [message_id]
+    stats = await host.commands.stats({})
+    assert isinstance(stats, dict)
+    assert (stats["failed"], stats["breaker"]) == (1, "closed")
+    assert await host.commands.delete({"id": message_id}) == {"deleted": [message_id]}
+    for command, arguments, code in (
+        (host.commands.show, {"id": message_id}, "not_found"),
+        (host.commands.delete, {"id": "../../etc"}, "not_found"),
+        (host.commands.all, {"state": "lost"}, "usage"),
+        (host.commands.all, {"limit": -1}, "usage"),
+        (host.commands.adopt, {"directory": "relative"}, "usage"),
+        (host.commands.adopt, {"directory": str(host.queue.root)}, "usage"),
+        (host.commands.adopt, {"directory": "/nonexistent"}, "not_found"),
+    ):
+        with pytest.raises(ControlRefused) as refused:
+            await command(arguments)
+        assert refused.value.code == code
+
+
+async def test_what_is_adopted_is_relayed(host: RelayHost, tmp_path: Path) -> None:
+    gone = RelayQueue(tmp_path / "gone", time.time, UnsyncedSpoolDisk())
+    gone.open()
+    gone.submit("", ["far@x.test"], MESSAGE, kind="vacation", account=None)
+    gone.close()
+    assert await host.commands.adopt({"directory": str(gone.root)}) == {"pending": 1, "failed": 0}
+    await host.settle()
+    assert host.ledger.copies("far@x.test") == 1
+
+
+async def test_health(host: RelayHost) -> None:
+    assert judge_relay(host.runner, 0).state is State.OK
+    assert "adopt again" in judge_relay(host.runner, 2).detail
+    for _ in range(2):
+        host.breaker.failed(time.monotonic())
+    host.runner.figures.last_failure = "550 go away"
+    assert "550 go away" in judge_relay(host.runner, 0).detail
+    host.runner.figures.trouble = "disk full"
+    assert judge_relay(host.runner, 0).state is State.DEGRADED
+
+
+async def test_an_address_that_cannot_be_said_is_refused_at_once(host: RelayHost) -> None:
+    with pytest.raises(InvalidName):
+        await host.submit("a@x.test>\r\nDATA")
