@@ -92,8 +92,8 @@ def test_mail_is_relayed_once_over_kill_9() -> None:
             submit(node, f"m{n}")
         with node:
             for _ in range(kills):
-                before = len(sink.marks())
-                until(lambda: len(sink.marks()) > before + 50)
+                enough = len(sink.marks()) + 50
+                until(lambda wanted=enough: len(sink.marks()) > wanted)  # type: ignore[misc]
                 node.kill(children=True)
                 node.start()
             assert len(sink.marks()) < count, "it was over before the last kill"
