@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from .test_layers import ROOT, sources
 
@@ -15,6 +16,7 @@ def index() -> dict[int, list[str]]:
     return {int(row[0]): row for row in rows}
 
 
+@cache
 def cited() -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for path in sources():
