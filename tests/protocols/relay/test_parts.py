@@ -138,9 +138,9 @@ def test_a_report_about_utf8_addresses() -> None:
     report = message_from_bytes(raw, policy=policy.default)
     types = [part.get_content_type() for part in report.iter_parts()]
     assert types[1:] == ["message/global-delivery-status", "message/global-headers"]
-    assert (
-        base64.b64encode("Final-Recipient: utf-8; bób@far.test".encode())[:20] in raw or "bób".encode() in raw
-    )
+    coded = raw.partition(b"global-delivery-status\r\nContent-Transfer-Encoding: base64\r\n\r\n")[2]
+    status = base64.b64decode(coded.partition(b"\r\n--")[0]).decode()
+    assert "Final-Recipient: utf-8; bób@far.test\r\n" in status
 
 
 def test_a_long_header_is_cut_at_a_line() -> None:
