@@ -86,7 +86,7 @@ class SmtpTransport:
     """``clock``: monotonic seconds."""
 
     def __init__(self, settings: SmtpSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._idle: list[_Kept] = []
         self.remote = settings.host
@@ -129,13 +129,13 @@ class SmtpTransport:
         from aiosmtplib import SMTPException
 
         with contextlib.suppress(SMTPException, OSError):  # all mail of this connection is settled
-            await kept.smtp.quit(timeout=min(5.0, self._settings.timeouts.command_s))
+            await kept.smtp.quit(timeout=min(5.0, self.settings.timeouts.command_s))
         kept.smtp.close()
 
     async def _connect(self) -> _Kept:
         from aiosmtplib import SMTP
 
-        settings, timeouts = self._settings, self._settings.timeouts
+        settings, timeouts = self.settings, self.settings.timeouts
         smtp = SMTP(
             hostname=settings.host,
             port=settings.port,
@@ -155,7 +155,7 @@ class SmtpTransport:
         return _Kept(smtp)
 
     async def _introduce(self, smtp: SMTP) -> None:
-        settings, timeouts = self._settings, self._settings.timeouts
+        settings, timeouts = self.settings, self.settings.timeouts
         await self._greet(smtp)
         if settings.tls_context is not None and settings.use_starttls:
             if not smtp.supports_extension("starttls"):
@@ -166,10 +166,10 @@ class SmtpTransport:
             await self._authenticate(smtp)
 
     async def _greet(self, smtp: SMTP) -> None:
-        await _about_us("EHLO", "4.3.0", smtp.ehlo(timeout=self._settings.timeouts.command_s))
+        await _about_us("EHLO", "4.3.0", smtp.ehlo(timeout=self.settings.timeouts.command_s))
 
     async def _authenticate(self, smtp: SMTP) -> None:
-        settings = self._settings
+        settings = self.settings
         offered = smtp.supported_auth_methods
         user, password = settings.username.encode(), settings.password.encode()
         timeout_s = settings.timeouts.command_s
@@ -247,7 +247,7 @@ class SmtpTransport:
         return verdict
 
     async def _data(self, smtp: SMTP, data: bytes) -> Verdict:
-        timeouts = self._settings.timeouts
+        timeouts = self.settings.timeouts
         response = await _about_us("DATA", "4.4.2", smtp.execute_command(b"DATA", timeout=timeouts.data_s))
         if response.code != 354:
             verdict = self._verdict(response)
@@ -260,7 +260,7 @@ class SmtpTransport:
         assert smtp.protocol is not None
         # nothing may be awaited between the two: an answer that nobody waits for would be dropped
         smtp.protocol.write(dot_stuffed(data))
-        return await smtp.protocol.read_response(timeout=self._settings.timeouts.end_of_data_s)
+        return await smtp.protocol.read_response(timeout=self.settings.timeouts.end_of_data_s)
 
     async def _reset(self, smtp: SMTP) -> None:
         try:
@@ -269,7 +269,7 @@ class SmtpTransport:
             smtp.close()
 
     async def _command(self, smtp: SMTP, *words: bytes) -> Verdict:
-        timeout_s = self._settings.timeouts.command_s
+        timeout_s = self.settings.timeouts.command_s
         doing = words[0].decode()
         return self._verdict(await _about_us(doing, "4.4.2", smtp.execute_command(*words, timeout=timeout_s)))
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
 
+from node.config import Config, Relay
+from node.config import RelayQueue as RelayQueueConfig
 from node.control import ControlRefused
 from node.controlrelay import RelayCommands
+from node.desk import Desk, Hub
 from node.health import State
 from node.relaybounces import LocalBouncer
-from node.relaying import QueueOutbox, judge_relay
+from node.relaying import QueueOutbox, RelayPart, RelayUnusable, judge_relay, transport_of, worker_outbox
 from protocols.lmtp.recipients import RecipientDirectory
 from protocols.ports import MailKind
 from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
+from protocols.relay.smtp import SmtpTransport
 from protocols.relay.transport import RelayDown
 from storage.errors import InvalidName
 from storage.model import AccountId
@@ -216,3 +221,48 @@ async def test_health(host: RelayHost) -> None:
 async def test_an_address_that_cannot_be_said_is_refused_at_once(host: RelayHost) -> None:
     with pytest.raises(InvalidName):
         await host.submit("a@x.test>\r\nDATA")
+
+
+async def test_a_worker_tells_the_control_process_what_it_has_queued(tmp_path: Path) -> None:
+    assert worker_outbox(Config(), lambda _id: None) is None
+    path = str(tmp_path / "relay")
+    config = Config(relay=Relay(type="smtp", smtp_host="mx.test"), relay_queue=RelayQueueConfig(path=path))
+    part, hub = RelayPart(config), Hub(config, 1)
+    part.queue.make_directories()
+    heard: list[str] = []
+    hub.on_relay_queued = heard.append
+    outbox = worker_outbox(config, Desk(hub).notices["relay_queued"])
+    assert outbox is not None
+    name = await outbox.submit("", ["a@x.test"], MESSAGE, kind=MailKind.VACATION, account=None)
+    assert heard == [name]
+    assert part.queue.ids("pending") == [name]
+
+
+@pytest.mark.parametrize(
+    ("relay", "port"),
+    [
+        (Relay(type="smtp", smtp_host="mx.test"), 465),
+        (Relay(type="smtp", smtp_host="mx.test", smtp_use_starttls=True), 587),
+        (Relay(type="smtp", smtp_host="mx.test", smtp_tls=False), 25),
+        (Relay(type="smtp", smtp_host="mx.test:2525"), 2525),
+    ],
+)
+def test_ports_of_the_relay(relay: Relay, port: int) -> None:
+    transport = transport_of(Config(relay=relay))
+    assert isinstance(transport, SmtpTransport)
+    assert transport.settings.port == port
+
+
+def test_a_client_certificate_that_is_not_there() -> None:
+    relay = Relay(type="smtp", smtp_host="mx.test", smtp_tls_cert_file="/nonexistent.pem")
+    with pytest.raises(RelayUnusable, match="smtp_tls_cert_file"):
+        transport_of(Config(relay=relay))
+
+
+async def test_two_nodes_do_not_share_a_queue(tmp_path: Path) -> None:
+    path = str(tmp_path / "relay")
+    config = Config(relay=Relay(type="smtp", smtp_host="mx.test"), relay_queue=RelayQueueConfig(path=path))
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await RelayPart(config).open(first)
+        with pytest.raises(RelayUnusable, match="belongs to one node"):
+            await RelayPart(config).open(second)
