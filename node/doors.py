@@ -221,7 +221,8 @@ class Doors:
 
     def _scripts(self, server: Server) -> ScriptService:
         core = self._core
-        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=is_active("relay"))
+        sends = is_active("sieve redirect")
+        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=sends)
         quota = ScriptQuota(server.max_scripts or UNLIMITED, server.max_script_size_bytes)
         return ScriptService(core.scripts, engine, quota)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Larger scripts are compiled beside the loop, one at a time: 16 KB of the worst patterns take 0.3 s.
 COMPILED_INLINE_BYTES: Final = 1024
-# What these do is mail of our own; without a relay they would be promises.
+# What these do is mail of our own; while delivery does not hand it to the relay they would be promises.
 SENDING: Final = frozenset({"vacation", "vacation-seconds", "enotify", "fcc"})
 
 
@@ -43,7 +43,8 @@ class SieveEngine:
 
 
 def sieve_engine(allowed: frozenset[str], server: Server, *, sends: bool) -> SieveEngine:
-    """``allowed`` at delivery; the server may take less, and never more. ``sends``: there is a relay."""
+    """``allowed`` at delivery; the server may take less, and never more.
+    ``sends``: what scripts send goes to the relay."""
     if server.supported_extensions:
         allowed &= frozenset(server.supported_extensions)
     return SieveEngine(allowed if sends else allowed - SENDING, sends=sends)

@@ -53,8 +53,6 @@ EXPECTED = {
         NO_DATABASE,
         *NO_S3,
         NO_SERVER,
-        ("notice", "inactive", "relay"),
-        ("notice", "inactive", "relay_queue"),
     ],
     "10-ja4": [
         NO_DATABASE,
