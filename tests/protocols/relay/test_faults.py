@@ -58,13 +58,17 @@ async def relay_everything(queue: RelayQueue, ledger: Ledger) -> None:
         monotonic=time.monotonic,
         sleep=at_once,
     )
-    stop = asyncio.Event()
-    running = asyncio.create_task(runner.run(stop))
-    while not running.done():
-        if not queue.ids("pending") and not queue.ids("processing") and not runner.busy_count:
-            stop.set()
-        await asyncio.sleep(0.0005)
-    await running
+    while True:
+        stop = asyncio.Event()
+        running = asyncio.create_task(runner.run(stop))
+        while not running.done():
+            if not queue.ids("pending") and not queue.ids("processing") and not runner.busy_count:
+                stop.set()
+            await asyncio.sleep(0.0005)
+        await running
+        # one may have been put back by a thread between the looks at two directories; now nobody moves any
+        if not queue.ids("pending"):
+            return
 
 
 def submit_all(queue: RelayQueue, missing: set[bytes]) -> None:
