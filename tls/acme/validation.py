@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from .thread import Talk
 # After these the CA does not look for our answers any more. After all others, and when we are stopped, it may
 # be looking right now, or another node may go on with the order: answers stay, for they are the other's too.
 DECIDED = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.REJECTED_NAME, Failure.UNPUBLISHED})
+LOOKS_AFTER_REFUSAL = 6  # over some 2 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +167,18 @@ class Validation:
         try:
             self._client.post(answer.challenge.url, {})
         except Refused:
-            authorisation, _ = self._authorisation(answer.url)
+            if not self._is_told(answer):
+                raise
+
+    def _is_told(self, answer: Answer) -> bool:
+        """By another, meanwhile; a CA shows that some time after it has heard it."""
+        for pause_s in itertools.islice(pauses(), LOOKS_AFTER_REFUSAL):
+            authorisation, response = self._authorisation(answer.url)
             challenge = authorisation.challenge(answer.kind)
-            if authorisation.status == "pending" and (challenge is None or challenge.status == "pending"):
-                raise  # else another has told it meanwhile
+            if authorisation.status != "pending" or (challenge and challenge.status != "pending"):
+                return True
+            pause(self._talk, response, pause_s)
+        return False
 
     def _until_validated(self, answers: Sequence[Answer]) -> None:
         broken = []
