@@ -31,9 +31,9 @@ from .retryafter import parse_retry_after
 from .thread import Talk
 
 USER_AGENT = "sora-node"
-# A CA that rejects one nonce in two (pebble can be told to) fails an order of ten calls once in a hundred;
-# with five tries it would be once in four.
-NONCE_TRIES = 10
+# Of a CA that rejects one nonce in two (pebble can be told to), ten tries lose an order of ten calls once
+# in a hundred, these once in 400 million.
+NONCE_TRIES = 32
 MAX_ANSWER = 1 << 20  # octets
 
 Key = JWKEC | JWKRSA
