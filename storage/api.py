@@ -345,6 +345,10 @@ class AccountStore(Protocol):
         """One read. None: no live account has that address."""
         ...
 
+    async def addresses(self, account_id: AccountId) -> frozenset[str]:
+        """All of a live account; empty when it is gone. One read."""
+        ...
+
     async def create_account(self, address: str, password_hash: str) -> Account:
         """With DEFAULT_MAILBOXES, all subscribed, in one commit. Raises AlreadyExists."""
         ...

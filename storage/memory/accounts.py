@@ -85,6 +85,10 @@ class MemoryAccountStore(AccountStore):
             return None
         return Recipient(entry.id, entry.primary_address, entry.inbox_id, self._active_script(entry.id))
 
+    async def addresses(self, account_id: AccountId) -> frozenset[str]:
+        entry = self._entries.get(account_id)
+        return frozenset(entry.credentials if entry and entry.deleted_at is None else ())
+
     async def create_account(self, address: str, password_hash: str) -> Account:
         self._must_be_free(address)
         account_id = AccountId(self._next_id())

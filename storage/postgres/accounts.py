@@ -45,6 +45,8 @@ JOIN mailboxes m ON m.account_id = c.account_id AND m.name = '{INBOX}' AND m.del
 LEFT JOIN sieve_scripts s ON s.account_id = c.account_id AND s.is_active
 WHERE c.address = $1 AND c.retired_at IS NULL"""
 
+_ADDRESSES = "SELECT address FROM credentials WHERE account_id = $1 AND retired_at IS NULL"
+
 # Each mailbox gets its own uidvalidity, so that no rename can ever bring a (name, uidvalidity) back.
 _PROVISION = """
 validity AS (
@@ -161,6 +163,10 @@ class PostgresAccountStore(AccountStore):
         return Recipient(
             AccountId(row["account_id"]), row["primary_address"], MailboxId(row["inbox_id"]), script
         )
+
+    async def addresses(self, account_id: AccountId) -> frozenset[str]:
+        rows = await self._database.read(_ADDRESSES, account_id)
+        return frozenset(row["address"] for row in rows)
 
     async def create_account(self, address: str, password_hash: str) -> Account:
         names, uses = _columns(DEFAULT_MAILBOXES)

@@ -151,6 +151,9 @@ async def test_further_credentials_have_their_own_password(store: AccountStore) 
     assert first is not None
     assert first == second
     assert [each.address for each in (await store.account(ALIAS)).credentials] == [ANN, ALIAS]
+    assert await store.addresses(account.id) == {ANN, ALIAS}
+    await store.delete_account(ANN)
+    assert await store.addresses(account.id) == frozenset()
 
 
 async def test_the_primary_credential_cannot_be_deleted(store: AccountStore) -> None:

@@ -1,0 +1,92 @@
+"""Carries out what scripts decided to send, before anything of the message is stored.
+
+Decisions:
+
+* **Sends come first, then the local copies, then the answer.** A redirect that may not go (limit, loop, no
+  relay) becomes a keep, and the copies have to know. Both halves may be repeated: what was sent is found in
+  the relay queue by its key while it waits there, and in the memory of the account afterwards; local copies
+  have delivery keys. So trouble at any place is 451, and the attempt that follows does what is missing.
+* **A kind of action is one row of a table** and gets all actions of its kind at once. It raises StorageError
+  for "not now"; everything else is its own to settle, and what it cannot send it keeps.
+* Redirects and reports are durable in the relay queue before they are remembered: after a crash between the
+  two they are queued again, under the same name if the first is still there. Replies and notifications are
+  remembered before they are sent: one of them too many annoys more than one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from protocols.sieve.outcome import (
+    Action,
+    Discard,
+    FileInto,
+    Keep,
+    Notify,
+    Outcome,
+    Redirect,
+    Reject,
+    Vacation,
+)
+
+from .means import Means
+from .occasion import Occasion, Sent
+
+Sender = Callable[[Means, Occasion, Sequence[Any]], Awaitable[Sent]]
+
+STORES = Keep | FileInto | Reject  # what leaves the message in a mailbox, or with its sender
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What is left for delivery. ``copies``: mail of our own to be filed too (RFC 8580)."""
+
+    outcome: Outcome
+    copies: tuple[FileInto, ...] = ()
+
+
+def _unsent(name: str) -> Sender:
+    async def keep(_means: Means, _occasion: Occasion, _actions: Sequence[Any]) -> Sent:
+        return Sent(keeps=name == "redirect", notes=(f"{name}: not carried out in this version",))
+
+    return keep
+
+
+# In this order: who comes later sees what was kept in place of what could not go.
+SENDERS: Mapping[type[Action], Sender] = {
+    Redirect: _unsent("redirect"),
+    Vacation: _unsent("vacation"),
+    Notify: _unsent("notify"),
+}
+
+
+class Sending:
+    """One per LMTP server; stateless."""
+
+    def __init__(self, means: Means, senders: Mapping[type[Action], Sender] = SENDERS) -> None:
+        self.means = means
+        self._senders = senders
+
+    def concerns(self, outcome: Outcome) -> bool:
+        """Whether there is anything to send."""
+        return any(type(action) in self._senders for action in outcome.actions)
+
+    async def carry_out(self, occasion: Occasion, outcome: Outcome) -> Carried:
+        """Send what is to be sent; the outcome that returns has none of it. Raises StorageError: not now,
+        what was sent is not sent again."""
+        left: list[Action] = [each for each in outcome.actions if type(each) not in self._senders]
+        notes, keeps = list(outcome.notes), False
+        copies: list[FileInto] = []
+        for kind, send in self._senders.items():
+            actions = [each for each in outcome.actions if type(each) is kind]
+            if actions:
+                sent = await send(self.means, occasion, actions)
+                left += sent.instead
+                copies += sent.copies
+                notes += sent.notes
+                keeps = keeps or sent.keeps
+        if keeps and not any(isinstance(each, STORES) for each in left):
+            left = [*(each for each in left if not isinstance(each, Discard)), Keep(None)]
+        return Carried(replace(outcome, actions=tuple(left), notes=tuple(notes)), tuple(copies))
