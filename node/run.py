@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import notify
 from .app import Node
+from .composition import Composition
 from .controlprocess import ControlProcess, worker_count
 from .drain import Drain
 from .footing import Footing, plain_footing
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sora.node")
 
-AnyNode = Node | ControlProcess
-OnReady = Callable[[AnyNode], Awaitable[None]]
+OnReady = Callable[[Composition], Awaitable[None]]
 
 
 def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded], footing: Footing) -> int:
@@ -41,7 +41,7 @@ def run(config: Config, on_ready: OnReady, read: Callable[[], Loaded], footing: 
     return uvloop.run(serve(config, on_ready, read, footing))
 
 
-def compose(config: Config, footing: Footing) -> AnyNode:
+def compose(config: Config, footing: Footing) -> Composition:
     """A node of one process when one is to serve clients."""
     workers = worker_count(config)
     return Node(config, footing) if workers == 1 else ControlProcess(config, workers, footing)

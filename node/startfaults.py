@@ -21,6 +21,10 @@ class StartFailed(Exception):
     """The node cannot start; the message names the cause and, where it is known, the cure."""
 
 
+class WorkerFailed(Exception):
+    """A worker does not start; the message says why."""
+
+
 START_FAULTS: Final = (
     ServerError,
     RcloneUnusable,
@@ -32,5 +36,6 @@ START_FAULTS: Final = (
     ClusterUnusable,
     SieveUnusable,
     RelayUnusable,
+    WorkerFailed,
     OSError,
 )

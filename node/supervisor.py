@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .desk import Desk, Hub
 from .link import BEAT_EVERY_S, Link, LinkFault
+from .startfaults import WorkerFailed
 
 if TYPE_CHECKING:
     from .certificatelink import Courier
@@ -41,10 +42,6 @@ FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
 STEADY_S: Final = 10.0  # one that lived so long did not fail for a reason that is still there
 ROOT: Final = Path(__file__).resolve().parent.parent
-
-
-class WorkerFailed(Exception):
-    """A worker does not start; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from node.quickstart import Made, Wish, prepare
 from .load import EXIT_CONFIG, load_or_exit, read_again
 
 if TYPE_CHECKING:
+    from node.composition import Composition
     from node.config import Config, Loaded
-    from node.run import AnyNode, OnReady
+    from node.run import OnReady
 
 log = logging.getLogger("sora.node")
 
@@ -38,7 +39,7 @@ def run_command(path: Path, as_json: bool) -> None:
     """
     config, loaded = load_or_exit(path)
 
-    async def ready(node: AnyNode) -> None:
+    async def ready(node: Composition) -> None:
         if as_json:
             click.echo(json.dumps({"ready": True, "servers": node.addresses()}))
 
@@ -97,7 +98,7 @@ def quickstart_command(
     config, loaded = load_or_exit(made.config)
     password = made.password_file.read_text()  # as long as we are root
 
-    async def ready(node: AnyNode) -> None:
+    async def ready(node: Composition) -> None:
         await node.ensure_account(made.address, password)
         if as_json:
             click.echo(json.dumps(_facts(node, config, made, password)))
@@ -128,7 +129,7 @@ def _run(config: Config, loaded: Loaded, ready: OnReady, path: Path) -> int:
         return EXIT_FAILED
 
 
-def _facts(node: AnyNode, config: Config, made: Made, password: str) -> dict[str, object]:
+def _facts(node: Composition, config: Config, made: Made, password: str) -> dict[str, object]:
     return {
         "ready": True,
         "config": str(made.config),
@@ -139,7 +140,7 @@ def _facts(node: AnyNode, config: Config, made: Made, password: str) -> dict[str
     }
 
 
-def _welcome(node: AnyNode, config: Config, made: Made, password: str) -> str:
+def _welcome(node: Composition, config: Config, made: Made, password: str) -> str:
     port = node.addresses()["imaps"].rpartition(":")[2]
     lines = [
         "",

@@ -143,7 +143,7 @@ async def deliver(node: Node, *sent: bytes) -> None:
 
 async def wait_until_stored(node: Node) -> None:
     async with asyncio.timeout(20):
-        while (await node.uploads.staging_level()).contents:
+        while (await node.core.uploads.staging_level()).contents:
             await asyncio.sleep(0.01)
 
 
@@ -193,7 +193,7 @@ async def test_a_swapped_certificate_is_shown_to_the_next_client(node: Node, tmp
     cert, key = self_signed(["localhost"], datetime.now(UTC))
     (tmp_path / "cert.pem").write_bytes(cert)
     (tmp_path / "key.pem").write_bytes(key)
-    node.certificates.refresh()
+    node.core.certificates.refresh()
     after = await Imap.open(node, trusting())
     await before.login()
     await after.login()

@@ -25,10 +25,11 @@ from node.admin import main as admin
 from node.app import Node
 from node.cli import cli
 from node.commands.load import read_again
+from node.composition import Composition
 from node.config import Config, Loaded
 from node.control import ask, control_path
 from node.loginguard import Guards
-from node.run import AnyNode, serve
+from node.run import serve
 from protocols.imap.searchpace import SearchPace, SearchRate, TooManySearches
 from storage.model import AccountId
 from storage.postgres.settings import DatabaseSettings
@@ -40,7 +41,7 @@ from .test_app import ADDRESS, PASSWORD, Imap, configuration_text, port
 
 @dataclass
 class Running:
-    node: AnyNode
+    node: Composition
     path: Path
     systemd: socket.socket
     is_drained: bool = False
@@ -90,7 +91,7 @@ async def running(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     root, sora = logging.getLogger(), logging.getLogger("sora")
     before = root.handlers[:], root.level, sora.level
-    started: asyncio.Future[AnyNode] = asyncio.get_running_loop().create_future()
+    started: asyncio.Future[Composition] = asyncio.get_running_loop().create_future()
 
     async def ready(node: Any) -> None:
         await node.ensure_account(ADDRESS, PASSWORD)
@@ -194,7 +195,7 @@ tls = true
 """
 
 
-def page(node: AnyNode, path: str, trusted: Path) -> int:
+def page(node: Composition, path: str, trusted: Path) -> int:
     """The HTTP status. Raises URLError for a certificate that is not trusted."""
     url = f"https://localhost:{port(node, 'figures')}{path}"
     context = ssl.create_default_context(cafile=str(trusted))
