@@ -26,6 +26,7 @@ from storage.objects.s3 import S3BlobStore, S3Config
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.pool import Database
 from storage.postgres.scripts import PostgresScriptStore
+from storage.postgres.sendlog import PostgresSendLog
 from storage.postgres.store import PostgresMailStore
 from storage.postgres.uploads import PostgresUploadStore
 from storage.staging import (
@@ -99,6 +100,7 @@ class Core:
         self.accounts = PostgresAccountStore(self.database)
         self.mail = _MailStore(self.database)
         self.scripts = PostgresScriptStore(self.database)
+        self.send_log = PostgresSendLog(self.database)
         self._build_bodies()
         self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
         self.exit.callback(self.feed.close)

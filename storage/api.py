@@ -333,6 +333,10 @@ class PurgeStore(Protocol):
         """Drop delivery keys older than RETRY_WINDOW."""
         ...
 
+    async def purge_send_log(self, limit: int) -> int:
+        """Drop what the send log has no use for any more (``storage.sending``); at most twice ``limit``."""
+        ...
+
 
 class AccountStore(Protocol):
     """Accounts and their credentials. Addresses are canonical (``storage.addresses``)."""

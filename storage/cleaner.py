@@ -43,6 +43,7 @@ class CleanCounters:
     contents: int = 0
     objects: int = 0
     delivery_keys: int = 0
+    send_log: int = 0
     failures: int = 0
 
 
@@ -107,6 +108,7 @@ class Cleaner:
             ("contents", lambda: purge.purge_contents(BATCH), BATCH),
             ("objects", self._delete_objects, OBJECT_BATCH),
             ("delivery_keys", lambda: purge.purge_delivery_keys(BATCH), BATCH),
+            ("send_log", lambda: purge.purge_send_log(BATCH), BATCH),
         ]
         if (max_age := settings.max_age) is not None:
             stages.insert(0, ("expired", lambda: purge.expire(max_age, BATCH), BATCH))

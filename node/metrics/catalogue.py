@@ -145,7 +145,7 @@ UPLOADS = (
     _counter(
         "sora_cleaner_removed_total",
         "kind",
-        "Removed for good: expired, messages, contents, objects, delivery_keys.",
+        "Removed for good: expired, messages, contents, objects, delivery_keys, send_log.",
     ),
     _counter("sora_cleaner_failures_total", "", "Rounds of the cleaner that broke off."),
 )

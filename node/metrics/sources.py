@@ -213,7 +213,7 @@ def read_uploads(uploader: Uploader, cleaner: Cleaner) -> Readings:
     yield "sora_upload_bytes_total", (), counters.bytes
     yield "sora_upload_failures_total", (), counters.transient_failures
     yield "sora_uploads_stuck_total", (), counters.stuck
-    for kind in ("expired", "messages", "contents", "objects", "delivery_keys"):
+    for kind in ("expired", "messages", "contents", "objects", "delivery_keys", "send_log"):
         yield "sora_cleaner_removed_total", (kind,), getattr(cleaned, kind)
     yield "sora_cleaner_failures_total", (), cleaned.failures
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from storage.api import RETRY_WINDOW
-from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
+from storage.model import AccountId, ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
 from storage.objects.keys import object_key
 
 from .tables import DoomedObject, StoredMailbox, Tables
@@ -135,6 +135,7 @@ class MemoryPurgeStore:
                     del self.tables.mailboxes[box.id]
                 return len(uids) or 1
         for account_id in gone:
+            self._forget_sends(account_id)
             del self.tables.accounts[account_id]
             return 1
         return 0
@@ -172,3 +173,18 @@ class MemoryPurgeStore:
         for key in old:
             del self.tables.deliveries[key]
         return len(old)
+
+    async def purge_send_log(self, limit: int) -> int:
+        now = self.tables.now()
+        answers = [key for key, each in self.tables.answers.items() if each.expires_at <= now][:limit]
+        sends = [key for key, each in self.tables.sends.items() if each.expires_at <= now][:limit]
+        for answer in answers:
+            del self.tables.answers[answer]
+        for send in sends:
+            del self.tables.sends[send]
+        return len(answers) + len(sends)
+
+    def _forget_sends(self, account_id: AccountId) -> None:
+        tables = self.tables
+        tables.answers = {key: each for key, each in tables.answers.items() if key[0] != account_id}
+        tables.sends = {key: each for key, each in tables.sends.items() if key[0] != account_id}

@@ -143,6 +143,18 @@ class StoredScript:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    cause: bytes
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SentMail:
+    at: dict[bytes, datetime]  # in the order in which it was sent
+    expires_at: datetime
+
+
 @dataclass(slots=True)
 class DoomedObject:
     id: int
@@ -167,6 +179,8 @@ class Tables:
         self.deliveries: dict[tuple[AccountId, bytes], datetime] = {}
         self.scripts: dict[AccountId, dict[str, StoredScript]] = {}
         self.seen: dict[tuple[AccountId, bytes], datetime] = {}
+        self.answers: dict[tuple[AccountId, bytes], Answered] = {}
+        self.sends: dict[tuple[AccountId, str], SentMail] = {}
         self.doomed: list[DoomedObject] = []
         self._last_id = 0
 
@@ -214,6 +228,11 @@ class Tables:
         if account is None or account.deleted_at is not None:
             raise NotFound("the account is gone")
         return account
+
+    def known_account(self, account_id: AccountId) -> None:
+        """Also a deleted one, until it is purged. Raises NotFound."""
+        if account_id not in self.accounts:
+            raise NotFound("the account is gone")
 
     def live(self, mailbox_id: MailboxId) -> StoredMailbox:
         mailbox = self.mailboxes.get(mailbox_id)

@@ -100,6 +100,8 @@ _DROP_ACCOUNT = (
     "DELETE FROM deliveries WHERE account_id = $1",
     "DELETE FROM sieve_scripts WHERE account_id = $1",
     "DELETE FROM sieve_seen WHERE account_id = $1",
+    "DELETE FROM sieve_answers WHERE account_id = $1",
+    "DELETE FROM sieve_sends WHERE account_id = $1",
     "DELETE FROM uidvalidities WHERE account_id = $1",
     "DELETE FROM credentials WHERE account_id = $1",
     "DELETE FROM accounts WHERE id = $1",
@@ -136,6 +138,19 @@ WITH due AS MATERIALIZED (
     ORDER BY delivered_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM deliveries d USING due WHERE d.account_id = due.account_id AND d.key = due.key RETURNING 1 AS n"""
+
+_PURGE_SEND_LOG = """
+WITH expired AS MATERIALIZED (
+    SELECT account_id, key FROM sieve_answers WHERE expires_at <= now()
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), idle AS MATERIALIZED (
+    SELECT account_id, kind FROM sieve_sends WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
+), answers AS (
+    DELETE FROM sieve_answers a USING expired e WHERE a.account_id = e.account_id AND a.key = e.key
+), sends AS (
+    DELETE FROM sieve_sends s USING idle i WHERE s.account_id = i.account_id AND s.kind = i.kind
+)
+SELECT (SELECT count(*) FROM expired) + (SELECT count(*) FROM idle) AS n"""
 
 
 class PostgresPurgeStore:
@@ -201,3 +216,7 @@ class PostgresPurgeStore:
 
     async def purge_delivery_keys(self, limit: int) -> int:
         return len(await self.db.write(_PURGE_KEYS, RETRY_WINDOW, limit, mailboxes=()))
+
+    async def purge_send_log(self, limit: int) -> int:
+        ((n,),) = await self.db.write(_PURGE_SEND_LOG, limit, mailboxes=())
+        return int(n)

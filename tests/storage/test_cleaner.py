@@ -67,6 +67,9 @@ class ScriptedPurge:
     async def purge_delivery_keys(self, limit: int) -> int:
         return await self._batch("keys", limit)
 
+    async def purge_send_log(self, limit: int) -> int:
+        return await self._batch("send log", limit)
+
     async def doomed(self, limit: int) -> list[tuple[int, str]]:
         self.calls.append("doomed")
         return []
@@ -81,7 +84,7 @@ async def test_full_batches_are_followed_by_a_pause_and_another() -> None:
     purge = ScriptedPurge(messages=2, contents=1)
     cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(), lambda: 0.0, sleep)  # type: ignore[arg-type]
     assert await cleaner.step()
-    assert purge.calls == ["messages"] * 3 + ["contents"] * 2 + ["doomed", "keys"]
+    assert purge.calls == ["messages"] * 3 + ["contents"] * 2 + ["doomed", "keys", "send log"]
     assert pauses == [PAUSE_S] * 3
     assert cleaner.counters.messages == 2 * BATCH
 

@@ -14,6 +14,7 @@ from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.memory.accounts import MemoryAccountStore
 from storage.memory.mail import MemoryMailStore
 from storage.memory.scripts import MemoryScriptStore
+from storage.memory.sendlog import MemorySendLog
 from storage.memory.tables import StoredMailbox, Tables
 from storage.mime.message import describe
 from storage.model import (
@@ -229,6 +230,7 @@ class MailHost:
             self.tables.provision, self.tables.usage, lambda: NOW, active_script=self.tables.active_script
         )
         self.scripts = MemoryScriptStore(self.tables)
+        self.send_log = MemorySendLog(self.tables)
         self.accounts = Watched(self.account_store)
         self.bodies = Bodies(self.tables)
         self.intake = Intake()

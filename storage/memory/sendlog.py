@@ -1,0 +1,55 @@
+"""What scripts send, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from storage.api import RETRY_WINDOW
+from storage.model import AccountId
+from storage.sending import AnswerLog, RedirectLog
+
+from .tables import Answered, SentMail, Tables
+
+
+class MemorySendLog(RedirectLog, AnswerLog):
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def admit(
+        self,
+        account_id: AccountId,
+        keys: Sequence[bytes],
+        *,
+        limit: int,
+        window_s: float,
+        kind: str = "redirect",
+    ) -> frozenset[bytes]:
+        self._tables.known_account(account_id)
+        now, window = self._tables.now(), timedelta(seconds=window_s)
+        before = self._tables.sends.get((account_id, kind)) or SentMail({}, now)
+        live = {key: at for key, at in before.at.items() if at > now - window}
+        new = [key for key in dict.fromkeys(keys) if key not in live][: max(0, limit - len(live))]
+        live |= dict.fromkeys(new, now)
+        self._tables.sends[account_id, kind] = SentMail(live, max(before.expires_at, now + window))
+        return frozenset(key for key in keys if key in live)
+
+    async def claim_answer(self, account_id: AccountId, key: bytes, period_s: int, cause: bytes) -> bool:
+        self._tables.known_account(account_id)
+        if not self._claim(account_id, cause, RETRY_WINDOW, cause):
+            return False
+        return not period_s or self._claim(account_id, key, timedelta(seconds=period_s), cause)
+
+    def _claim(self, account_id: AccountId, key: bytes, period: timedelta, cause: bytes) -> bool:
+        now, answers = self._tables.now(), self._tables.answers
+        before = answers.get((account_id, key))
+        if before is not None and before.expires_at > now:
+            return False
+        answers[account_id, key] = Answered(cause, now + period)
+        return True
+
+    async def release_answer(self, account_id: AccountId, key: bytes, cause: bytes) -> None:
+        for each in (key, cause):
+            found = self._tables.answers.get((account_id, each))
+            if found is not None and found.cause == cause:
+                del self._tables.answers[account_id, each]
