@@ -204,6 +204,7 @@ def transport_of(config: Config) -> Transport:
         try:
             context = tls_context(
                 verify=relay.smtp_tls_verify,
+                ca_file=relay.smtp_tls_ca_file,
                 cert_file=relay.smtp_tls_cert_file,
                 key_file=relay.smtp_tls_key_file,
             )

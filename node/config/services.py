@@ -231,6 +231,7 @@ class Relay:
     smtp_tls: bool = option(BOOL, True, "Encrypt.")
     smtp_tls_verify: bool = option(BOOL, True, "Check the server's certificate.")
     smtp_use_starttls: bool = option(BOOL, False, "By STARTTLS instead of from the first byte.")
+    smtp_tls_ca_file: str = option(PATH, "", "Authorities to trust, PEM; the system's when empty.")
     smtp_tls_cert_file: str = option(PATH, "", "Client certificate, PEM.")
     smtp_tls_key_file: str = option(PATH, "", "Its private key, PEM.")
     http_url: str = option(TEXT, "", "URL for the type http.")

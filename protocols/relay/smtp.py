@@ -60,9 +60,12 @@ class SmtpSettings:
     timeouts: Timeouts = Timeouts()
 
 
-def tls_context(*, verify: bool, cert_file: str = "", key_file: str = "") -> ssl.SSLContext:
-    """Raises OSError: the files cannot be used."""
-    context = ssl.create_default_context()
+def tls_context(
+    *, verify: bool, ca_file: str = "", cert_file: str = "", key_file: str = ""
+) -> ssl.SSLContext:
+    """``ca_file``: whom to trust instead of the system's authorities. Raises OSError: the files cannot be
+    used."""
+    context = ssl.create_default_context(cafile=ca_file or None)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
