@@ -164,6 +164,7 @@ class Desk:
             "turned_away": self._turned_away,
             "opened": self._opened,
             "closed": self._closed,
+            "readdressed": self._readdressed,
             "named": hub.sessions.client_named,
             "logout": hub.sessions.logged_out,
             "unlock": self._unlock,
@@ -269,6 +270,11 @@ class Desk:
         connection = self._connections.pop(session_id, None)
         if connection is not None:
             self._hub.sessions.closed(connection)
+
+    def _readdressed(self, session_id: str, peer: list[Any]) -> None:
+        connection = self._connections.get(session_id)
+        if connection is not None:
+            connection.peer = Peer(*peer)
 
     async def _login(self, session_id: str, account_id: int, address: str, primary_address: str) -> None:
         identity = Identity(AccountId(account_id), address, primary_address)

@@ -33,7 +33,7 @@ from storage.warmup import Warmup, WarmupSettings
 from .authn import DirectAuthenticator
 from .config.features import is_active
 from .core import PROTOCOLS, Core
-from .frontdoor import door_settings
+from .frontdoor import door_settings, is_trusted
 from .hashupgrade import HashUpgrader
 from .limits import command_limits, node_memory, search_rate, session_clock, session_limits
 from .listeners import Listener
@@ -232,6 +232,7 @@ class Doors:
             hostname=self._core.config.hostname or socket.getfqdn(),
             tls_context=listener.starttls_context,
             implicit_tls=server.tls and not server.tls_use_starttls,
+            trusts=partial(is_trusted, networks=self._core.config.trusted_networks),
             insecure_auth=server.insecure_auth,
             max_message_bytes=(
                 server.append_limit_bytes if server.type == "imap" else server.max_message_size_bytes

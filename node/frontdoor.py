@@ -291,6 +291,11 @@ def _plain(ip: str) -> str:
 _address = lru_cache(maxsize=1024)(ipaddress.ip_address)
 
 
+def is_trusted(peer: Peer, networks: tuple[Network, ...]) -> bool:
+    """Whether it may say who its clients are; never who comes by a Unix socket, which has no address."""
+    return bool(peer.ip) and _is_in(peer.ip, networks)
+
+
 def _is_in(ip: str, networks: tuple[Network, ...]) -> bool:
     address = _address(ip.partition("%")[0])
     return any(address in network for network in networks)

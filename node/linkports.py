@@ -109,6 +109,9 @@ class LinkSessions:
         if self._connections.pop(connection.session_id, None) is not None:
             self._link.notify("closed", connection.session_id)
 
+    def readdressed(self, session_id: str, peer: Peer) -> None:
+        self._link.notify("readdressed", session_id, wire_peer(peer))
+
     async def logged_in(self, session_id: str, identity: Identity) -> None:
         names = (identity.address, identity.primary_address)
         try:

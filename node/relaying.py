@@ -20,6 +20,7 @@ from protocols.relay.breaker import Breaker, BreakerState
 from protocols.relay.http import HttpTransport
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpSettings, SmtpTransport, tls_context
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.relayadopt import interrupted
 from storage.relayqueue import RelayQueue, SpoolTaken
 from storage.relayspool import RelaySpool
@@ -65,6 +66,7 @@ class QueueOutbox:
         kind: MailKind,
         account: AccountId | None,
         key: bytes = b"",
+        dsn: DsnRequest = NO_REQUEST,
     ) -> str:
         message_id = await asyncio.to_thread(
             self._spool.submit,
@@ -74,6 +76,7 @@ class QueueOutbox:
             kind=kind.value,
             account=account,
             key=key,
+            dsn=dsn,
         )
         self.submitted[kind.value] += 1
         self._queued(message_id)

@@ -27,7 +27,7 @@ from protocols.errors import TooManySessions
 from .units import Network
 
 if TYPE_CHECKING:
-    from protocols.ports import Identity, Registered
+    from protocols.ports import Identity, Peer, Registered
     from storage.model import AccountId
 
 log = logging.getLogger("sora.sessions")
@@ -213,6 +213,9 @@ class Sessions:
         entry = self._entries.pop(connection.session_id, None)
         if entry is not None:
             self._forget_user(entry)
+
+    def readdressed(self, session_id: str, peer: Peer) -> None:
+        """The address is read from the connection when it is needed."""
 
     async def logged_in(self, session_id: str, identity: Identity) -> None:
         entry = self._entries.get(session_id)

@@ -29,6 +29,7 @@ from email.utils import format_datetime
 
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
+from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES, MessageDsn, RecipientDsn
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
 from storage.mime.structure import decode_structure
 from storage.model import (
@@ -44,8 +45,9 @@ from storage.model import (
 from .filing import Placement, locate, placements
 from .filtering import Incoming, remember
 from .ports import MailboxChanged, Services
-from .sieve.outcome import FileInto, Reject, Rewritten
+from .sieve.outcome import FileInto, Redirect, Reject, Rewritten
 from .sieve.outcome import Outcome as Decision
+from .successreport import report_deliveries
 
 log = logging.getLogger("sora.delivery")
 
@@ -73,6 +75,7 @@ class Destination:
     address: str  # canonical, detail included
     detail: str
     recipient: Recipient
+    dsn: RecipientDsn = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Envelope:
     protocol: str  # RFC 3848: LMTP, LMTPS, UTF8LMTP, UTF8LMTPS
     session_id: str
     received_at: datetime  # aware
+    client_name: str = ""  # of its address in the DNS, where a proxy has told it
+    dsn: MessageDsn = NO_MESSAGE_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,9 @@ def trace_headers(envelope: Envelope, address: str, *, is_only_recipient: bool) 
     """
     to = _CONTROLS.sub("", address)
     helo = _UNSAFE_IN_TRACE.sub("?", envelope.helo) or "unknown"
+    name = _UNSAFE_IN_TRACE.sub("?", envelope.client_name)
     client = f"[{envelope.client_ip}]" if envelope.client_ip else "local"
+    client = f"{name} {client}" if name else client
     by_for = f"\r\n\tfor <{to}>" if is_only_recipient else ""
     text = (
         f"Return-Path: <{_CONTROLS.sub('', envelope.reverse_path)}>\r\n"
@@ -219,7 +226,26 @@ async def deliver(
         if copy.rewritten is not None:
             await _write_rewritten(services, copy, copy.rewritten, data, (outcomes, resolve, sleep))
     await desk.remember(letters, outcomes)
+    handed_on = _handed_on(letters, copies)
+    delivered = [
+        destination
+        for position, destination in enumerate(destinations)
+        if outcomes[position] is None and position not in handed_on
+    ]
+    await report_deliveries(services.outbox, envelope, delivered, staged.content.header)
     return outcomes
+
+
+def _handed_on(letters: Sequence[_Letter], copies: Sequence[_Copy]) -> set[int]:
+    """Recipients whose scripts only redirect: who asked for reports gets them from where the message goes
+    (RFC 3461 §5.2.7)."""
+    kept = {position for copy in copies for position in copy.positions}
+    redirected = [
+        letter
+        for letter in letters
+        if letter.seen is not None and any(isinstance(each, Redirect) for each in letter.seen.actions)
+    ]
+    return {position for letter in redirected for position in letter.positions} - kept
 
 
 def _wants_filter(services: Services, destinations: Sequence[Destination]) -> bool:

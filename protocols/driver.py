@@ -215,7 +215,7 @@ class LineConnection(asyncio.Protocol):
     # --- what the session calls --------------------------------------------------------------------
 
     @property
-    def log_extra(self) -> dict[str, object]:
+    def log_extra(self) -> dict[str, Any]:
         fields = {"session": self.session_id, "ip": self.peer.ip, **self._live.log_fields}
         if self.user:
             fields["user"] = self.user

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from storage.api import AccountStore, BodySource, Intake, MailStore
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.model import AccountId, MailboxId, ModSeq
 
 from .filtering import MailFilter
@@ -200,6 +201,10 @@ class SessionRegistry(Protocol):
         """Harmless when it is not registered."""
         ...
 
+    def readdressed(self, session_id: str, peer: Peer) -> None:
+        """A proxy that is trusted has told who the client is (XCLIENT): its connection has this ``peer``."""
+        ...
+
     async def logged_in(self, session_id: str, identity: Identity) -> None:
         """Before the session tells the client that the login succeeded. Raises TooManySessions."""
         ...
@@ -220,6 +225,9 @@ class Unregistered:
         return
 
     def closed(self, connection: Registered) -> None:
+        return
+
+    def readdressed(self, session_id: str, peer: Peer) -> None:
         return
 
     async def logged_in(self, session_id: str, identity: Identity) -> None:
@@ -243,6 +251,7 @@ class MailKind(enum.Enum):
     NOTIFY = "notify"
     REJECT = "reject"
     BOUNCE = "bounce"
+    REPORT = "report"  # of success, to who asked for it
 
 
 class Outbox(Protocol):
@@ -257,13 +266,15 @@ class Outbox(Protocol):
         kind: MailKind,
         account: AccountId | None,
         key: bytes = b"",
+        dsn: DsnRequest = NO_REQUEST,
     ) -> str:
         """Take over a message: durable when this returns, and from then on relayed or bounced once.
 
         ``envelope_from`` is without angle brackets; empty is the null path, whose mail is never bounced.
         ``message`` is the whole message with CRLF line ends, or its pieces in order. ``account`` is the one
         on whose behalf it goes, None for the node itself. Submissions with the same ``key`` (any bytes that
-        name the message and its cause) are one as long as the first is still queued.
+        name the message and its cause) are one as long as the first is still queued. ``dsn``: what the
+        sender wants to be told (RFC 3461), when the message is somebody's who said so.
         Cost: one file, two fsyncs. Returns the name under which the queue lists it.
 
         Raises:
@@ -302,6 +313,7 @@ class ServerPolicy:
     hostname: str
     tls_context: Callable[[], ssl.SSLContext | None] = lambda: None  # current one; None: no STARTTLS
     implicit_tls: bool = False
+    trusts: Callable[[Peer], bool] = lambda _peer: False  # may say who the client behind it is (XCLIENT)
     insecure_auth: bool = False  # plain-text authentication without TLS (loopback peers may always)
     max_message_bytes: int = 50 * 1024 * 1024
     session_memory_bytes: int = 100 * 1024 * 1024  # in large buffers; 0: no limit but the node's
@@ -367,7 +379,7 @@ class Connection(Protocol):
         ...
 
     @property
-    def log_extra(self) -> dict[str, object]:
+    def log_extra(self) -> dict[str, Any]:
         """``extra=`` of log lines about this connection: session, ip, protocol, server, user."""
         ...
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .dsn import NO_REQUEST, DsnRequest, plain_request, request_from
 from .errors import Corrupt
 
 VERSION: Final = 1
@@ -51,6 +52,7 @@ class RelayEnvelope:
     account: int | None
     created_at: float  # seconds since 1970
     size_bytes: int
+    dsn: DsnRequest = NO_REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class RelayMessage:
 
 
 def encode_head(envelope: RelayEnvelope) -> bytes:
-    plain = {
+    plain: dict[str, Any] = {
         "v": VERSION,
         "id": envelope.id,
         "from": envelope.sender,
@@ -128,6 +130,8 @@ def encode_head(envelope: RelayEnvelope) -> bytes:
         "created": envelope.created_at,
         "size": envelope.size_bytes,
     }
+    if envelope.dsn:  # a version that does not know of it relays the message without
+        plain["dsn"] = plain_request(envelope.dsn)
     return json.dumps(plain).encode() + b"\n"
 
 
@@ -145,11 +149,14 @@ def parse_head(line: bytes) -> RelayEnvelope:
             None if plain["account"] is None else int(plain["account"]),
             float(plain["created"]),
             int(plain["size"]),
+            request_from(plain["dsn"]) if "dsn" in plain else NO_REQUEST,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("the first line of a relay file cannot be read") from error
     if not envelope.recipients or envelope.size_bytes < 0:
         raise Corrupt("a relay file without recipients")
+    if len(envelope.dsn.recipients) not in (0, len(envelope.recipients)):
+        raise Corrupt("a relay file with wishes of other recipients")
     return envelope
 
 

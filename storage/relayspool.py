@@ -18,6 +18,7 @@ from typing import Final
 
 from .addresses import MAX_ADDRESS_CHARS
 from .dirsync import DirectorySync
+from .dsn import NO_REQUEST, DsnRequest
 from .errors import InvalidName
 from .objects.disk import TEMPORARY_SUFFIX, Disk, make_dirs, storage_error
 from .relayfile import RelayEnvelope, encode_head, joined_size
@@ -79,6 +80,7 @@ class RelaySpool:
         kind: str,
         account: int | None,
         key: bytes = b"",
+        dsn: DsnRequest = NO_REQUEST,
     ) -> str:
         """``protocols.ports.Outbox.submit``, blocking. Raises InvalidName, StagingFull, Unavailable."""
         if not 0 < len(recipients) <= MAX_RECIPIENTS:
@@ -90,7 +92,7 @@ class RelaySpool:
         if key and self.state_of(message_id) is not None:
             return message_id
         pieces, size = joined_size(message)
-        envelope = RelayEnvelope(message_id, sender, tuple(recipients), kind, account, now, size)
+        envelope = RelayEnvelope(message_id, sender, tuple(recipients), kind, account, now, size, dsn)
         head = encode_head(envelope)
         self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now)
         return message_id

@@ -297,7 +297,8 @@ RELAY = (
     _counter(
         "sora_relay_bounces_total",
         "result",
-        "Reports to senders: delivered (here), queued, undeliverable, or none (mail without a sender).",
+        "Reports to senders: delivered (here), queued, undeliverable, none (mail without a sender), or"
+        " unwanted (the sender said so).",
     ),
     _counter("sora_relay_failures_total", "", "Attempts that failed because of the relay itself."),
     _counter("sora_relay_bugs_total", "", "Unexpected exceptions; each is in the log."),

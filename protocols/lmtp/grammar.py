@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from protocols.xtext import BadText, decode_xtext, is_xtext
 from storage.addresses import MAX_ADDRESS_CHARS
+from storage.dsn import MessageDsn, RecipientDsn, notify_from
 
 _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
 _DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
@@ -21,6 +23,13 @@ _PATH = re.compile(
 )
 _PARAMETER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\x00-\x20=\x7f]+))?")
 _HELO_NAME = re.compile(r"[\x21-\x7e]{1,255}")
+# RFC 3461 §4.2, §4.4; RFC 6533 §3 has the forms of utf-8 addresses.
+_ORCPT = re.compile(r"(?P<type>[A-Za-z0-9-]{1,64});(?P<address>.+)")
+_UTF8_ADDRESS = re.compile(
+    r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]|\\x\{[0-9A-F]{2,6}\}|[^\x00-\xa0])+", re.ASCII
+)
+MAX_ENVID_CHARS = 100
+MAX_ORCPT_CHARS = 500
 _CHUNK = re.compile(r"(?P<size>[0-9]{1,20})(?P<last>\s+LAST)?", re.IGNORECASE)
 
 
@@ -91,3 +100,53 @@ def parse_chunk(text: str) -> tuple[int, bool]:
     if match is None:
         raise BadSyntax("not a chunk size")
     return int(match["size"]), match["last"] is not None
+
+
+def take_message_dsn(parameters: dict[str, str | None]) -> MessageDsn:
+    """RET and ENVID, which are removed from ``parameters``. Raises BadSyntax."""
+    ret = _taken(parameters, "RET").upper()
+    envid = _taken(parameters, "ENVID")
+    if ret not in ("", "FULL", "HDRS"):
+        raise BadSyntax("RET")
+    if len(envid) > MAX_ENVID_CHARS or not _is_printable(envid):
+        raise BadSyntax("ENVID")
+    return MessageDsn(ret, envid)
+
+
+def take_recipient_dsn(parameters: dict[str, str | None], *, has_smtputf8: bool) -> RecipientDsn:
+    """NOTIFY and ORCPT, which are removed from ``parameters``. Raises BadSyntax."""
+    words, orcpt = _taken(parameters, "NOTIFY"), _taken(parameters, "ORCPT")
+    try:
+        notify = notify_from(words)
+    except ValueError:
+        raise BadSyntax("NOTIFY") from None
+    if orcpt and not _is_original_recipient(orcpt, has_smtputf8=has_smtputf8):
+        raise BadSyntax("ORCPT")
+    return RecipientDsn(notify, orcpt)
+
+
+def _taken(parameters: dict[str, str | None], key: str) -> str:
+    if key not in parameters:
+        return ""
+    value = parameters.pop(key)
+    if not value:
+        raise BadSyntax(f"{key} needs a value")
+    return value
+
+
+def _is_printable(xtext: str) -> bool:
+    """RFC 3461 §4.4: what it stands for is printable ASCII."""
+    try:
+        return decode_xtext(xtext).isascii()
+    except BadText:
+        return False
+
+
+def _is_original_recipient(text: str, *, has_smtputf8: bool) -> bool:
+    match = _ORCPT.fullmatch(text)
+    if match is None or len(text) > MAX_ORCPT_CHARS:
+        return False
+    address = match["address"]
+    if match["type"].lower() == "utf-8" and _UTF8_ADDRESS.fullmatch(address):
+        return address.isascii() or has_smtputf8
+    return is_xtext(address) and _is_printable(address)

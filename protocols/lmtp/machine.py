@@ -14,19 +14,31 @@ Message content is handed on byte for byte, bare CR and LF included. Only CRLF .
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.errors import MachineMisuse
 from protocols.linemachine import LineMachine
 from protocols.lines import Oversized
+from protocols.xclient import BadXclient, parse_xclient
+from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES, MessageDsn, RecipientDsn
 
 from . import replies
-from .grammar import BadSyntax, Path, parse_chunk, parse_helo_name, parse_parameters, parse_path
+from .grammar import (
+    BadSyntax,
+    Path,
+    parse_chunk,
+    parse_helo_name,
+    parse_parameters,
+    parse_path,
+    take_message_dsn,
+    take_recipient_dsn,
+)
 from .replies import Reply
 
-# RFC 5321 §4.5.3.1.4 asks for 512; SIZE, BODY, SMTPUTF8 and 320 characters of UTF-8 address come on top.
+# RFC 5321 §4.5.3.1.4 asks for 512; SIZE, BODY, SMTPUTF8, 320 characters of UTF-8 address and the parameters
+# of RFC 3461 come on top.
 MAX_COMMAND_BYTES = 2048
 # Syntax errors and unknown commands; a client that makes more is not an MTA.
 MAX_ERRORS = 20
@@ -45,11 +57,13 @@ class MailFrom:
     size_bytes: int | None = None  # as declared
     is_binary: bool = False
     has_smtputf8: bool = False
+    dsn: MessageDsn = NO_MESSAGE_WISHES
 
 
 @dataclass(frozen=True, slots=True)
 class RcptTo:
     path: Path
+    dsn: RecipientDsn = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,14 @@ class StartTls:
 
 
 @dataclass(frozen=True, slots=True)
+class XClient:
+    """Who the client is, by a proxy that may say so. Answer with a greeting, and all begins anew, or with a
+    refusal."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     pass
 
@@ -91,8 +113,19 @@ class GiveUp:
     """The conversation cannot go on; the reason is queued. Close."""
 
 
-Event = Lhlo | MailFrom | RcptTo | DataRequested | Content | TransactionDropped | StartTls | Quit | GiveUp
-_OWES_REPLY = (Lhlo, MailFrom, RcptTo, DataRequested, StartTls, Quit)
+Event = (
+    Lhlo
+    | MailFrom
+    | RcptTo
+    | DataRequested
+    | Content
+    | TransactionDropped
+    | StartTls
+    | XClient
+    | Quit
+    | GiveUp
+)
+_OWES_REPLY = (Lhlo, MailFrom, RcptTo, DataRequested, StartTls, XClient, Quit)
 
 
 class _Mode(enum.Enum):
@@ -112,7 +145,8 @@ class _Refused(Exception):
 
 
 class LmtpMachine(LineMachine):
-    """One connection. Pull ``next_event``, answer with ``send`` or ``send_each``."""
+    """One connection. Pull ``next_event``, answer with ``send`` or ``send_each``. ``takes_xclient`` and
+    ``takes_dsn``: what is not taken is not known."""
 
     __slots__ = (
         "_chunk_is_last",
@@ -127,11 +161,15 @@ class LmtpMachine(LineMachine):
         "_recipients",
         "_sender_given",
         "_skip_reply",
+        "_takes_dsn",
+        "_takes_xclient",
         "answer",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_xclient: bool = False, takes_dsn: bool = False) -> None:
         super().__init__(MAX_COMMAND_BYTES)
+        self._takes_xclient = takes_xclient
+        self._takes_dsn = takes_dsn
         self._owed: Event | None = None
         self.answer: Reply | None = None  # to the last event; of several the worst; None: not yet
         self._errors = 0
@@ -216,6 +254,10 @@ class LmtpMachine(LineMachine):
         if reply.is_positive:
             self._mode = _Mode.PAUSED
 
+    def _xclient_answered(self, event: Event, reply: Reply) -> None:
+        if reply.is_positive:
+            self._restart()
+
     _TRANSITIONS: ClassVar[dict[type, Callable[[LmtpMachine, Event, Reply], None]]] = {
         Lhlo: _lhlo_answered,
         MailFrom: _mail_answered,
@@ -223,6 +265,7 @@ class LmtpMachine(LineMachine):
         DataRequested: _data_answered,
         Content: _chunk_answered,
         StartTls: _starttls_answered,
+        XClient: _xclient_answered,
     }
 
     # --- events ---
@@ -324,6 +367,7 @@ class LmtpMachine(LineMachine):
             size_bytes=_size_parameter(parameters),
             is_binary=_body_parameter(parameters) == "BINARYMIME",
             has_smtputf8=_flag_parameter(parameters, "SMTPUTF8"),
+            dsn=self._message_dsn(parameters),
         )
         if parameters:
             raise _Refused(replies.UNKNOWN_PARAMETER)
@@ -337,13 +381,30 @@ class LmtpMachine(LineMachine):
         if self._has_chunks:
             raise _Refused(replies.CHUNKS_OPEN)
         path, parameters = _path_argument(argument, "TO:", replies.BAD_RECIPIENT)
+        dsn = self._recipient_dsn(parameters)
         if parameters:
             raise _Refused(replies.UNKNOWN_PARAMETER)
         if not path.raw:
             raise _Refused(replies.BAD_RECIPIENT)
         if not (path.is_ascii or self._has_smtputf8):
             raise _Refused(replies.NEEDS_SMTPUTF8)
-        return RcptTo(path)
+        return RcptTo(path, dsn)
+
+    def _message_dsn(self, parameters: dict[str, str | None]) -> MessageDsn:
+        if not self._takes_dsn:
+            return NO_MESSAGE_WISHES
+        try:
+            return take_message_dsn(parameters)
+        except BadSyntax:
+            raise _Refused(replies.BAD_PARAMETER) from None
+
+    def _recipient_dsn(self, parameters: dict[str, str | None]) -> RecipientDsn:
+        if not self._takes_dsn:
+            return NO_WISHES
+        try:
+            return take_recipient_dsn(parameters, has_smtputf8=self._has_smtputf8)
+        except BadSyntax:
+            raise _Refused(replies.BAD_PARAMETER) from None
 
     def _data(self, argument: str) -> Event:
         if argument:
@@ -397,6 +458,16 @@ class LmtpMachine(LineMachine):
             raise _Refused(replies.CHUNKS_OPEN)
         return StartTls()
 
+    def _xclient(self, argument: str) -> Event:
+        if not self._takes_xclient:
+            raise _Refused(replies.UNKNOWN_COMMAND)
+        if self._sender_given:
+            raise _Refused(replies.NESTED_XCLIENT)
+        try:
+            return XClient(parse_xclient(argument))
+        except BadXclient:
+            raise _Refused(replies.BAD_SYNTAX) from None
+
     def _quit(self, argument: str) -> Event:
         return Quit()
 
@@ -414,6 +485,7 @@ class LmtpMachine(LineMachine):
         "EXPN": _expn,
         "HELP": _help,
         "STARTTLS": _starttls,
+        "XCLIENT": _xclient,
         "QUIT": _quit,
     }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 from protocols.delivery import Destination, Envelope, MailLoop, Outcome, Refused, deliver
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from protocols.timelimit import OverTime, within
+from protocols.xclient import ATTRIBUTES, Told
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
 from storage.errors import StorageError
@@ -27,11 +30,14 @@ from .machine import (
     RcptTo,
     StartTls,
     TransactionDropped,
+    XClient,
 )
 from .recipients import RecipientDirectory
 from .replies import Reply, error_reply
 
 T = TypeVar("T")
+
+log = logging.getLogger("sora.lmtp")
 
 # RFC 5321 §4.5.3.1.8 asks for at least 100; one transaction of this many stays a short one.
 MAX_RECIPIENTS = 1000
@@ -41,6 +47,7 @@ _NAMES: Mapping[type, bytes] = {
     RcptTo: b"RCPT",
     TransactionDropped: b"RSET",
     StartTls: b"STARTTLS",
+    XClient: b"XCLIENT",
     Quit: b"QUIT",
 }
 _CONTENT_NAMES: Mapping[Ends, bytes | None] = {
@@ -62,7 +69,9 @@ def lmtp_sessions(
     directory = RecipientDirectory(services.accounts, clock=clock)
 
     def make(connection: Connection) -> tuple[Machine, Session]:
-        machine = LmtpMachine()
+        machine = LmtpMachine(
+            takes_xclient=policy.trusts(connection.peer), takes_dsn=services.outbox is not None
+        )
         return machine, LmtpSession(connection, machine, services, policy, directory, now)
 
     return make
@@ -80,9 +89,11 @@ class LmtpSession:
         "_mail",
         "_now",
         "_policy",
+        "_proxy",
         "_refusal",
         "_services",
         "_spool",
+        "_told",
     )
 
     def __init__(
@@ -101,6 +112,8 @@ class LmtpSession:
         self._directory = directory
         self._now = now
         self._helo = ""
+        self._proxy = connection.peer  # who is connected, whatever is told of the client
+        self._told = Told()
         self._mail: MailFrom | None = None
         self._destinations: list[Destination] = []
         self._spool: Spool | None = None
@@ -110,7 +123,10 @@ class LmtpSession:
 
     def on_connect(self) -> None:
         self._connection.set_deadline(self._policy.command_timeout_s)
-        self._machine.greet(Reply(220, "", f"{self._policy.hostname} LMTP Sora"))
+        self._machine.greet(self._greeting())
+
+    def _greeting(self) -> Reply:
+        return Reply(220, "", f"{self._policy.hostname} LMTP Sora")
 
     def handle(self, event: object) -> Awaitable[None] | None:
         waiting = self._HANDLERS[type(event)](self, event)
@@ -166,8 +182,12 @@ class LmtpSession:
             f"SIZE {self._policy.max_message_bytes}",
             f"LIMITS RCPTMAX={MAX_RECIPIENTS}",  # RFC 9422 §4
         ]
+        if self._services.outbox is not None:
+            keywords.append("DSN")
         if self._policy.offers_starttls(self._connection):
             keywords.append("STARTTLS")
+        if self._policy.trusts(self._proxy):
+            keywords.append(f"XCLIENT {' '.join(ATTRIBUTES)}")
         self._machine.send(Reply(250, "", "\n".join(keywords)))
 
     def _mail_from(self, event: MailFrom) -> None:
@@ -189,15 +209,15 @@ class LmtpSession:
             return None
         known = self._directory.remembered(address)
         if known is None:
-            return self._look_up(address)
-        self._accept(known)
+            return self._look_up(address, event)
+        self._accept(known, event)
         return None
 
     def _qualified(self, address: str) -> str:
         """``<postmaster>`` may come without a domain, nobody else (RFC 5321 §4.1.1.3); it is ours then."""
         return f"{address}@{self._policy.hostname}" if address.lower() == "postmaster" else address
 
-    async def _look_up(self, address: str) -> None:
+    async def _look_up(self, address: str, event: RcptTo) -> None:
         try:
             found = await self._within("RCPT", self._directory.look_up(address))
         except OverTime:
@@ -209,10 +229,10 @@ class LmtpSession:
         if found is None:
             self._machine.send(replies.NO_SUCH_USER)
         else:
-            self._accept(found)
+            self._accept(found, event)
 
-    def _accept(self, destination: Destination) -> None:
-        self._destinations.append(destination)
+    def _accept(self, destination: Destination, event: RcptTo) -> None:
+        self._destinations.append(replace(destination, dsn=event.dsn))
         self._machine.send(replies.RECIPIENT_OK)
 
     def _data(self, event: DataRequested) -> None:
@@ -278,12 +298,14 @@ class LmtpSession:
         utf8 = "UTF8" if self._mail.has_smtputf8 else ""
         return Envelope(
             reverse_path=self._mail.path.raw,
-            helo=self._helo,
+            helo=self._told.helo or self._helo,
             client_ip=self._connection.peer.ip,
             hostname=self._policy.hostname,
             protocol=f"{utf8}LMTP{'S' if self._connection.has_tls else ''}",
             session_id=self._connection.session_id,
             received_at=self._now(),
+            client_name=self._told.client_name,
+            dsn=self._mail.dsn,
         )
 
     def _transaction_dropped(self, event: TransactionDropped) -> None:
@@ -300,11 +322,30 @@ class LmtpSession:
         return self._shake_hands()
 
     async def _shake_hands(self) -> None:
-        self._drop_transaction()
-        self._helo = ""
+        self._begin_anew(Told())  # RFC 3207 §4.2: also what was told in the clear
         self._machine.send(replies.TLS_READY)
         await self._connection.start_tls()
+        self._proxy = self._connection.peer
         self._machine.tls_started()
+
+    def _xclient(self, event: XClient) -> None:
+        told = self._told.updated(event.values)
+        if told.is_looping:
+            self._machine.send(replies.PROXY_LOOP)
+            return
+        self._begin_anew(told)
+        fields = {**self._connection.log_extra["fields"], "via": self._proxy.ip, **told.for_log()}
+        log.info("a proxy speaks for this client", extra={"fields": fields})
+        self._machine.send(self._greeting())
+
+    def _begin_anew(self, told: Told) -> None:
+        self._drop_transaction()
+        self._helo = ""
+        self._told = told
+        peer = told.peer(self._proxy) if told.values else self._proxy
+        if peer != self._connection.peer:
+            self._connection.peer = peer
+            self._services.sessions.readdressed(self._connection.session_id, peer)
 
     def _quit(self, event: Quit) -> None:
         self._machine.send(replies.GOODBYE)
@@ -331,6 +372,7 @@ class LmtpSession:
         Content: _content,
         TransactionDropped: _transaction_dropped,
         StartTls: _start_tls,
+        XClient: _xclient,
         Quit: _quit,
         GiveUp: _give_up,
     }

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from storage.dsn import DsnRequest, RecipientDsn, notify_words
+
 _BARE: Final = re.compile(rb"\r\n|\r|\n")
 
 
@@ -66,3 +68,15 @@ def address_for_wire(address: str) -> str:
         return f"{local}{at}{domain.encode('idna').decode('ascii')}"
     except UnicodeError:
         return address
+
+
+def mail_parameters(dsn: DsnRequest) -> list[bytes]:
+    """RFC 3461 §4.3, §4.4."""
+    pairs = (("RET", dsn.message.ret), ("ENVID", dsn.message.envid))
+    return [f"{key}={value}".encode() for key, value in pairs if value]
+
+
+def rcpt_parameters(wishes: RecipientDsn) -> list[bytes]:
+    """RFC 3461 §4.1, §4.2. An address that only SMTPUTF8 could carry is left out."""
+    pairs = (("NOTIFY", notify_words(wishes)), ("ORCPT", wishes.orcpt if wishes.orcpt.isascii() else ""))
+    return [f"{key}={value}".encode() for key, value in pairs if value]

@@ -1,7 +1,9 @@
 """The HTTP transport: one POST of JSON a message.
 
 Request: ``{"from": "...", "recipients": ["..."], "message": "..."}``; a message that is not UTF-8 comes as
-``"message_base64"`` instead. ``Authorization: Bearer`` carries the token.
+``"message_base64"`` instead. Where the sender wants reports (RFC 3461), ``"dsn"`` is
+``{"ret": "HDRS", "envid": "...", "recipients": [["SUCCESS,FAILURE", "rfc822;..."]]}``, in the order of the
+recipients and as it stands in SMTP. ``Authorization: Bearer`` carries the token.
 
 Reply: a 2xx takes the message for all recipients, but for those that its JSON body names in ``"refused"``
 or ``"deferred"``, each with a reply as in SMTP: ``{"refused": {"bob@example.org": "550 5.1.1 unknown"}}``.
@@ -16,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from storage.dsn import NO_REQUEST, DsnRequest, plain_request
 from storage.relayfile import Fate, Verdict
 
 from .transport import RelayDown, clean, verdict_of
@@ -37,10 +40,12 @@ class HttpTransport:
         self._timeout_s = timeout_s
         self._session: ClientSession | None = None
 
-    async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> list[Verdict]:
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+    ) -> list[Verdict]:
         import aiohttp
 
-        body = await asyncio.to_thread(encode_request, sender, recipients, message)
+        body = await asyncio.to_thread(encode_request, sender, recipients, message, dsn)
         headers = {**self._headers, "Content-Type": "application/json"}
         try:
             async with self._open().post(
@@ -78,8 +83,12 @@ class HttpTransport:
         return [exceptions.get(each, taken) for each in recipients]
 
 
-def encode_request(sender: str, recipients: Sequence[str], message: bytes) -> bytes:
+def encode_request(
+    sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+) -> bytes:
     request: dict[str, Any] = {"from": sender, "recipients": list(recipients)}
+    if dsn:
+        request["dsn"] = plain_request(dsn)
     try:
         request["message"] = message.decode("utf-8")
     except UnicodeDecodeError:

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Final
 
 from storage.budget import ByteBudget
+from storage.dsn import NO_REQUEST
 from storage.errors import NotFound, StorageError
 from storage.relayfile import Fate, Record, RelayMessage, Verdict
 from storage.relaywindow import DueWindow
@@ -281,7 +282,8 @@ class Runner:
                 began = self._monotonic()
                 recipients = [envelope.recipients[at] for at in positions]
                 try:
-                    verdicts = await self._transport.send(envelope.sender, recipients, body)
+                    wishes = envelope.dsn.only(positions) if envelope.dsn else NO_REQUEST
+                    verdicts = await self._transport.send(envelope.sender, recipients, body, wishes)
                 except RelayDown as down:
                     await self._note_down(message, down)
                     return
@@ -339,10 +341,11 @@ class Runner:
         """Report refusals to the sender, once. False: not possible now, the message is back in the queue."""
         progress = message.progress
         untold = [at for at in progress.with_fate(Fate.REFUSED) if at not in progress.told]
+        wanted = [at for at in untold if message.envelope.dsn.of(at).wants_failure]
         if not untold:
             return True
         try:
-            result = await self._bounce(message, untold)
+            result = await self._bounce(message, wanted) if wanted else "unwanted"
         except StorageError as error:
             self._complain(f"no report of {message.id} to its sender for now: %s", error)
             await self._postpone(message)
@@ -356,7 +359,10 @@ class Runner:
         if not envelope.sender:
             return "none"  # RFC 5321 §6.1: what has no sender is never bounced
         head = await asyncio.to_thread(self._queue.body, message, "processing", MAX_HEADER_BYTES + 4)
-        failures = [Failure(envelope.recipients[at], progress.verdicts[at]) for at in positions]
+        failures = [
+            Failure(envelope.recipients[at], progress.verdicts[at], envelope.dsn.of(at).orcpt)
+            for at in positions
+        ]
         report = bounce(envelope, failures, head, hostname=self._settings.hostname, at=progress.refused_at)
         key = f"bounce {envelope.id} {progress.refused_at} {positions}".encode()
         return await self._bouncer.bounce(envelope.sender, report, key)

@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.relayfile import Fate, Verdict
 
-from .content import address_for_wire, dot_stuffed, needs_of, with_crlf
+from .content import address_for_wire, dot_stuffed, mail_parameters, needs_of, rcpt_parameters, with_crlf
 from .transport import RelayDown, verdict_of
 
 if TYPE_CHECKING:
@@ -95,11 +96,13 @@ class SmtpTransport:
         self.remote = settings.host
         self.connections = 0  # opened so far
 
-    async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> list[Verdict]:
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+    ) -> list[Verdict]:
         while True:
             kept = await self._take_idle() or await self._connect()
             try:
-                return await self._send_on(kept, sender, recipients, message)
+                return await self._send_on(kept, sender, recipients, message, dsn)
             except _Stale:
                 continue
             except BaseException:
@@ -186,7 +189,7 @@ class SmtpTransport:
     # --- one transaction ---
 
     async def _send_on(
-        self, kept: _Kept, sender: str, recipients: Sequence[str], message: bytes
+        self, kept: _Kept, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest
     ) -> list[Verdict]:
         smtp = kept.smtp
         data = await _prepared(message)
@@ -195,10 +198,15 @@ class SmtpTransport:
         if isinstance(options, Verdict):
             self._give_back(kept)
             return [options] * len(recipients)
-        verdict = await self._mail(kept, addresses[0], options)
+        if not smtp.supports_extension("dsn"):
+            dsn = NO_REQUEST
+        verdict = await self._mail(kept, addresses[0], [*options, *mail_parameters(dsn)])
         kept.transactions += 1
         if verdict.fate is Fate.TAKEN:
-            verdicts = [await self._rcpt(smtp, each) for each in addresses[1:]]
+            wishes = [rcpt_parameters(dsn.of(at)) for at in range(len(recipients))]
+            verdicts = [
+                await self._rcpt(smtp, each, wish) for each, wish in zip(addresses[1:], wishes, strict=True)
+            ]
         else:
             verdicts = [verdict] * len(recipients)
         if any(each.fate is Fate.TAKEN for each in verdicts):
@@ -243,8 +251,8 @@ class SmtpTransport:
                 raise _Stale from down
             raise
 
-    async def _rcpt(self, smtp: SMTP, recipient: str) -> Verdict:
-        verdict = await self._command(smtp, b"RCPT", b"TO:<%s>" % recipient.encode())
+    async def _rcpt(self, smtp: SMTP, recipient: str, parameters: Sequence[bytes]) -> Verdict:
+        verdict = await self._command(smtp, b"RCPT", b"TO:<%s>" % recipient.encode(), *parameters)
         if verdict.reply.startswith(f"{_TOO_MANY} "):
             return Verdict(Fate.DEFERRED, "4.5.3", verdict.reply, verdict.remote)
         return verdict

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.relayfile import Fate, Verdict
 
 MAX_REPLY_CHARS: Final = 1_000
@@ -28,8 +29,11 @@ class RelayDown(Exception):
 class Transport(Protocol):
     remote: str  # its name, for reports
 
-    async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> list[Verdict]:
-        """One transaction; verdicts in the order of the recipients. Raises RelayDown."""
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+    ) -> list[Verdict]:
+        """One transaction; verdicts in the order of the recipients. ``dsn`` is for these recipients, and is
+        left out where the remote has no word for it. Raises RelayDown."""
         ...
 
     async def close(self) -> None:

@@ -163,6 +163,10 @@ async def test_session_is_registered_with_what_is_known_and_gone_when_closed(nod
     (entry,) = node.sessions
     assert (entry.protocol, entry.server, entry.user) == ("imap", "imap", ANN)
     assert entry.connection.peer == one.peer
+    one.peer = Peer("203.0.113.9", 5, "192.0.2.99", 143)
+    sessions.readdressed("s1", one.peer)
+    await settled(lambda: entry.connection.peer == one.peer)
+    sessions.readdressed("gone", one.peer)
     sessions.logged_out("s1")
     await settled(lambda: entry.user is None)
     await sessions.logged_in("s1", BOB)

@@ -25,6 +25,7 @@ from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpTransport
 from protocols.relay.transport import RelayDown
+from storage.dsn import DsnRequest, MessageDsn, RecipientDsn, notify_from
 from storage.errors import InvalidName
 from storage.model import AccountId
 from storage.relayqueue import RelayQueue
@@ -266,3 +267,35 @@ async def test_two_nodes_do_not_share_a_queue(tmp_path: Path) -> None:
         await RelayPart(config).open(first)
         with pytest.raises(RelayUnusable, match="belongs to one node"):
             await RelayPart(config).open(second)
+
+
+async def test_who_wants_no_report_gets_none(host: RelayHost) -> None:
+    wishes = {"a@x.test": "NEVER", "b@x.test": "SUCCESS", "c@x.test": "FAILURE", "d@x.test": ""}
+    for address in wishes:
+        host.ledger.will_say(address, "550 5.1.1 no such user")
+    recipients = tuple(RecipientDsn(notify_from(words)) for words in wishes.values())
+    await host.outbox.submit(
+        *("ann@example.test", list(wishes), MESSAGE),
+        kind=MailKind.REDIRECT,
+        account=AccountId(1),
+        dsn=DsnRequest(MessageDsn(envid="e7"), recipients),
+    )
+    await host.settle()
+    (stored,) = await host.host.inbox("ann@example.test")
+    assert [address for address in wishes if address.encode() in stored.content] == ["c@x.test", "d@x.test"]
+    assert b"Original-Envelope-Id: e7\r\n" in stored.content
+    assert host.ledger.requests[0].recipients == recipients
+
+
+async def test_a_message_that_nobody_wants_a_report_of_ends_all_the_same(host: RelayHost) -> None:
+    host.ledger.will_say("a@x.test", "550 5.1.1 no such user")
+    await host.outbox.submit(
+        *("ann@example.test", ["a@x.test"], MESSAGE),
+        kind=MailKind.REDIRECT,
+        account=AccountId(1),
+        dsn=DsnRequest(recipients=(RecipientDsn(notify_from("NEVER")),)),
+    )
+    await host.settle()
+    assert await host.host.inbox("ann@example.test") == []
+    assert host.runner.figures.bounces == {"unwanted": 1}
+    assert len(host.queue.ids("failed")) == 1

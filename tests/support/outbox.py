@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.ports import MailKind
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.errors import StorageError
 from storage.model import AccountId
 
@@ -18,6 +19,7 @@ class Submitted:
     kind: MailKind
     account: AccountId | None
     key: bytes
+    dsn: DsnRequest = NO_REQUEST
 
 
 class FakeOutbox:
@@ -36,10 +38,11 @@ class FakeOutbox:
         kind: MailKind,
         account: AccountId | None,
         key: bytes = b"",
+        dsn: DsnRequest = NO_REQUEST,
     ) -> str:
         if self.failure is not None:
             raise self.failure
         whole = message if isinstance(message, bytes) else b"".join(message)
         if not (key and any(each.key == key for each in self.sent)):
-            self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key))
+            self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn))
         return f"fake-{len(self.sent)}"

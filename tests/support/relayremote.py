@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from protocols.relay.transport import RelayDown, verdict_of
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.relayfile import Fate, Verdict
 
 
@@ -20,15 +21,19 @@ class Ledger:
         self.replies: dict[str, deque[str]] = {}
         self.failures: deque[RelayDown | Exception] = deque()
         self.transactions: list[tuple[str, ...]] = []
+        self.requests: list[DsnRequest] = []
         self.on_send: Callable[[], None] = lambda: None
         self.is_closed = False
 
     def will_say(self, recipient: str, *replies: str) -> None:
         self.replies[recipient] = deque(replies)
 
-    async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> list[Verdict]:
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+    ) -> list[Verdict]:
         self.on_send()
         self.transactions.append(tuple(recipients))
+        self.requests.append(dsn)
         if self.failures:
             raise self.failures.popleft()
         verdicts = [self._answer(each) for each in recipients]
