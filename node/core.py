@@ -24,6 +24,7 @@ from storage.objects.codec import Codec, KeyRing
 from storage.objects.fs import FileBlobStore
 from storage.objects.s3 import S3BlobStore, S3Config
 from storage.postgres.accounts import PostgresAccountStore
+from storage.postgres.annotations import PostgresAnnotationStore
 from storage.postgres.pool import Database
 from storage.postgres.scripts import PostgresScriptStore
 from storage.postgres.sendlog import PostgresSendLog
@@ -101,6 +102,7 @@ class Core:
         self.mail = _MailStore(self.database)
         self.scripts = PostgresScriptStore(self.database)
         self.send_log = PostgresSendLog(self.database)
+        self.annotations = PostgresAnnotationStore(self.database)
         self._build_bodies()
         self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
         self.exit.callback(self.feed.close)

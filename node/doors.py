@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from protocols.annotations import Annotations
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.imap.presentation import OPTION as PRESENTATION
@@ -30,6 +31,7 @@ from protocols.ports import Connection, Identity, Machine, ServerPolicy, Service
 from storage.scripts import ScriptQuota
 from storage.warmup import Warmup, WarmupSettings
 
+from .annotations import annotation_limits, server_annotations
 from .authn import DirectAuthenticator
 from .config.features import is_active
 from .core import PROTOCOLS, Core
@@ -88,6 +90,11 @@ class Doors:
         self.authenticator = DirectAuthenticator(core.accounts, self.verifier, upgrader)
         self.views = ViewRegistry(core.mail, core.feed)
         core.workers.start("views", self._watch_views)
+        self._annotations = Annotations(
+            core.annotations,
+            annotation_limits(core.config.metadata),
+            site=server_annotations(core.config.metadata),
+        )
         self._filter = mail_filter(core.config.sieve, core.scripts, core.mail, clock=time.monotonic)
         await self._open_listeners(sockets)
 
@@ -174,6 +181,7 @@ class Doors:
             sessions=self._state.sessions,
             memory=self.memory,
             filter=self._filter,
+            annotations=self._annotations,
             outbox=self._state.outbox,
         )
 

@@ -17,6 +17,7 @@ from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
 from storage.model import AccountId, MailboxId, ModSeq
 
+from .annotations import Annotations
 from .filtering import MailFilter
 from .memory import NodeMemory
 
@@ -302,6 +303,7 @@ class Services:
     sessions: SessionRegistry = field(default_factory=Unregistered)
     memory: NodeMemory = field(default_factory=NodeMemory)
     filter: MailFilter | None = None  # Sieve; None: all mail is kept
+    annotations: Annotations | None = None  # None: there are none (IMAP METADATA)
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
 
 

@@ -18,6 +18,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "letsencrypt",
         "lmtp",
         "managesieve",
+        "metadata",
         "metrics",
         "pop3",
         "proxy_protocol",

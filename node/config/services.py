@@ -284,10 +284,19 @@ class SpamTraining:
 class Metadata:
     """Limits of RFC 5464 annotations, per account."""
 
-    max_entry_size_bytes: int = option(SIZE, 65536, "One value.")
+    max_entry_size_bytes: int = option(SIZE, 65536, "One value. A command of IMAP has 128kb at most.")
     max_entries_per_mailbox: int = option(COUNT, 100, "Entries of one mailbox.")
     max_entries_per_server: int = option(COUNT, 50, "Entries of the account itself.")
     max_total_size_bytes: int = option(SIZE, "1mb", "All values together.")
+    server_comment: str = option(
+        TEXT, "", "What users read as /shared/comment of the server.", shown="Mail of Example Corp."
+    )
+    server_admin: str = option(
+        TEXT,
+        "",
+        "A URI by which administrators are reached, read as /shared/admin of the server.",
+        shown="mailto:postmaster@example.com",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ MAX_QUOTED_BYTES: Final = 1000
 _UNQUOTABLE = re.compile(rb"[\x00-\x1f\x7f-\xff]")
 _UNQUOTABLE_UTF8 = re.compile(rb"[\x00-\x1f\x7f]")
 _SPECIALS = re.compile(rb'(["\\])')
+_ENTRY_ATOM = re.compile(rb"[A-Za-z0-9/._$#@:=+-]+")
 _SAFE_TEXT = re.compile(r"[^\x20-\x7e]")
 
 FLAG_NAMES: Final = (
@@ -213,6 +214,24 @@ def oldname(name: str, *, utf8: bool) -> bytes:
 def status(name: str, items: Iterable[tuple[bytes, int]], *, utf8: bool) -> bytes:
     values = b" ".join([b"%b %d" % item for item in items])
     return b"* STATUS %b (%b)\r\n" % (mailbox(name, utf8=utf8), values)
+
+
+def metadata(name: str, items: Iterable[tuple[str, bytes | None]], *, utf8: bool) -> bytes:
+    """Annotations with their values (RFC 5464 §4.4.1)."""
+    values = b" ".join([b"%b %b" % (_entry(entry), _annotation(value)) for entry, value in items])
+    return b"* METADATA %b (%b)\r\n" % (mailbox(name, utf8=utf8), values)
+
+
+def _entry(name: str) -> bytes:
+    data = name.encode("ascii")
+    return data if _ENTRY_ATOM.fullmatch(data) else quote(data)
+
+
+def _annotation(value: bytes | None) -> bytes:
+    """A literal8 where there are NULs; eight-bit octets in a quoted string are not for every client."""
+    if value is not None and b"\0" in value:
+        return b"~{%d}\r\n%b" % (len(value), value)
+    return nstring(value)
 
 
 # --- messages ---

@@ -56,6 +56,7 @@ from .registry import (
 from .replies import reply_for
 
 if TYPE_CHECKING:
+    from protocols.annotations import Annotations
     from protocols.ports import Connection, Identity, ServerPolicy, Services
 
     from .fetching import LastRead
@@ -73,6 +74,7 @@ MAX_BAD_UNAUTHENTICATED: Final = 10
 MAX_BAD: Final = 100
 # RFC 9051 §5.4: an autologout timer is at least 30 minutes, once the client has logged in.
 MIN_IDLE_S: Final = 1800.0
+NEEDS_ANNOTATIONS: Final = frozenset({b"METADATA", b"METADATA-SERVER"})
 LOOK_AGAIN_S: Final = 5.0  # when storage is slow the reply must not wait for it a second time
 GOODBYES: Final[Mapping[Goodbye, str]] = {
     Goodbye.SHUTDOWN: "The server is shutting down",
@@ -182,6 +184,12 @@ class ImapSession:
         return self.identity
 
     @property
+    def annotations(self) -> Annotations:
+        """Only for commands that are hidden where there are none."""
+        assert self.services.annotations is not None
+        return self.services.annotations
+
+    @property
     def utf8(self) -> bool:
         """Whether names and strings are UTF-8 in both directions (RFC 6855 §3, RFC 9051 §5.1)."""
         return UTF8_ACCEPT in self.enabled or IMAP4REV2 in self.enabled
@@ -234,6 +242,10 @@ class ImapSession:
 
     def _filter(self) -> None:
         self.hidden, self._filtered_for = self.presentation.hidden_from(self.client)
+        if self.services.annotations is None:
+            self.hidden |= NEEDS_ANNOTATIONS
+        if b"METADATA" in self.hidden:
+            self.hidden |= {b"LIST-METADATA"}
         self._machine.takes_unasked_literals = self.shows(b"LITERAL+")
 
     def _log_filters(self) -> None:

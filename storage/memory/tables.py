@@ -5,7 +5,7 @@ Methods of the stores never await between reading and writing, so each is atomic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -181,6 +181,8 @@ class Tables:
         self.seen: dict[tuple[AccountId, bytes], datetime] = {}
         self.answers: dict[tuple[AccountId, bytes], Answered] = {}
         self.sends: dict[tuple[AccountId, str], SentMail] = {}
+        # None: of the account itself
+        self.annotations: dict[tuple[AccountId, MailboxId | None], Mapping[str, bytes]] = {}
         self.doomed: list[DoomedObject] = []
         self._last_id = 0
 

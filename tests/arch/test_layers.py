@@ -62,6 +62,7 @@ PURE = (
     "protocols/imap/searchkeys.py",
     "protocols/imap/capability.py",
     "protocols/imap/governed.py",
+    "protocols/imap/metadataargs.py",
     "protocols/imap/registry.py",
     "protocols/imap/view.py",
     "node/config/*.py",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
+from protocols.annotations import Annotations
 from protocols.errors import AuthenticationFailed
 from protocols.imap.commands import COMMANDS
 from protocols.imap.machine import ImapMachine
@@ -23,7 +24,9 @@ from protocols.ports import (
     Services,
     Session,
 )
+from storage.annotations import AnnotationLimits
 from storage.errors import StorageError
+from storage.memory.annotations import MemoryAnnotationStore
 from storage.memory.mail import MemoryMailStore
 from storage.memory.tables import StoredMailbox, Tables
 from storage.mime.message import describe
@@ -209,11 +212,19 @@ class ImapLab:
             feed=cast("ChangeFeed", self.feed),
             authenticator=self.authenticator,
         )
+        self.annotate()
         options = {"name": "imap", "hostname": "mail.example.org", "insecure_auth": True, **policy}
         self.policy = ServerPolicy(**options)
         self.views = ViewRegistry(cast("Any", self.watched), cast("ChangeFeed", self.feed))
         self.table = CommandTable(COMMANDS)
         self.sessions: list[ImapSession] = []
+
+    def annotate(self, *, limits: AnnotationLimits = AnnotationLimits(), site: Any = None) -> None:  # noqa: B008
+        """Before the first connection. Calls of the annotation store are among ``calls``."""
+        self.watched_annotations = Watched(MemoryAnnotationStore(self.mail.tables))
+        self.watched_annotations.calls = self.watched.calls
+        store = cast("Any", self.watched_annotations)
+        self.services.annotations = Annotations(store, limits, site=site)
 
     @property
     def calls(self) -> list[str]:

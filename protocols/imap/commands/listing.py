@@ -1,4 +1,4 @@
-"""LIST, with RFC 5258 options, RFC 5819 STATUS and RFC 6154 special use; and LSUB.
+"""LIST, with RFC 5258 options, RFC 5819 STATUS, RFC 6154 special use and RFC 9590 METADATA; and LSUB.
 
 All answers come from one read of the account's mailboxes. ``_Tree`` knows what the read implies: which
 names have children, which parents are missing, which descendants are subscribed.
@@ -6,16 +6,19 @@ names have children, which parents are missing, which descendants are subscribed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from storage.annotations import Entries, Place
 from storage.model import DELIMITER, INBOX, Mailbox, MailboxList
 
 from .. import responses
 from ..grammar import Cursor
 from ..listmatch import compile_pattern
+from ..metadataargs import Asked, answer, has_options, parse_entries, parse_options
 from ..registry import AUTHENTICATED, Command, Ok, Outcome, ParseContext
+from .metadata import long_entries, write_metadata
 from .status import HIGHESTMODSEQ, parse_items, write_status
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class ListArgs:
     selections: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
     status: tuple[bytes, ...] = ()
+    metadata: Asked | None = None
 
 
 # --- parsing ---
@@ -49,12 +53,12 @@ def parse_list(cursor: Cursor, _context: ParseContext) -> ListArgs:
     reference = cursor.mailbox()
     cursor.space()
     patterns = _parse_patterns(cursor)
-    returns: set[bytes] = set()
-    status: tuple[bytes, ...] = ()
+    returns = _Returns()
     if cursor.accept(b" RETURN ("):
-        status = _parse_returns(cursor, returns)
+        _parse_returns(cursor, returns)
     cursor.end()
-    return ListArgs(reference, patterns, selections, frozenset(returns), status)
+    words = frozenset(returns.words)
+    return ListArgs(reference, patterns, selections, words, returns.status, returns.metadata)
 
 
 def _parse_selections(cursor: Cursor) -> frozenset[bytes]:
@@ -83,9 +87,16 @@ def _parse_patterns(cursor: Cursor) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def _parse_returns(cursor: Cursor, found: set[bytes]) -> tuple[bytes, ...]:
-    """Adds to ``found``; the items of STATUS."""
+@dataclass(slots=True)
+class _Returns:
+    """Return options as they are read."""
+
+    words: set[bytes] = field(default_factory=set)
     status: tuple[bytes, ...] = ()
+    metadata: Asked | None = None
+
+
+def _parse_returns(cursor: Cursor, found: _Returns) -> None:
     is_first = True
     while not cursor.accept(b")"):
         if not is_first:
@@ -94,12 +105,22 @@ def _parse_returns(cursor: Cursor, found: set[bytes]) -> tuple[bytes, ...]:
         option = cursor.keyword()
         if option == b"STATUS":
             cursor.space()
-            status = parse_items(cursor)
+            found.status = parse_items(cursor)
+        elif option == b"METADATA":
+            cursor.space()
+            found.metadata = _parse_metadata(cursor)
         elif option in _RETURNS:
-            found.add(option)
+            found.words.add(option)
         else:
             raise cursor.error(f"Unknown return option {option.decode('ascii')}")
-    return status
+
+
+def _parse_metadata(cursor: Cursor) -> Asked:
+    options = Asked({})
+    if has_options(cursor):
+        options = parse_options(cursor)
+        cursor.space()
+    return parse_entries(cursor, options)
 
 
 # --- the account's names ---
@@ -166,14 +187,19 @@ class _Tree:
 # --- running ---
 
 
+def _is_extended(args: ListArgs) -> bool:
+    return bool(args.selections or args.returns or args.status) or args.metadata is not None
+
+
 async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
-    if args.patterns == ("",) and not (args.selections or args.returns or args.status):
+    if args.patterns == ("",) and not _is_extended(args):
         # RFC 9051 §6.3.9: asks for the delimiter, in the basic syntax only
         session.send(responses.listing(b"LIST", [b"\\Noselect"], "", utf8=session.utf8))
         return Ok("Done")
     if HIGHESTMODSEQ in args.status:
         session.enable_condstore()
     tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id), session.hidden)
+    notes = await _Notes.read(session, args.metadata)
     returns = args.returns | (args.selections & _RETURNS)
     selected = tree.candidates(args.selections)
     names = _matching(selected, args)
@@ -191,7 +217,35 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
         )
         if name in selected:  # not where only children are (RFC 5819 §2)
             _write_status(session, tree.mailboxes.get(name), args.status)
-    return Ok("Done")
+            notes.write(tree.mailboxes.get(name))
+    return Ok("Done", long_entries(notes.longest))
+
+
+class _Notes:
+    """The annotations that go with the names."""
+
+    def __init__(self, session: ImapSession, asked: Asked | None, found: Mapping[Place, Entries]) -> None:
+        self._session = session
+        self._asked = asked
+        self._found = found
+        self.longest = 0
+
+    @classmethod
+    async def read(cls, session: ImapSession, asked: Asked | None) -> _Notes:
+        """One read for all mailboxes, none where nothing is asked."""
+        if asked is None:
+            return cls(session, asked, {})
+        annotations, account_id = session.annotations, session.user.account_id
+        if asked.depth == 0:
+            return cls(session, asked, await annotations.of_mailboxes(account_id, list(asked.entries)))
+        return cls(session, asked, await annotations.everything(account_id))
+
+    def write(self, mailbox: Mailbox | None) -> None:
+        if mailbox is None or self._asked is None:
+            return
+        told = answer(self._asked, self._found.get(mailbox.id, {}))
+        self.longest = max(self.longest, told.longest)
+        write_metadata(self._session, mailbox.name, told)
 
 
 def _matching(selected: set[str], args: ListArgs) -> set[str]:
@@ -243,6 +297,6 @@ LIST = Command(
     parse_list,
     run_list,
     "RFC 9051 §6.3.9",
-    capabilities=(b"LIST-EXTENDED", b"LIST-STATUS", b"SPECIAL-USE"),
+    capabilities=(b"LIST-EXTENDED", b"LIST-METADATA", b"LIST-STATUS", b"SPECIAL-USE"),
 )
 LSUB = Command(b"LSUB", AUTHENTICATED, parse_lsub, run_lsub, "RFC 3501 §6.3.9")

@@ -149,8 +149,16 @@ FORMS = {
         b'LIST "" * RETURN (SUBSCRIBED)',
         b'LIST (SUBSCRIBED RECURSIVEMATCH) "" *',
     ],
+    b"LIST-METADATA": [b'LIST "" * RETURN (METADATA (/private/comment))'],
     b"LIST-STATUS": [b'LIST "" * RETURN (STATUS (MESSAGES))'],
     b"LITERAL+": [b"STATUS {5+}\r\nINBOX (MESSAGES)", b"APPEND INBOX {3+}\r\nabc", b"NOOP {3+}\r\nabc"],
+    b"METADATA": [
+        b"GETMETADATA INBOX /private/comment",
+        b"GETMETADATA (DEPTH 1) INBOX (/shared/comment)",
+        b'SETMETADATA INBOX (/private/comment "x")',
+        b'LIST "" * RETURN (METADATA (DEPTH 1) /private/comment)',
+    ],
+    b"METADATA-SERVER": [b'GETMETADATA "" /private/comment', b'SETMETADATA "" (/private/comment NIL)'],
     b"MOVE": [b"MOVE 1 Trash", b"UID MOVE 1 Trash"],
     b"NAMESPACE": [b"NAMESPACE"],
     b"SEARCHRES": [
@@ -211,7 +219,10 @@ async def test_a_hidden_capability_is_refused_in_all_its_forms(name: bytes) -> N
         assert b"y OK" in said, (command, said)
 
 
-NOT_OF_REV2 = {b"APPENDLIMIT", b"CONDSTORE", b"CREATE-SPECIAL-USE", b"ID", b"UTF8=ACCEPT", b"WITHIN"}
+NOT_OF_REV2 = {
+    *(b"APPENDLIMIT", b"CONDSTORE", b"CREATE-SPECIAL-USE", b"ID", b"UTF8=ACCEPT", b"WITHIN"),
+    *(b"LIST-METADATA", b"METADATA", b"METADATA-SERVER"),
+}
 
 
 @pytest.mark.parametrize("name", sorted(FORMS), ids=bytes.decode)
