@@ -10,6 +10,8 @@ Decisions:
   transaction, or in two within the retry window, make one copy; ``user`` and ``user+detail`` make two.
 * ``for`` stands in Received only where there is one recipient: recipients do not learn of each other.
 * 250 means durable: commit, then publish, then speak.
+* What scripts send (``sending``) is with the relay before any copy is written: a redirect that cannot go
+  becomes a copy.
 * Sieve decides once for each delivery key. The first copy has the key itself, further ones keys made from it:
   a script that was changed between two attempts makes no second copy where there is one.
 * Scripts that cannot be read now (451), or that go wrong (kept), never give way to another script.
@@ -26,10 +28,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import format_datetime
+from functools import partial
 
-from storage.addresses import BadAddress, canonical
 from storage.api import Spool
-from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES, MessageDsn, RecipientDsn
+from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES, DsnRequest, MessageDsn, Notify, RecipientDsn
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
 from storage.mime.structure import decode_structure
 from storage.model import (
@@ -44,22 +46,23 @@ from storage.model import (
 
 from .filing import Placement, locate, placements
 from .filtering import Incoming, remember
-from .ports import MailboxChanged, Services
+from .ports import MailboxChanged, MailKind, Services
+from .sending.content import pieces
+from .sending.occasion import Occasion
+from .sending.ownernote import tell_owner
+from .sending.sending import STORES, Carried, without_sending
+from .sending.way import MAX_RECEIVED_FIELDS, read_way
 from .sieve.outcome import FileInto, Redirect, Reject, Rewritten
 from .sieve.outcome import Outcome as Decision
 from .successreport import report_deliveries
 
 log = logging.getLogger("sora.delivery")
 
-# RFC 5321 §6.3: a large count of Received fields means a loop, and 100 is what that takes.
-MAX_RECEIVED_FIELDS = 100
 # Waits between questions for the fate of an unknown commit; the MTA waits 10 minutes for our reply.
 READ_BACK_DELAYS_S = (0.0, 0.5, 2.0, 5.0)
 
 PIECE_BYTES = 1024 * 1024  # of a body that is written again
 
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _UNSAFE_IN_TRACE = re.compile(r"[^\x21-\x7e]|[()<>\\\"]")
 
@@ -79,6 +82,14 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """A recipient that is no account: a report about mail that we sent on under a sender of our own making
+    (``sending.srs``) goes back to ``address``."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """How a message came in; for trace headers and the delivery key."""
 
@@ -92,12 +103,18 @@ class Envelope:
     client_name: str = ""  # of its address in the DNS, where a proxy has told it
     dsn: MessageDsn = NO_MESSAGE_WISHES
 
+    @property
+    def takes_utf8(self) -> bool:
+        """The client may be told what is not ASCII (RFC 6531 §3.5)."""
+        return self.protocol.startswith("UTF8")
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The recipient's script rejects the message; ``reason`` is its author's text."""
 
     reason: str
+    is_utf8: bool = False  # the client reads replies that are not ASCII
 
 
 Outcome = StorageError | MailLoop | Refused | None  # None: durable, or discarded by a script
@@ -113,14 +130,17 @@ def trace_headers(envelope: Envelope, address: str, *, is_only_recipient: bool) 
     Everything that came from the peer is stripped of what could start another header field.
     """
     to = _CONTROLS.sub("", address)
+    text = f"Return-Path: <{_CONTROLS.sub('', envelope.reverse_path)}>\r\nDelivered-To: {to}\r\n"
+    return text.encode("utf-8", "replace") + _received(envelope, to if is_only_recipient else "")
+
+
+def _received(envelope: Envelope, to: str = "") -> bytes:
     helo = _UNSAFE_IN_TRACE.sub("?", envelope.helo) or "unknown"
     name = _UNSAFE_IN_TRACE.sub("?", envelope.client_name)
     client = f"[{envelope.client_ip}]" if envelope.client_ip else "local"
     client = f"{name} {client}" if name else client
-    by_for = f"\r\n\tfor <{to}>" if is_only_recipient else ""
+    by_for = f"\r\n\tfor <{to}>" if to else ""
     text = (
-        f"Return-Path: <{_CONTROLS.sub('', envelope.reverse_path)}>\r\n"
-        f"Delivered-To: {to}\r\n"
         f"Received: from {helo} ({client})\r\n"
         f"\tby {envelope.hostname} with {envelope.protocol} id {envelope.session_id}{by_for};\r\n"
         f"\t{format_datetime(envelope.received_at)}\r\n"
@@ -137,28 +157,6 @@ def delivery_key(reverse_path: str, destination: Destination, content: ContentHa
     return digest.digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a header block says about the way of the message so far."""
-
-    received_fields: int
-    delivered_to: frozenset[str]  # canonical
-
-    def is_looping(self, address: str) -> bool:
-        """Whether the message was at ``address`` before, or travels for ever."""
-        return self.received_fields > MAX_RECEIVED_FIELDS or address in self.delivered_to
-
-
-def read_trace(header: bytes) -> Trace:
-    addresses = set()
-    for match in _DELIVERED_TO.finditer(header):
-        try:
-            addresses.add(canonical(match[1].decode("utf-8").strip().strip("<>")))
-        except (UnicodeDecodeError, BadAddress):
-            continue
-    return Trace(sum(1 for _ in _RECEIVED.finditer(header)), frozenset(addresses))
-
-
 # --- delivery -----------------------------------------------------------------------------------------
 
 
@@ -171,9 +169,21 @@ class _Letter:
     prefix: bytes
     positions: list[int]
     seen: Decision | None = None
+    is_handed_on: bool = False  # to another system, and no copy stays
 
-    def copy(self, number: int, place: Placement) -> _Copy:
-        key = self.key if not number else hashlib.sha256(self.key + number.to_bytes(4, "big")).digest()
+    def copies(self, places: Sequence[Placement]) -> list[_Copy]:
+        """Of the message itself."""
+        keys = [self.key, *(self._further(number, b"") for number in range(1, len(places)))]
+        return [self._copy(place, key) for place, key in zip(places, keys, strict=False)]
+
+    def own_mail(self, places: Sequence[Placement]) -> list[_Copy]:
+        """Of what was sent because of it."""
+        return [self._copy(place, self._further(number, b"own")) for number, place in enumerate(places)]
+
+    def _further(self, number: int, what: bytes) -> bytes:
+        return hashlib.sha256(self.key + what + number.to_bytes(4, "big")).digest()
+
+    def _copy(self, place: Placement, key: bytes) -> _Copy:
         prefix = b"" if place.message else self.prefix
         message = NewMessage(place.mailbox_id, prefix=prefix, flags=place.flags, delivery_key=key)
         return _Copy(self.destination, message, self.positions, place.target, place.message)
@@ -195,7 +205,7 @@ async def deliver(
     services: Services,
     envelope: Envelope,
     spool: Spool,
-    destinations: Sequence[Destination],
+    destinations: Sequence[Destination | Returned],
     resolve: Resolve,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -207,13 +217,16 @@ async def deliver(
     by one.
     """
     try:
-        data = spool.buffer() if _wants_filter(services, destinations) else b""
+        data = spool.buffer() if _wants_data(services, destinations) else b""
         staged = await services.intake.take(spool)
     except StorageError as error:
         spool.close()
         return [error] * len(destinations)
     outcomes: list[Outcome] = [None] * len(destinations)
     letters = _plan(envelope, staged, destinations, outcomes)
+    for position, each in enumerate(destinations):
+        if isinstance(each, Returned):
+            outcomes[position] = await _send_back(services, envelope, staged, each, data)
     desk = _Desk(services, envelope, staged, data)
     copies = [copy for letter in letters for copy in await desk.file(letter, outcomes)]
     writer = _Writer(services, staged, sleep)
@@ -225,47 +238,45 @@ async def deliver(
     for copy in copies:
         if copy.rewritten is not None:
             await _write_rewritten(services, copy, copy.rewritten, data, (outcomes, resolve, sleep))
-    await desk.remember(letters, outcomes)
-    handed_on = _handed_on(letters, copies)
+    await desk.settle(letters, outcomes)
+    handed_on = _handed_on(letters)
     delivered = [
         destination
         for position, destination in enumerate(destinations)
-        if outcomes[position] is None and position not in handed_on
+        if isinstance(destination, Destination) and outcomes[position] is None and position not in handed_on
     ]
     await report_deliveries(services.outbox, envelope, delivered, staged.content.header)
     return outcomes
 
 
-def _handed_on(letters: Sequence[_Letter], copies: Sequence[_Copy]) -> set[int]:
-    """Recipients whose scripts only redirect: who asked for reports gets them from where the message goes
-    (RFC 3461 §5.2.7)."""
-    kept = {position for copy in copies for position in copy.positions}
-    redirected = [
-        letter
-        for letter in letters
-        if letter.seen is not None and any(isinstance(each, Redirect) for each in letter.seen.actions)
-    ]
-    return {position for letter in redirected for position in letter.positions} - kept
+def _handed_on(letters: Sequence[_Letter]) -> set[int]:
+    """Recipients whose scripts only send the message on, or tell its sender that it is not wanted: who asked
+    for reports gets them from where the message goes (RFC 3461 §5.2.7), or has one already."""
+    return {position for letter in letters if letter.is_handed_on for position in letter.positions}
 
 
-def _wants_filter(services: Services, destinations: Sequence[Destination]) -> bool:
+def _wants_data(services: Services, destinations: Sequence[Destination | Returned]) -> bool:
+    """Whether the octets are needed, and not only what is known of them."""
     mail_filter = services.filter
-    return mail_filter is not None and any(
-        mail_filter.applies(destination.recipient.script) for destination in destinations
+    return any(
+        isinstance(each, Returned) or (mail_filter is not None and mail_filter.applies(each.recipient.script))
+        for each in destinations
     )
 
 
 def _plan(
     envelope: Envelope,
     staged: StagedContent,
-    destinations: Sequence[Destination],
+    destinations: Sequence[Destination | Returned],
     outcomes: list[Outcome],
 ) -> list[_Letter]:
     """One letter for each delivery key; loops are refused right here."""
     letters: dict[bytes, _Letter] = {}
-    trace = read_trace(staged.content.header)
+    way = read_way(staged.content.header)
     for position, destination in enumerate(destinations):
-        if trace.is_looping(destination.address):
+        if isinstance(destination, Returned):
+            continue
+        if way.is_looping(destination.address):
             outcomes[position] = MailLoop()
             continue
         key = delivery_key(envelope.reverse_path, destination, staged.content.hash)
@@ -292,28 +303,63 @@ class _Desk:
         recipient = letter.destination.recipient
         mail_filter = self._services.filter
         if mail_filter is None or not mail_filter.applies(recipient.script):
-            return [letter.copy(0, Placement(recipient.inbox_id))]
+            return letter.copies([Placement(recipient.inbox_id)])
         try:
             decision = await mail_filter.decide(
                 recipient.account_id, recipient.script, self._incoming(letter)
             )
-            refusal = next((each for each in decision.actions if isinstance(each, Reject)), None)
+            carried = await self._send(letter, decision)
+            decision = letter.seen = carried.outcome
             self._report(letter.destination, decision)
+            refusal = next((each for each in decision.actions if isinstance(each, Reject)), None)
             if refusal is not None:
-                _settle(outcomes, letter.positions, Refused(refusal.reason))
+                _settle(
+                    outcomes, letter.positions, Refused(refusal.reason, is_utf8=self._envelope.takes_utf8)
+                )
                 return []
-            letter.seen = decision
-            places = await placements(
-                mail_filter.names, recipient, decision.actions, self._created(recipient)
-            )
+            place = partial(placements, mail_filter.names, recipient, created=self._created(recipient))
+            copies = letter.copies(await place(decision.actions))
+            copies += [copy for own in carried.copies for copy in letter.own_mail(await place([own]))]
         except StorageError as error:
             _settle(outcomes, letter.positions, error)
             return []
-        copies = [letter.copy(number, place) for number, place in enumerate(places)]
         for copy in copies:
             if copy.rewritten is not None:
                 copy.body_start = decode_structure(self._content.structure).body_start
         return copies
+
+    async def _send(self, letter: _Letter, decision: Decision) -> Carried:
+        """Everything that is to be sent is with the relay when this returns."""
+        sending = self._services.sending
+        if sending is None:
+            return Carried(without_sending(decision))
+        if not sending.concerns(decision):
+            return Carried(decision)
+        carried = await sending.carry_out(await self._occasion(letter, decision), decision)
+        letter.is_handed_on = _leaves(decision) and not any(
+            isinstance(each, STORES) for each in carried.outcome.actions
+        )
+        return carried
+
+    async def _occasion(self, letter: _Letter, decision: Decision) -> Occasion:
+        recipient, content = letter.destination.recipient, self._content
+        return Occasion(
+            account_id=recipient.account_id,
+            primary_address=recipient.primary_address,
+            own_addresses=await self._services.accounts.addresses(recipient.account_id),
+            sender=self._envelope.reverse_path,
+            recipient=letter.destination.address,
+            trace=letter.prefix,
+            header=content.header,
+            structure=content.structure,
+            data=self._data,
+            size_bytes=content.size_bytes,
+            delivery_key=letter.key,
+            received_at=self._envelope.received_at,
+            hostname=self._envelope.hostname,
+            takes_utf8=self._envelope.takes_utf8,
+            dsn=_handed_wishes(self._envelope.dsn, letter.destination.dsn, decision),
+        )
 
     def _created(self, recipient: Recipient) -> Callable[[MailboxId], None]:
         def tell(mailbox_id: MailboxId) -> None:
@@ -350,14 +396,62 @@ class _Desk:
         for note in decision.notes:
             log.warning("Sieve script of %s: %s", address, note)
 
-    async def remember(self, letters: Sequence[_Letter], outcomes: Sequence[Outcome]) -> None:
-        """What duplicate has seen, of letters that were delivered."""
+    async def settle(self, letters: Sequence[_Letter], outcomes: Sequence[Outcome]) -> None:
+        """Of letters that were delivered: what duplicate has seen, and a note about a script that failed."""
         mail_filter = self._services.filter
+        if mail_filter is None:
+            return
         for letter in letters:
             delivered = all(outcomes[position] is None for position in letter.positions)
-            if mail_filter is not None and letter.seen is not None and delivered:
-                account_id = letter.destination.recipient.account_id
-                await remember(mail_filter.scripts, account_id, letter.seen)
+            if letter.seen is not None and delivered:
+                recipient = letter.destination.recipient
+                await remember(mail_filter.scripts, recipient.account_id, letter.seen)
+                if recipient.script and letter.seen.fault.startswith(f"{recipient.script.name}: "):
+                    await tell_owner(
+                        self._services,
+                        mail_filter.scripts,
+                        recipient,
+                        letter.seen.fault,
+                        at=self._envelope.received_at,
+                        hostname=self._envelope.hostname,
+                    )
+
+
+def _leaves(decision: Decision) -> bool:
+    return any(isinstance(each, Redirect | Reject) for each in decision.actions)
+
+
+def _handed_wishes(message: MessageDsn, recipient: RecipientDsn, decision: Decision) -> DsnRequest:
+    """What the next system is to report of mail that is sent on (RFC 3461 §5.2.7): a success only where that
+    is the message's one way."""
+    ways = [each for each in decision.actions if isinstance(each, Redirect | STORES)]
+    if recipient.notify is not None and len(ways) > 1:
+        notify = recipient.notify - {Notify.SUCCESS}
+        recipient = replace(recipient, notify=notify or frozenset({Notify.NEVER}))
+    return DsnRequest(message, (recipient,))
+
+
+async def _send_back(
+    services: Services,
+    envelope: Envelope,
+    staged: StagedContent,
+    returned: Returned,
+    data: bytes | mmap.mmap,
+) -> Outcome:
+    """A report to who sent the mail that we sent on. It is no delivery: nothing is stored here."""
+    if services.outbox is None:
+        return Unavailable("this node has no relay now")
+    if read_way(staged.content.header).received_fields > MAX_RECEIVED_FIELDS:
+        return MailLoop()
+    key = hashlib.sha256(staged.content.hash + returned.address.encode("utf-8", "surrogateescape")).digest()
+    message = [_received(envelope), *pieces(data)]
+    try:
+        await services.outbox.submit(
+            envelope.reverse_path, [returned.address], message, kind=MailKind.BOUNCE, account=None, key=key
+        )
+    except StorageError as error:
+        return error
+    return None
 
 
 def _settle(outcomes: list[Outcome], positions: Sequence[int], outcome: Outcome) -> None:

@@ -1,7 +1,6 @@
 """The scripts of a recipient, run on a message that is being delivered.
 
-What scripts decide about sending (redirect, vacation, notify) is not carried out yet: the relay it needs is
-not part of this version. Mail that would only have been sent on is kept, and the log says so.
+What scripts decide about sending (redirect, reject, vacation, notify) is carried out by ``sending``.
 
 Small scripts on small messages run on the loop; what takes long is begun again in a thread.
 """
@@ -27,7 +26,7 @@ from .scriptcache import ScriptCache
 from .sieve.budget import Limits
 from .sieve.errors import ScriptErrors
 from .sieve.interpreter import Named, evaluate
-from .sieve.outcome import Action, FileInto, Keep, Notify, Outcome, Redirect, Reject, Vacation
+from .sieve.outcome import Keep, Outcome
 from .sieve.questions import (
     IsListed,
     ListExists,
@@ -106,14 +105,14 @@ class MailFilter:
         return script is not None or bool(self._site.before or self._site.after)
 
     async def decide(self, account_id: AccountId, script: ActiveScript | None, mail: Incoming) -> Outcome:
-        """What to do with the message; sending is left out of it. Raises StorageError: nothing is decided
+        """What to do with the message. Raises StorageError: nothing is decided
         then, and the message must come again."""
         named, broken = self._named(script)
         if broken:
             return Outcome((Keep(None),), fault=broken)
         library = await self._library(account_id, named)
         running = _Running(self, account_id, mail, named, library)
-        return _without_sending(await running.finish())
+        return await running.finish()
 
     def _named(self, script: ActiveScript | None) -> tuple[list[Named], str]:
         """The scripts to run, or why one of them cannot."""
@@ -253,21 +252,6 @@ def _about_mailboxes(known: Known, question: Question) -> bool:
         return found is not None
     named = known.named(question.mailbox)
     return found is not None and named is not None and found.id == named.id
-
-
-def _without_sending(outcome: Outcome) -> Outcome:
-    """Mail that no other action stores or refuses is kept in place of a redirect."""
-    unsent = [each for each in outcome.actions if isinstance(each, Redirect | Vacation | Notify)]
-    if not unsent:
-        return outcome
-    rest = [each for each in outcome.actions if not isinstance(each, Redirect | Vacation | Notify)]
-    stays = any(isinstance(each, Keep | FileInto | Reject) for each in rest)
-    actions: tuple[Action, ...] = tuple(rest)
-    if not stays and any(isinstance(each, Redirect) for each in unsent):
-        actions = (Keep(None),)
-    what = ", ".join(sorted({type(each).__name__.lower() for each in unsent}))
-    note = f"{what}: not carried out, sending is not active in this version"
-    return replace(outcome, actions=actions, notes=(*outcome.notes, note))
 
 
 async def remember(scripts: ScriptStore, account_id: AccountId, outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
@@ -20,6 +20,9 @@ from storage.model import AccountId, MailboxId, ModSeq
 from .annotations import Annotations
 from .filtering import MailFilter
 from .memory import NodeMemory
+
+if TYPE_CHECKING:
+    from .sending.sending import Sending
 
 # --- identity -------------------------------------------------------------------------------------
 
@@ -305,6 +308,7 @@ class Services:
     filter: MailFilter | None = None  # Sieve; None: all mail is kept
     annotations: Annotations | None = None  # None: there are none (IMAP METADATA)
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
+    sending: Sending | None = None  # what scripts send; None: redirected mail is kept
 
 
 @dataclass(frozen=True, slots=True)

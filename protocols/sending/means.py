@@ -11,8 +11,11 @@ from storage.api import AccountStore
 from storage.scripts import ScriptStore
 from storage.sending import RedirectLog
 
+from .srs import Srs
+
 # How long it is known that something was sent: longer than any MTA tries to deliver (RFC 5321 §4.5.4.1).
-REMEMBERED_S = 7 * 24 * 3600
+DAY_S = 24 * 3600
+REMEMBERED_S = 7 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +37,9 @@ class Means:
     redirect_log: RedirectLog
     accounts: AccountStore
     limits: SendingLimits = SendingLimits()
+    srs: Srs | None = None  # None: senders of redirected mail stay as they are
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def today(self) -> int:
+        """Days since 1970."""
+        return int(self.now().timestamp() // DAY_S)

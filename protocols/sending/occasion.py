@@ -9,6 +9,7 @@ from datetime import datetime
 
 from protocols.sieve.outcome import Action, FileInto
 from storage.addresses import BadAddress, canonical, split_detail
+from storage.dsn import NO_REQUEST, DsnRequest
 from storage.model import AccountId
 
 
@@ -31,6 +32,7 @@ class Occasion:
     received_at: datetime  # aware
     hostname: str
     takes_utf8: bool = False  # the client reads replies that are not ASCII (SMTPUTF8)
+    dsn: DsnRequest = NO_REQUEST  # for the message when it is sent on to one recipient
 
     def key(self, *what: str) -> bytes:
         """32 octets that name one thing done because of this message, the same in each attempt."""

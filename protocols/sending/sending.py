@@ -33,10 +33,15 @@ from protocols.sieve.outcome import (
 
 from .means import Means
 from .occasion import Occasion, Sent
+from .redirect import redirect
+from .reject import reject
 
 Sender = Callable[[Means, Occasion, Sequence[Any]], Awaitable[Sent]]
 
 STORES = Keep | FileInto | Reject  # what leaves the message in a mailbox, or with its sender
+
+
+SENDS = Redirect | Vacation | Notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +52,32 @@ class Carried:
     copies: tuple[FileInto, ...] = ()
 
 
-def _unsent(name: str) -> Sender:
-    async def keep(_means: Means, _occasion: Occasion, _actions: Sequence[Any]) -> Sent:
-        return Sent(keeps=name == "redirect", notes=(f"{name}: not carried out in this version",))
+async def _unsent(_means: Means, _occasion: Occasion, actions: Sequence[Any]) -> Sent:
+    what = type(actions[0]).__name__.lower()
+    return Sent(keeps=what == "redirect", notes=(f"{what}: not carried out in this version",))
 
-    return keep
+
+def without_sending(outcome: Outcome) -> Outcome:
+    """Where nothing can be sent: refusals stay, a redirect becomes a keep unless the message stays anyhow."""
+    unsent = [each for each in outcome.actions if isinstance(each, SENDS)]
+    if not unsent:
+        return outcome
+    left = tuple(each for each in outcome.actions if not isinstance(each, SENDS))
+    if any(isinstance(each, Redirect) for each in unsent) and not any(
+        isinstance(each, STORES) for each in left
+    ):
+        left = (Keep(None),)
+    what = ", ".join(sorted({type(each).__name__.lower() for each in unsent}))
+    note = f"{what}: not carried out, nothing is sent from here"
+    return replace(outcome, actions=left, notes=(*outcome.notes, note))
 
 
 # In this order: who comes later sees what was kept in place of what could not go.
 SENDERS: Mapping[type[Action], Sender] = {
-    Redirect: _unsent("redirect"),
-    Vacation: _unsent("vacation"),
-    Notify: _unsent("notify"),
+    Reject: reject,
+    Redirect: redirect,
+    Vacation: _unsent,
+    Notify: _unsent,
 }
 
 

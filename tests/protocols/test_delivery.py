@@ -7,16 +7,15 @@ from dataclasses import replace
 import pytest
 
 from protocols.delivery import (
-    MAX_RECEIVED_FIELDS,
     Destination,
     Envelope,
     MailLoop,
     Outcome,
     deliver,
     delivery_key,
-    read_trace,
     trace_headers,
 )
+from protocols.sending.way import MAX_RECEIVED_FIELDS, read_way
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
 from storage.model import AccountId, ContentHash, MailboxId, Recipient
 from tests.support.mailhost import NOW, MailHost, mail_host
@@ -184,7 +183,7 @@ async def test_first_fault_at_every_call(host: MailHost) -> None:
     ],
 )
 async def test_loops(host: MailHost, header: bytes, loops: bool) -> None:
-    assert read_trace(header).is_looping("ann@example.test") == loops
+    assert read_way(header).is_looping("ann@example.test") == loops
     ann, bob = await send(
         host,
         "ann@example.test",

@@ -1,0 +1,167 @@
+"""redirect (RFC 5228 §4.2): the message goes on to another address, durable in the relay queue.
+
+What may go wrong with a redirect is that it goes in circles, or that an account is used to flood somebody.
+In each such case the message stays, and the log says why: it is never lost and never sent back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from protocols.ports import MailKind, Outbox
+from protocols.sieve.outcome import Action, Keep, Redirect, Rewritten
+from storage.addresses import BadAddress, canonical
+from storage.errors import InvalidName, StorageError
+
+from .content import sent_on
+from .means import REMEMBERED_S, Means
+from .occasion import Occasion, Sent
+from .way import Way, read_way
+
+log = logging.getLogger("sora.sieve")
+
+# Relays refuse mail with more than 50 (Postfix: hopcount_limit); it would come back as a failure.
+MAX_HOSTS = 45
+
+
+@dataclass(slots=True)
+class _Plan:
+    """``going``: what to send, by canonical address."""
+
+    going: dict[str, Redirect] = field(default_factory=dict)
+    kept: list[Action] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    keeps: bool = False
+
+    def keep(self, why: str) -> None:
+        self.keeps = True
+        self.notes.append(f"redirect: {why}, the message is kept")
+
+    def sent(self) -> Sent:
+        return Sent(self.keeps, tuple(self.kept), (), tuple(self.notes))
+
+
+async def redirect(means: Means, occasion: Occasion, actions: Sequence[Redirect]) -> Sent:
+    """A row of ``sending.SENDERS``."""
+    plan = _Plan()
+    if means.outbox is None:
+        plan.keep("this node has no relay")
+        return plan.sent()
+    way = read_way(occasion.header)
+    for action in actions:
+        _judge(means, occasion, way, action, plan)
+    if plan.going:
+        await _Errand(means, means.outbox, occasion, way).run(plan)
+    return plan.sent()
+
+
+def _judge(means: Means, occasion: Occasion, way: Way, action: Redirect, plan: _Plan) -> None:
+    """Into the plan as what to send, or as a keep."""
+    if action.list_name:
+        plan.keep(f"there is no list {action.list_name!r}")
+        return
+    try:
+        address = canonical(action.address)
+    except BadAddress:
+        plan.keep(f"{action.address!r} is no address")
+        return
+    if occasion.is_own(address):
+        plan.kept.append(Keep(action.rule, (), action.message))
+        return
+    trouble = _circle(means, occasion, way, address)
+    if trouble:
+        plan.keep(trouble)
+    else:
+        plan.going.setdefault(address, action)
+
+
+def _circle(means: Means, occasion: Occasion, way: Way, address: str) -> str:
+    """Why sending it there would not end; empty when nothing speaks against it."""
+    if address in way.delivered_to:
+        return f"it was at {address} before"
+    if way.hops and any(occasion.is_own(each) for each in way.delivered_to):
+        return "it was sent on from here before"
+    most = means.limits.redirect_hops
+    if most and way.hops >= most:
+        return f"it was sent on {way.hops} times before"
+    if way.received_fields >= MAX_HOSTS:
+        return f"it has passed {way.received_fields} hosts"
+    return ""
+
+
+class _Errand:
+    """Sends one message to several addresses, each once."""
+
+    def __init__(self, means: Means, outbox: Outbox, occasion: Occasion, way: Way) -> None:
+        self._means = means
+        self._outbox = outbox
+        self._occasion = occasion
+        self._hops = way.hops + 1
+        self._contents: dict[Rewritten | None, list[bytes]] = {}
+
+    async def run(self, plan: _Plan) -> None:
+        """Raises StorageError: what was sent is remembered as far as that goes, and the rest is not sent."""
+        account_id, memory = self._occasion.account_id, self._means.memory
+        keys = {self._occasion.key("redirect", address): each for address, each in plan.going.items()}
+        known = await memory.seen(account_id, list(keys))
+        unsent = [key for key in keys if key not in known]
+        admitted = await self._admit(unsent)
+        if len(admitted) < len(unsent):
+            plan.keep(f"more than {self._means.limits.redirects} of the account in a short time")
+        done: list[bytes] = []
+        try:
+            for key in unsent:
+                if key in admitted and await self._submit(keys[key], key, plan):
+                    done.append(key)
+        except StorageError:
+            await self._note(done)
+            raise
+        if done:
+            await memory.remember(account_id, [(key, REMEMBERED_S) for key in done])
+
+    async def _admit(self, keys: Sequence[bytes]) -> frozenset[bytes]:
+        limits = self._means.limits
+        if not keys or not limits.redirects:
+            return frozenset(keys)
+        return await self._means.redirect_log.admit(
+            self._occasion.account_id, keys, limit=limits.redirects, window_s=limits.redirects_window_s
+        )
+
+    async def _submit(self, action: Redirect, key: bytes, plan: _Plan) -> bool:
+        occasion = self._occasion
+        try:
+            await self._outbox.submit(
+                self._sender(),
+                [action.address],
+                self._content(action.message),
+                kind=MailKind.REDIRECT,
+                account=occasion.account_id,
+                key=key,
+                dsn=occasion.dsn,
+            )
+        except InvalidName as error:
+            plan.keep(str(error))
+            return False
+        return True
+
+    def _sender(self) -> str:
+        srs, sender = self._means.srs, self._occasion.sender
+        return srs.forward(sender, self._means.today()) if srs is not None and sender else sender
+
+    def _content(self, rewritten: Rewritten | None) -> list[bytes]:
+        if rewritten not in self._contents:
+            self._contents[rewritten] = sent_on(self._occasion, rewritten, self._hops)
+        return self._contents[rewritten]
+
+    async def _note(self, done: Sequence[bytes]) -> None:
+        """Before trouble is told: the next attempt should not send these again."""
+        if not done:
+            return
+        try:
+            await self._means.memory.remember(
+                self._occasion.account_id, [(key, REMEMBERED_S) for key in done]
+            )
+        except StorageError as error:
+            log.warning("only the relay queue knows what was sent on before a failure: %s", error)
