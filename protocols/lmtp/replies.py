@@ -106,10 +106,12 @@ MAX_REASON_LINES = 20
 MAX_REASON_CHARS = 400
 
 
-def refusal(reason: str) -> Reply:
-    """A recipient's script rejects the message: its words (RFC 5429 §2.2), as far as they fit a reply."""
+def refusal(reason: str, *, is_utf8: bool = False) -> Reply:
+    """A recipient's script rejects the message: its words (RFC 5429 §2.2), as far as they fit a reply.
+    ``is_utf8``: the client reads others than ASCII (RFC 6531 §3.7.4.2)."""
     text = "".join(
-        char if " " <= char <= "~" or char == "\n" else "?" for char in reason.replace("\r\n", "\n")
+        char if " " <= char <= "~" or char == "\n" or (is_utf8 and char.isprintable()) else "?"
+        for char in reason.replace("\r\n", "\n")
     )
     lines = [line.rstrip()[:MAX_REASON_CHARS] for line in text.strip().split("\n")][:MAX_REASON_LINES]
     return Reply(550, "5.7.1", "\n".join(lines) if any(lines) else "Rejected by the recipient")

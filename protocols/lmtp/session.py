@@ -384,5 +384,5 @@ def _outcome_reply(outcome: Outcome) -> Reply:
     if isinstance(outcome, MailLoop):
         return replies.MAIL_LOOP
     if isinstance(outcome, Refused):
-        return replies.refusal(outcome.reason)
+        return replies.refusal(outcome.reason, is_utf8=outcome.is_utf8)
     return error_reply(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 
 from protocols.sieve.outcome import Rewritten
 from storage.mime.structure import decode_structure
@@ -10,7 +11,7 @@ from storage.mime.structure import decode_structure
 from .occasion import Occasion
 from .way import LOOP_FIELD
 
-_RETURN_PATH = b"return-path:"
+_RETURN_PATH = re.compile(rb"^return-path[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE | re.MULTILINE)
 PIECE_BYTES = 1024 * 1024
 
 Octets = bytes | mmap.mmap
@@ -33,7 +34,4 @@ def pieces(data: Octets, start: int = 0) -> list[bytes]:
 
 
 def _without_return_path(header: bytes) -> bytes:
-    """Ours is the first field and one line."""
-    if header[: len(_RETURN_PATH)].lower() != _RETURN_PATH:
-        return header
-    return header[header.find(b"\n") + 1 :]
+    return _RETURN_PATH.sub(b"", header)

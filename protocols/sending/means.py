@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from protocols.ports import Outbox
 from storage.api import AccountStore
 from storage.scripts import ScriptStore
-from storage.sending import RedirectLog
+from storage.sending import AnswerLog, RedirectLog
 
 from .srs import Srs
 
@@ -35,6 +35,7 @@ class Means:
     outbox: Outbox | None
     memory: ScriptStore
     redirect_log: RedirectLog
+    answers: AnswerLog
     accounts: AccountStore
     limits: SendingLimits = SendingLimits()
     srs: Srs | None = None  # None: senders of redirected mail stay as they are

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 SEAL_CHARS = 8  # 40 bits: who guesses has to send mail for each try
 VALID_DAYS = 21  # for reports of hosts that try for long
 _DAYS = 1024
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 §6, in lower case
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # of base32, in lower case
 _SRS0 = re.compile(r"(?is)srs0[=+-]([a-z2-7]{8})=([a-z2-7]{2})=([^=@]+)=(.+)\Z")
 _SRS1 = re.compile(r"(?is)srs1[=+-]([a-z2-7]{8})=([^=@]+)=([=+-].+)\Z")
 _FOREIGN0 = re.compile(r"(?is)srs0([=+-].+)\Z")

@@ -27,6 +27,7 @@ ENVELOPE = Envelope(
     received_at=NOW,
 )
 MESSAGE = b"Subject: hi\r\nMessage-ID: <m1@far.example>\r\n\r\nbody\r\n"
+NOTE = b"From: Mail Filter <"
 REQUIRE = 'require ["fileinto", "mailbox", "imap4flags", "copy", "special-use", "mailboxid", "duplicate"];'
 
 
@@ -81,7 +82,18 @@ class World:
         return recipient and Destination(address, detail, recipient)
 
     def stored(self) -> dict[str, list[bytes]]:
-        """What lies where, in all accounts."""
+        """What lies where, in all accounts, but for notes about failing scripts."""
+        everything = self.everything()
+        found = {
+            name: [each for each in messages if not each.startswith(NOTE)]
+            for name, messages in everything.items()
+        }
+        return {name: messages for name, messages in found.items() if messages}
+
+    def notes(self) -> list[bytes]:
+        return [each for messages in self.everything().values() for each in messages if each.startswith(NOTE)]
+
+    def everything(self) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {}
         for box in self.host.tables.mailboxes.values():
             for message in box.messages.values():
