@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import BadScript
 from .phrases import Phrase, Phrases
+from .skipping import Needs
 from .spec import Command, Do, Holds, Kind, Row, Slot, Test
 from .tree import Argument, Number, Tag, Text, Texts
 
@@ -27,6 +28,7 @@ class Bound:
         self.tags: dict[str, tuple[Row, Value, int]] = {}
         self.tests: list[Holds] = []
         self.block: Do | None = None
+        self.needs: Needs | None = None  # of the test; None: unknown
 
     @property
     def line(self) -> int:

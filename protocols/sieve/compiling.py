@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain as prepend
 
 from . import registry
@@ -14,6 +14,7 @@ from .grammar import parse
 from .phrases import MAX_CAPTURES, BadText, Constant, Phrase, Template, decode_characters, phrase
 from .run import Run
 from .script import IncludeName, Script
+from .skipping import Needs, passing_over
 from .source import Source, misread
 from .spec import Command, Do, Holds, Row, Test, Tests
 from .tree import Command as CommandNode
@@ -57,6 +58,7 @@ class Compiler:
         self._uses_captures = False
         self._defers = False  # ihave has been seen: what is unknown fails at run time only
         self._rows: dict[str, dict[str, Row]] = {}
+        self._needs: dict[Holds, Needs] = {}
 
     def compile(self) -> Script | ScriptErrors:
         try:
@@ -175,23 +177,24 @@ class Compiler:
 
     def sequence(self, nodes: Iterable[CommandNode]) -> Do:
         """The commands of a block; mistakes are noted, so that one look shows several."""
-        steps: list[Do] = []
+        steps: list[tuple[Do, Needs | None]] = []
         for group in _if_chains(nodes):
             try:
                 steps.append(self._step(group))
             except BadScript as mistake:
                 self._note(mistake)
-        return sequence(steps)
+        return passing_over(steps)
 
-    def _step(self, nodes: list[CommandNode]) -> Do:
+    def _step(self, nodes: list[CommandNode]) -> tuple[Do, Needs | None]:
         if nodes[0].name == "if":
-            return chain([self._branch(node) for node in nodes])
+            branches = [self._branch(node) for node in nodes]
+            return chain(branches), self.needs_of_any([condition for condition, _, _ in branches])
         try:
-            return self._command(nodes[0])
+            return self._command(nodes[0]), None
         except BadScript as mistake:
             if not self._defers:
                 raise
-            return _failing(self._explained(mistake))
+            return _failing(self._explained(mistake)), None
 
     def _explained(self, mistake: BadScript) -> str:
         return str(self.source.error(mistake))
@@ -230,7 +233,20 @@ class Compiler:
         _check_tests(row, node)
         bound: Bound = bind(self, row, node.offset, node.arguments)
         bound.tests = [self.test(inner) for inner in node.tests]
-        return row.build(bound)
+        holds = row.build(bound)
+        if bound.needs is not None:
+            self._needs[holds] = bound.needs
+        return holds
+
+    def needs_of_any(self, tests: Sequence[Holds | None]) -> Needs | None:
+        """None, which stands for ``else`` too: it may hold whatever the fields say."""
+        every = [None if test is None else self._needs.get(test) for test in tests]
+        known = [needs for needs in every if needs is not None]
+        return tuple(need for needs in known for need in needs) if len(known) == len(every) else None
+
+    def needs_of_one(self, tests: Sequence[Holds]) -> Needs | None:
+        """Where all of them have to hold."""
+        return next((self._needs[test] for test in tests if test in self._needs), None)
 
 
 def _if_chains(nodes: Iterable[CommandNode]) -> Iterator[list[CommandNode]]:

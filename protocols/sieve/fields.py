@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from storage.mime.envelope import parse_addresses
-from storage.mime.headers import iter_fields
 from storage.mime.text import decode_charset, decode_words
 
 _FOLDING = re.compile(rb"\r?\n[ \t]")
+# The fields of ``storage.mime.headers.iter_fields`` in one go: name and what is between it and the value, or
+# the empty line that ends the block; then the rest of the logical line. What is no field has neither.
+_FIELDS = re.compile(rb"(?:([!-9;-~]++)([ \t]*+:[ \t]*+)|(\r?\n(?![ \t])))?([^\n]*+(?:\n[ \t][^\n]*+)*+\n?+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """``raw`` is the whole field with its line endings; the value begins at ``value_at``."""
 
     name: str  # lower case
@@ -26,8 +27,7 @@ class Field:
         return self.raw[self.value_at :]
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """One address of a field; ``domain`` is empty where the field has none."""
 
     local: str
@@ -38,22 +38,43 @@ class Mailbox:
         return f"{self.local}@{self.domain}" if self.domain else self.local
 
 
-def decoded(field: Field) -> str:
+def decoded(raw_value: bytes) -> str:
     """The value on one line, its encoded words decoded (RFC 2047), without blanks around. Where it was folded
     with a tab stands a space, as writers of scripts expect."""
-    raw = field.raw_value
+    raw = raw_value.strip()
     return decode_words(_FOLDING.sub(b" ", raw) if b"\n" in raw else raw).strip()
 
 
 def parse_fields(header: bytes) -> list[Field]:
-    return [
-        Field(
-            each.name.lower().decode("ascii", "replace"),
-            header[each.start : each.end],
-            each.value_start - each.start,
-        )
-        for each in iter_fields(header)
-    ]
+    found = []
+    for name, colon, end, value in _FIELDS.findall(header):
+        if name:
+            found.append(Field(name.lower().decode("ascii"), name + colon + value, len(name) + len(colon)))
+        elif end:
+            break
+    return found
+
+
+def _raw_values(header: bytes) -> dict[str, list[bytes]]:
+    """By names in lower case."""
+    found: dict[str, list[bytes]] = {}
+    for name, _, end, value in _FIELDS.findall(header):
+        if name:
+            key = name.lower().decode("ascii")
+            if key in found:
+                found[key].append(value)
+            else:
+                found[key] = [value]
+        elif end:
+            break
+    return found
+
+
+def _raw_values_of(fields: Sequence[Field]) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for field in fields:
+        found.setdefault(field.name, []).append(field.raw_value)
+    return found
 
 
 def mailboxes(raw: bytes) -> list[Mailbox]:
@@ -68,7 +89,17 @@ def mailboxes(raw: bytes) -> list[Mailbox]:
 class Fields:
     """A header block. Reading parses it once; values are decoded once (RFC 2047)."""
 
-    __slots__ = ("_addresses", "_by_name", "_header", "_list", "_parts", "_values", "is_changed", "uppers")
+    __slots__ = (
+        "_addresses",
+        "_by_name",
+        "_header",
+        "_list",
+        "_parts",
+        "_raw",
+        "_values",
+        "is_changed",
+        "uppers",
+    )
 
     def __init__(self, header: bytes) -> None:
         self._header = header
@@ -78,6 +109,7 @@ class Fields:
 
     def _forget(self) -> None:
         self._by_name: dict[str, list[Field]] | None = None
+        self._raw: dict[str, list[bytes]] | None = None
         self._values: dict[str, Sequence[str]] = {}
         self._addresses: dict[str, Sequence[Mailbox]] = {}
         self._parts: dict[tuple[str, str], Sequence[str]] = {}
@@ -96,18 +128,24 @@ class Fields:
                 self._by_name.setdefault(field.name, []).append(field)
         return self._by_name.get(name.lower(), ())
 
+    def raw_values(self, name: str) -> Sequence[bytes]:
+        """Of ``named``, for less: fields are made for those only who edit them."""
+        if self._raw is None:
+            self._raw = _raw_values(self._header) if self._list is None else _raw_values_of(self._list)
+        return self._raw.get(name.lower(), ())
+
     def values(self, name: str) -> Sequence[str]:
         """Decoded, without blanks around."""
         found = self._values.get(name)
         if found is None:
-            found = [decoded(field) for field in self.named(name)]
+            found = [decoded(raw) for raw in self.raw_values(name)]
             self._values[name] = found
         return found
 
     def addresses(self, name: str) -> Sequence[Mailbox]:
         found = self._addresses.get(name)
         if found is None:
-            found = [each for field in self.named(name) for each in mailboxes(field.raw_value)]
+            found = [each for raw in self.raw_values(name) for each in mailboxes(raw)]
             self._addresses[name] = found
         return found
 

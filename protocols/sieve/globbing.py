@@ -78,7 +78,7 @@ def _piece(chars: list[str | None]) -> _Piece:
 class Glob:
     """A pattern over values that the comparator has normalised already."""
 
-    __slots__ = ("_needle", "_pieces")
+    __slots__ = ("_pieces", "needle")
 
     def __init__(self, pattern: str) -> None:
         pieces: list[list[str | None]] = [[]]
@@ -94,7 +94,8 @@ class Glob:
             else:
                 escaped = True
         self._pieces = [_piece(chars) for chars in pieces]
-        self._needle = max((piece.literal or piece.anchor for piece in self._pieces), key=len)
+        # the longest run of plain characters, which every value that matches has
+        self.needle = max((piece.literal or piece.anchor for piece in self._pieces), key=len)
 
     def spans(self, value: str, budget: Budget) -> Spans | None:
         """What each wildcard matched, in order; None when the value does not match."""
@@ -114,7 +115,7 @@ class Glob:
 
     def _places(self, value: str, budget: Budget) -> list[int] | None:
         """Where each piece stands."""
-        if self._needle not in value:  # most values do not even have the longest run of plain characters
+        if self.needle not in value:  # most values do not even have the longest run of plain characters
             return None
         first, last = self._pieces[0], self._pieces[-1]
         if not first.at(value, 0):

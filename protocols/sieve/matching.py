@@ -82,6 +82,18 @@ class Matching:
         return self._prepared if fits else None
 
     @property
+    def needles(self) -> tuple[Sequence[str], Sequence[str]] | None:
+        """Values in capitals of which one must be met for the test to hold, and parts of values; None: nobody
+        knows before it runs."""
+        if self._comparator is not DEFAULT or self._prepared is None:
+            return None
+        if self._kind == "is":
+            return self._prepared, ()
+        if self._kind == "contains":
+            return (), self._prepared
+        return ((), [key.needle for key in self._prepared]) if self._kind == "matches" else None
+
+    @property
     def counts(self) -> bool:
         """Looks at how many values there are, not at what they say."""
         return self._kind == "count"

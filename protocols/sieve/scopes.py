@@ -90,7 +90,7 @@ def header_values(bound: Bound) -> Callable[[Run, Sequence[str]], Iterable[str]]
                     continue
                 found = fields.named(name)
                 for field in choose(found) if choose else found:
-                    yield from reader(run, field) if reader else (decoded(field),)
+                    yield from reader(run, field) if reader else (decoded(field.raw_value),)
 
     return values
 

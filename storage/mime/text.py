@@ -75,8 +75,8 @@ def _codec(charset: str) -> str | None:
 def decode_charset(data: bytes, charset: bytes | str | None) -> str:
     """An unknown charset is taken for UTF-8 when that fits, else for Windows-1252; so is ASCII, which
     8-bit mail likes to claim. Octets the charset does not have become U+FFFD."""
-    name = charset.decode("ascii", "replace") if isinstance(charset, bytes) else charset or ""
-    codec = _codec(name)
+    name = charset.decode("ascii", "replace") if isinstance(charset, bytes) else charset
+    codec = _codec(name) if name else None
     if codec is not None and codec != "ascii":
         return data.decode(codec, "replace")
     try:
@@ -91,6 +91,8 @@ def decode_words(raw: bytes) -> str:
     Adjacent words of one charset are decoded together: some mailers split characters between them.
     """
     value = unfold(raw)
+    if b"=?" not in value:
+        return decode_charset(value, None)
     pieces: list[str] = []
     held: list[bytes] = []  # octets of adjacent words of one charset
     charset, pos = b"", 0

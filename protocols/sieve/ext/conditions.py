@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from storage.addresses import DETAIL_SEPARATOR
@@ -11,8 +11,9 @@ from ..bound import Bound
 from ..control import Stop
 from ..fields import Mailbox
 from ..matching import MATCH_TAGS, Matching
-from ..quick import address_test, header_test
+from ..quick import quick_test
 from ..scopes import address_values, header_values, scope
+from ..skipping import Need, Source, address_source, header_source
 from ..spec import NUMBER, STRINGS, Command, Do, Extension, Holds, Row, Slot, Test, Tests
 
 if TYPE_CHECKING:
@@ -96,10 +97,12 @@ def _address(bound: Bound) -> Holds:
             raise bound.fail(f'"{name[:60]}" is no field of addresses')
     matching = Matching(bound, bound.texts("keys"))
     values = address_values(bound, bound.chosen("part", "all"), reader)
-    constants, keys = names.constants, matching.quick_keys
-    if constants is not None and keys is not None and not _is_special(bound):
+    constants = names.constants
+    if constants is not None and not _is_special(bound):
         part = bound.chosen("part", "all")
-        return address_test(constants, part, reader, keys, is_whole=matching.is_whole)
+        quick = _quick(bound, [address_source(name, part, reader) for name in constants], matching)
+        if quick is not None:
+            return quick
     if constants is not None:
         return lambda run: matching.holds(run, values(run, constants))
 
@@ -133,10 +136,20 @@ def _path(path: str) -> Mailbox:
 def _header(bound: Bound) -> Holds:
     names, values = bound.texts("headers"), header_values(bound)
     matching = Matching(bound, bound.texts("keys"))
-    constants, keys = names.constants, matching.quick_keys
-    if constants is not None and keys is not None and not _is_special(bound):
-        return header_test(constants, keys, is_whole=matching.is_whole)
+    if names.constants is not None and not _is_special(bound):
+        quick = _quick(bound, list(map(header_source, names.constants)), matching)
+        if quick is not None:
+            return quick
     return lambda run: matching.holds(run, values(run, names.values(run)))
+
+
+def _quick(bound: Bound, sources: Sequence[Source], matching: Matching) -> Holds | None:
+    """Tells the compiler what the test needs, and makes it where it is simple."""
+    needles = matching.needles
+    if needles is not None:
+        bound.needs = tuple(Need(source, *needles) for source in sources)
+    keys = matching.quick_keys
+    return None if keys is None else quick_test(sources, keys, is_whole=matching.is_whole)
 
 
 def _is_special(bound: Bound) -> bool:
@@ -146,6 +159,8 @@ def _is_special(bound: Bound) -> bool:
 
 def _exists(bound: Bound) -> Holds:
     names, blocks = bound.texts("headers"), scope(bound)
+    if names.constants and not bound.has("mime"):
+        bound.needs = (Need(header_source(names.constants[0]), (), ("",)),)  # any value at all
 
     def holds(run: Run) -> bool:
         every = list(blocks(run))
@@ -165,6 +180,7 @@ def _size(bound: Bound) -> Holds:
 
 def _all(bound: Bound) -> Holds:
     tests = tuple(bound.tests)
+    bound.needs = bound.compiler.needs_of_one(tests)
 
     def holds(run: Run) -> bool:
         run.budget.spend(len(tests))
@@ -178,6 +194,7 @@ def _all(bound: Bound) -> Holds:
 
 def _any(bound: Bound) -> Holds:
     tests = tuple(bound.tests)
+    bound.needs = bound.compiler.needs_of_any(tests)
 
     def holds(run: Run) -> bool:
         run.budget.spend(len(tests))

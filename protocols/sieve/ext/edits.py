@@ -81,7 +81,7 @@ def _deleteheader(bound: Bound) -> Do:
 
 
 def _fits(run: Run, patterns: Matching, field: Field) -> bool:
-    return patterns.holds(run, [decoded(field)])
+    return patterns.holds(run, [decoded(field.raw_value)])
 
 
 EXTENSIONS = (
