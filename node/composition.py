@@ -23,6 +23,7 @@ from .clustering.service import Parts as ClusterParts
 from .control import ControlServer, ControlUnusable, Handler, control_path
 from .controlblocks import block_commands
 from .controlconnections import connection_commands, kick_for_others
+from .controlfeed import feed_commands
 from .core import Core
 from .doors import protocol_servers
 from .drain import ready, unready
@@ -213,6 +214,7 @@ class Composition(ABC):
             **self.renewal.commands(),
             **self.relay.commands(),
             **self.monitoring.commands(),
+            **feed_commands(lambda: self.core.feed),
             **self.commands,
         }
 

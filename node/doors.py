@@ -28,6 +28,7 @@ from protocols.managesieve.service import ScriptService
 from protocols.managesieve.session import managesieve_sessions
 from protocols.pop3.session import pop3_sessions
 from protocols.ports import Connection, Identity, Machine, ServerPolicy, Services, Session, SessionFactory
+from storage.recoverable import RecoverableMail
 from storage.scripts import ScriptQuota
 from storage.warmup import Warmup, WarmupSettings
 
@@ -41,11 +42,13 @@ from .limits import command_limits, node_memory, search_rate, session_clock, ses
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
+from .recovery import recovered_mail
 from .sieve import allowed_extensions, mail_filter
 from .sieveengine import sieve_engine
 from .verify import PasswordVerifier
 
 if TYPE_CHECKING:
+    from storage.api import MailStore
     from storage.bodies import BodyFinder
 
     from .config import Config, Server
@@ -88,7 +91,11 @@ class Doors:
         upgrader = HashUpgrader(core.accounts, self.verifier)
         core.exit.push_async_callback(upgrader.settle)
         self.authenticator = DirectAuthenticator(core.accounts, self.verifier, upgrader)
-        self.views = ViewRegistry(core.mail, core.feed)
+        self._recovered = recovered_mail(core)
+        self._imap_mail: MailStore = core.mail
+        if self._recovered is not None:
+            self._imap_mail = RecoverableMail(core.mail, self._recovered)
+        self.views = ViewRegistry(self._imap_mail, core.feed)
         core.workers.start("views", self._watch_views)
         self._annotations = Annotations(
             core.annotations,
@@ -203,7 +210,11 @@ class Doors:
     def _listener(self, server: Server, live: LiveConnections) -> Listener:
         gate = self._state.gate_of(server)
         authenticator = self.authenticator.behind(gate)
-        self._services_of[server.name] = replace(self._shared, authenticator=authenticator)
+        services = replace(self._shared, authenticator=authenticator)
+        if server.type == "imap":
+            namespaces = () if self._recovered is None else (self._recovered,)
+            services = replace(services, mail=self._imap_mail, namespaces=namespaces)
+        self._services_of[server.name] = services
         listener = Listener(
             server,
             _unopened,

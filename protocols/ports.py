@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
-from storage.model import AccountId, MailboxId, ModSeq
+from storage.model import AccountId, Mailbox, MailboxId, ModSeq
 
 from .annotations import Annotations
 from .filtering import MailFilter
@@ -289,6 +289,20 @@ class Outbox(Protocol):
         ...
 
 
+# --- mailboxes beside the user's own ---------------------------------------------------------------
+
+
+class Namespace(Protocol):
+    """Mailboxes that ``Services.mail`` knows by name and does not list; read-only."""
+
+    @property
+    def root(self) -> str:
+        """Their common parent, which is no mailbox itself."""
+        ...
+
+    async def mailboxes(self, account_id: AccountId) -> tuple[Mailbox, ...]: ...
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -309,6 +323,7 @@ class Services:
     annotations: Annotations | None = None  # None: there are none (IMAP METADATA)
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
     sending: Sending | None = None  # what scripts send; None: redirected mail is kept
+    namespaces: Sequence[Namespace] = ()  # beside the one without a prefix
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import StorageError
@@ -193,13 +193,28 @@ class MailStore(Protocol):
     # --- recovery ---
 
     async def list_deleted(
-        self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
+        self,
+        account_id: AccountId,
+        mailbox: str | None = None,
+        limit: int = 1000,
+        *,
+        since: datetime | None = None,
     ) -> list[DeletedMessage]:
-        """Expunged, not yet purged; newest expunge first."""
+        """Expunged or with a deleted mailbox, not yet purged; what was deleted last comes first.
+
+        ``mailbox`` is the name of a mailbox that is there, or was. ``since``: deleted then or later.
+        """
         ...
 
-    async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:
-        """Bring expunged messages back into their mailbox under new uids."""
+    async def undelete(
+        self, mailbox_id: MailboxId, uids: Sequence[Uid], into: MailboxId | None = None
+    ) -> Copied:
+        """Bring recoverable messages back under new uids, without \\Deleted: into their own mailbox, or into
+        another one of the same account.
+
+        The messages of a mailbox that was deleted need ``into``. Uids that cannot be had back (any more) are
+        skipped, so a repetition does nothing. Raises NotFound when the target is gone.
+        """
         ...
 
 
@@ -229,6 +244,39 @@ class MailboxView(Protocol):
     @property
     def keywords(self) -> Mapping[int, frozenset[str]]:
         """By uid; messages without keywords are absent."""
+        ...
+
+
+class RecoveredMail(Protocol):
+    """Recoverable messages of an account as read-only mailboxes, one for each day of deletion (UTC).
+
+    Such a mailbox has the id ``recovery.day_id(account, day)``. Messages get uids when a mailbox is first
+    looked at after their deletion; they keep them, and no uid is ever used again. Of what was restored or
+    purged the next look says that it is expunged. A look costs one pass over what is recoverable of that day.
+    """
+
+    root: str  # the name that all of them begin with
+
+    async def mailboxes(self, account_id: AccountId) -> tuple[Mailbox, ...]:
+        """By name; O(recoverable messages)."""
+        ...
+
+    async def get(self, account_id: AccountId, day: date) -> Mailbox:
+        """Raises NotFound when nothing was deleted on that day."""
+        ...
+
+    async def load_view(self, mailbox_id: MailboxId) -> MailboxView:
+        """Raises NotFound, as ``get``."""
+        ...
+
+    async def changes_since(self, mailbox_id: MailboxId, modseq: ModSeq) -> MailboxChanges: ...
+
+    async def modseqs(self, mailbox_ids: Sequence[MailboxId]) -> Mapping[MailboxId, ModSeq]: ...
+
+    async def fetch(self, mailbox_id: MailboxId, uids: Sequence[Uid], wanted: Wanted) -> list[MessageRow]: ...
+
+    async def copy(self, mailbox_id: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
+        """As ``MailStore.copy``, without \\Deleted. What is copied stays recoverable, too."""
         ...
 
 
@@ -316,6 +364,11 @@ class PurgeStore(Protocol):
 
     async def purge_messages(self, grace: timedelta, limit: int) -> int:
         """Drop expunged messages, and those of deleted mailboxes and accounts, past the grace period."""
+        ...
+
+    async def purge_days(self, grace: timedelta, limit: int) -> int:
+        """Drop the numbers that ``RecoveredMail`` gave to messages that are purged, of days past the grace
+        period."""
         ...
 
     async def purge_contents(self, limit: int) -> int:
@@ -499,6 +552,7 @@ __all__ = [
     "MailboxView",
     "MessageState",
     "PurgeStore",
+    "RecoveredMail",
     "Spool",
     "Staging",
     "UploadStore",

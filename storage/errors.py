@@ -32,6 +32,10 @@ class NotPermitted(StorageError):
     """The thing exists but this may not be done to it (deleting INBOX, for instance)."""
 
 
+class ReadOnly(NotPermitted):
+    """The mailbox or name belongs to a namespace that takes no changes."""
+
+
 class InvalidName(StorageError):
     """The name breaks the naming rules; the message says which."""
 

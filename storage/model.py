@@ -97,6 +97,7 @@ class Mailbox:
     size_bytes: int
     special_use: SpecialUse | None
     recent_uid: Uid  # messages from this uid on have not been announced to any read-write session
+    is_read_only: bool = False  # of a namespace that takes no changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +235,16 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class DeletedMessage:
-    """An expunged message that is still recoverable."""
+    """A message that is still recoverable: it was expunged, or its mailbox was deleted."""
 
     mailbox_id: MailboxId
     mailbox_name: str
     uid: Uid
     size_bytes: int
     internaldate: datetime
-    expunged_at: datetime
+    expunged_at: datetime  # or when the mailbox was deleted
     envelope: bytes
+    is_mailbox_deleted: bool = False
 
 
 # --- accounts -------------------------------------------------------------------------------------

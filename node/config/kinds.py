@@ -25,6 +25,9 @@ from node.units import (
     parse_network,
     parse_size,
 )
+from storage.errors import InvalidName
+from storage.model import DELIMITER, INBOX
+from storage.names import checked
 
 from .patterns import is_quick
 from .secret import Secret
@@ -52,6 +55,20 @@ def _text(raw: object) -> str:
     if not isinstance(raw, str):
         raise UnitError("expected text", f'write "{raw}" in quotes' if isinstance(raw, int | float) else "")
     return raw
+
+
+def _mailbox(raw: object) -> str:
+    """One component; empty: none."""
+    name = _text(raw)
+    if not name:
+        return name
+    try:
+        name = checked(name)
+    except InvalidName as error:
+        raise UnitError(str(error)) from error
+    if DELIMITER in name or name == INBOX or set(name) & set("*%"):
+        raise UnitError("it must be a name of its own at the top, without * and %")
+    return name
 
 
 def _secret_text(raw: object) -> str:
@@ -257,6 +274,7 @@ def _optional_networks(raw: object) -> tuple[Network, ...] | None:
 
 
 TEXT: Kind[str] = Kind("text", _text, _same)
+MAILBOX: Kind[str] = Kind("the name of a mailbox", _mailbox, _same)
 PATH: Kind[str] = Kind("a path", _text, _same)
 BOOL: Kind[bool] = Kind("true or false", _bool, _same)
 COUNT: Kind[int] = whole(0)

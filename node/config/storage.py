@@ -13,6 +13,7 @@ from .kinds import (
     HOSTS,
     KEY32,
     KEYS32,
+    MAILBOX,
     OPTIONAL_DURATION,
     PATH,
     PORT,
@@ -275,6 +276,12 @@ class Cleanup:
         "14d",
         "Expunged messages, deleted mailboxes and accounts can be restored for this long.",
         live=True,
+    )
+    recovered_namespace: str = option(
+        MAILBOX,
+        "Recovered",
+        "IMAP users find deleted messages below this name, one read-only mailbox a day, and copy them back;"
+        " empty switches it off.",
     )
     wake_interval_s: float = option(duration(low=60), "1h", "How often the clean-up runs; at least 1m.")
     max_age_restriction_s: float | None = option(

@@ -90,6 +90,7 @@ ERRORS: dict[type[errors.StorageError], Reply] = {
     errors.NotFound: NO_SUCH_USER,
     errors.AlreadyExists: NOT_NOW,
     errors.NotPermitted: NOT_NOW,
+    errors.ReadOnly: NOT_NOW,
     errors.InvalidName: NOT_NOW,
     errors.OverQuota: Reply(452, "4.2.2", "Mailbox is full"),
     errors.TooBig: MESSAGE_TOO_BIG,

@@ -102,6 +102,7 @@ ERRORS: dict[type[errors.StorageError], Reply] = {
     errors.NotFound: _NO_SCRIPT,
     errors.AlreadyExists: no("There is a script of that name already", b"ALREADYEXISTS"),
     errors.NotPermitted: no("The script is active: deactivate it first", b"ACTIVE"),
+    errors.ReadOnly: no("That may not be changed"),
     errors.InvalidName: no("The script name is not allowed"),
     errors.OverQuota: no("There are as many scripts as may be", b"QUOTA/MAXSCRIPTS"),
     errors.TooBig: no("The script is too large", MAXSIZE),

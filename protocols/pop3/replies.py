@@ -73,6 +73,7 @@ ERRORS: dict[type[errors.StorageError], Err] = {
     errors.NotFound: _BROKEN,
     errors.AlreadyExists: _NOT_NOW,
     errors.NotPermitted: _BROKEN,
+    errors.ReadOnly: _BROKEN,
     errors.InvalidName: _BROKEN,
     errors.OverQuota: _NOT_NOW,
     errors.TooBig: _NOT_NOW,

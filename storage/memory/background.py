@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from storage.api import RETRY_WINDOW
 from storage.model import AccountId, ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
 from storage.objects.keys import object_key
+from storage.recovery import day_of
 
 from .tables import DoomedObject, StoredMailbox, Tables
 
@@ -144,6 +145,21 @@ class MemoryPurgeStore:
         for box in self.tables.mailboxes.values():
             yield from (message.content_id for message in box.messages.values())
             yield from (entry.message.content_id for entry in box.expunged.values() if entry.message)
+
+    async def purge_days(self, grace: timedelta, limit: int) -> int:
+        before = day_of(self.tables.now() - grace)
+        done = 0
+        for account_id, numbered in self.tables.numbered.items():
+            left = {(box.id, message.uid) for _, box, message in self.tables.recoverable(account_id)}
+            due = [
+                entry
+                for entry in numbered.entries
+                if entry.day < before and (entry.mailbox_id, entry.message_uid) not in left
+            ]
+            for entry in due[: limit - done]:
+                numbered.entries.remove(entry)
+                done += 1
+        return done
 
     async def purge_contents(self, limit: int) -> int:
         referenced, now = set(self._referenced()), self.tables.now()

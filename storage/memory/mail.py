@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from storage.api import RETRY_WINDOW
 from storage.errors import AlreadyExists, InvalidName, NotFound, NotPermitted
@@ -213,19 +214,7 @@ class MemoryMailStore(_Views):
     async def fetch(self, mailbox_id: MailboxId, uids: Sequence[Uid], wanted: Wanted) -> list[MessageRow]:
         mailbox = self.tables.mailboxes[mailbox_id]
         found = [mailbox.messages[uid] for uid in sorted(set(uids)) if uid in mailbox.messages]
-        return [self._row(message, wanted) for message in found]
-
-    def _row(self, message: StoredMessage, wanted: Wanted) -> MessageRow:
-        stored = self.tables.contents[message.content_id]
-        content = stored.content
-        return MessageRow(
-            message.uid,
-            message.prefix,
-            stored.ref,
-            content.header if Wanted.HEADER in wanted else b"",
-            content.envelope if Wanted.ENVELOPE in wanted else b"",
-            content.structure if Wanted.STRUCTURE in wanted else b"",
-        )
+        return [message_row(self.tables, message, wanted) for message in found]
 
     async def store_flags(
         self,
@@ -284,38 +273,66 @@ class MemoryMailStore(_Views):
         return _move(self.tables, origin, present, goal)
 
     async def list_deleted(
-        self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
+        self,
+        account_id: AccountId,
+        mailbox: str | None = None,
+        limit: int = 1000,
+        *,
+        since: datetime | None = None,
     ) -> list[DeletedMessage]:
         name = None if mailbox is None else sought(mailbox)
         found = [
             DeletedMessage(
                 box.id,
                 box.name,
-                entry.uid,
-                entry.message.size_bytes,
-                entry.message.internaldate,
-                entry.expunged_at,
-                self.tables.contents[entry.message.content_id].content.envelope,
+                message.uid,
+                message.size_bytes,
+                message.internaldate,
+                deleted_at,
+                self.tables.contents[message.content_id].content.envelope,
+                box.deleted_at is not None,
             )
-            for box in self.tables.of_account(account_id).values()
-            if name is None or box.name == name
-            for entry in box.expunged.values()
-            if entry.message is not None
+            for deleted_at, box, message in self.tables.recoverable(account_id)
+            if (name is None or box.name == name) and (since is None or deleted_at >= since)
         ]
         found.sort(key=lambda entry: (entry.expunged_at, -entry.mailbox_id, entry.uid), reverse=True)
         return found[:limit]
 
-    async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:
-        mailbox = self.tables.live(mailbox_id)
-        entries = [mailbox.expunged[uid] for uid in sorted(set(uids)) if uid in mailbox.expunged]
-        back = [(entry, entry.message) for entry in entries if entry.message is not None]
-        modseq = mailbox.next_modseq() if back else ModSeq(mailbox.highestmodseq)
+    async def undelete(
+        self, mailbox_id: MailboxId, uids: Sequence[Uid], into: MailboxId | None = None
+    ) -> Copied:
+        target = self.tables.live(mailbox_id if into is None else into)
+        wanted = set(uids)
+        back = [
+            (source, message)
+            for _, source, message in self.tables.recoverable(target.account_id)
+            if source.id == mailbox_id and message.uid in wanted
+        ]
+        back.sort(key=lambda each: each[1].uid)
+        modseq = target.next_modseq() if back else ModSeq(target.highestmodseq)
         pairs = []
-        for entry, message in back:
-            flags = Flags(message.flags.system & ~SystemFlag.DELETED, message.flags.keywords)
-            pairs.append((entry.uid, mailbox.add(replace(message, flags=flags), modseq)))
-            entry.message = None
-        return Copied(mailbox.uidvalidity, tuple(pairs), modseq)
+        for source, message in back:
+            pairs.append((message.uid, target.add(undeleted(message), modseq)))
+            source.forget(message.uid)
+        return Copied(target.uidvalidity, tuple(pairs), modseq)
+
+
+def message_row(tables: Tables, message: StoredMessage, wanted: Wanted) -> MessageRow:
+    stored = tables.contents[message.content_id]
+    content = stored.content
+    return MessageRow(
+        message.uid,
+        message.prefix,
+        stored.ref,
+        content.header if Wanted.HEADER in wanted else b"",
+        content.envelope if Wanted.ENVELOPE in wanted else b"",
+        content.structure if Wanted.STRUCTURE in wanted else b"",
+    )
+
+
+def undeleted(message: StoredMessage) -> StoredMessage:
+    flags = Flags(message.flags.system & ~SystemFlag.DELETED, message.flags.keywords)
+    return replace(message, flags=flags)
 
 
 def _move(tables: Tables, source: StoredMailbox, uids: list[Uid], target: StoredMailbox) -> Copied:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from storage.errors import NotFound
 from storage.model import (
@@ -49,6 +49,9 @@ class StoredMessage:
     prefix: bytes
     size_bytes: int
     internaldate: datetime
+
+    def renumbered(self, uid: Uid, modseq: ModSeq) -> StoredMessage:
+        return replace(self, uid=uid, modseq=modseq)
 
     @property
     def state(self) -> MessageState:
@@ -105,8 +108,15 @@ class StoredMailbox:
         """Under the next uid, which is returned."""
         uid = Uid(self.uidnext)
         self.uidnext += 1
-        self.messages[uid] = replace(message, uid=uid, modseq=modseq)
+        self.messages[uid] = message.renumbered(uid, modseq)
         return uid
+
+    def forget(self, uid: Uid) -> None:
+        """A message that was deleted, alone or with the mailbox, cannot be had back any more."""
+        if uid in self.expunged:
+            self.expunged[uid].message = None
+        else:
+            del self.messages[uid]
 
     def expunge(self, uids: list[Uid], now: datetime, modseq: ModSeq, *, recoverable: bool) -> None:
         for uid in uids:
@@ -156,6 +166,28 @@ class SentMail:
 
 
 @dataclass(slots=True)
+class Recovered:
+    """A message in the mailbox of the day of its deletion."""
+
+    uid: Uid
+    modseq: ModSeq
+    day: date
+    mailbox_id: MailboxId
+    message_uid: Uid
+    is_gone: bool = False
+
+
+@dataclass(slots=True)
+class Numbered:
+    """What was deleted, as far as somebody has looked."""
+
+    uidvalidity: UidValidity
+    uidnext: int = 1
+    modseq: int = 1
+    entries: list[Recovered] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class DoomedObject:
     id: int
     content_id: ContentId
@@ -184,6 +216,7 @@ class Tables:
         # None: of the account itself
         self.annotations: dict[tuple[AccountId, MailboxId | None], Mapping[str, bytes]] = {}
         self.doomed: list[DoomedObject] = []
+        self.numbered: dict[AccountId, Numbered] = {}
         self._last_id = 0
 
     def next_id(self) -> int:
@@ -241,6 +274,17 @@ class Tables:
         if mailbox is None or mailbox.deleted_at is not None:
             raise NotFound("the mailbox is gone")
         return mailbox
+
+    def recoverable(self, account_id: AccountId) -> list[tuple[datetime, StoredMailbox, StoredMessage]]:
+        """What was deleted, and when."""
+        found = []
+        for box in self.mailboxes.values():
+            if box.account_id != account_id:
+                continue
+            found += [(e.expunged_at, box, e.message) for e in box.expunged.values() if e.message is not None]
+            if box.deleted_at is not None:
+                found += [(box.deleted_at, box, message) for message in box.messages.values()]
+        return found
 
     def of_account(self, account_id: AccountId) -> dict[str, StoredMailbox]:
         """Live mailboxes by name, in the order of names."""

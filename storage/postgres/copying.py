@@ -7,6 +7,7 @@ content is either copied or purged, never both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
 
@@ -27,7 +28,7 @@ from .pool import Record
 
 # Rows `taken (rank, uid, content_id, prefix, flags, keywords, size_bytes, received, internaldate)` become new
 # messages of mailbox `{target}`, whose row `bump` has moved on by their number.
-_ARRIVE = """
+ARRIVE = """
 arrived AS (
     INSERT INTO messages (mailbox_id, uid, content_id, prefix, size_bytes, internaldate)
     SELECT b.id, b.first_uid + t.rank - 1, t.content_id, t.prefix, t.size_bytes, t.received
@@ -38,7 +39,7 @@ arrived AS (
     FROM taken t CROSS JOIN bump b WHERE b.id = {target}
 )"""
 
-_COUNTED = """
+COUNTED = """
 counted AS (
     SELECT count(*) AS n, count(*) FILTER (WHERE flags & 1 = 0) AS unseen,
            count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
@@ -46,7 +47,7 @@ counted AS (
     FROM taken
 )"""
 
-_PAIRS = """
+PAIRS = """
     (SELECT array_agg(uid ORDER BY uid) FROM taken) AS uids,
     b.first_uid, b.highestmodseq AS target_modseq"""
 
@@ -61,15 +62,15 @@ WITH source AS MATERIALIZED (
            s.size_bytes, m.internaldate AS received, s.internaldate
     FROM message_state s JOIN messages m ON m.mailbox_id = s.mailbox_id AND m.uid = s.uid
     WHERE s.mailbox_id = $1 AND s.uid = ANY ($2::bigint[]) AND EXISTS (SELECT FROM target)
-), {_COUNTED}, bump AS (
+), {COUNTED}, bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + c.n, highestmodseq = m.highestmodseq + 1, messages = m.messages + c.n,
         unseen = m.unseen + c.unseen, deleted = m.deleted + c.deleted,
         size_bytes = m.size_bytes + c.size_bytes
     FROM counted c WHERE m.id = $3 AND c.n > 0
     RETURNING m.id, m.uidnext - c.n AS first_uid, m.highestmodseq
-), {_ARRIVE.format(target="$3")}
-SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {_PAIRS}
+), {ARRIVE.format(target="$3")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {PAIRS}
 FROM target t LEFT JOIN bump b ON true"""
 
 # Both mailboxes are locked by id before anything is read; they may be one and the same.
@@ -87,7 +88,7 @@ WITH locked AS MATERIALIZED (
 ), taken AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY g.uid) AS rank, g.*, m.content_id, m.prefix, m.internaldate AS received
     FROM gone g JOIN messages m ON m.mailbox_id = $1 AND m.uid = g.uid
-), {_COUNTED}, deltas AS (
+), {COUNTED}, deltas AS (
     SELECT id, sum(uids) AS uids, sum(messages) AS messages FROM counted c,
         LATERAL (VALUES ($1::bigint, 0::bigint, -1), ($3::bigint, c.n, 1)) AS d (id, uids, messages)
     WHERE c.n > 0 GROUP BY id
@@ -104,8 +105,8 @@ WITH locked AS MATERIALIZED (
     FROM gone g CROSS JOIN bump b WHERE b.id = $1
 ), left_behind AS (
     DELETE FROM messages m USING gone g WHERE m.mailbox_id = $1 AND m.uid = g.uid
-), {_ARRIVE.format(target="$3")}
-SELECT t.account_id, t.uidvalidity, t.highestmodseq, {_PAIRS},
+), {ARRIVE.format(target="$3")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, {PAIRS},
        (SELECT coalesce(max(highestmodseq), t.highestmodseq) FROM (
             SELECT highestmodseq FROM bump WHERE id = $1
             UNION ALL SELECT highestmodseq FROM both_there WHERE id = $1) x) AS source_modseq
@@ -114,38 +115,62 @@ FROM both_there t LEFT JOIN bump b ON b.id = t.id WHERE t.id = $3"""
 _MOVE_SOME = _MOVE.format(only=" AND s.uid = ANY ($2::bigint[])")
 MOVE_ALL = _MOVE.format(only="").replace("$3", "$2")
 
+# $1: where they are, $3: where they go, which may be the same. A deleted mailbox has states still, and nobody
+# but the purge touches it, which wants its row.
 _UNDELETE = f"""
-WITH target AS MATERIALIZED (
-    SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
-    WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
+WITH locked AS MATERIALIZED (
+    SELECT id, account_id, uidvalidity, highestmodseq, deleted_at FROM mailboxes
+    WHERE id IN ($1, $3) ORDER BY id FOR NO KEY UPDATE
+), target AS MATERIALIZED (
+    SELECT * FROM locked WHERE id = $3 AND deleted_at IS NULL
+), source AS MATERIALIZED (
+    SELECT l.id, l.deleted_at FROM locked l JOIN target t ON t.account_id = l.account_id WHERE l.id = $1
 ), back AS (
     UPDATE expunged e SET purged_at = now()
-    WHERE e.mailbox_id = (SELECT id FROM target) AND e.uid = ANY ($2::bigint[]) AND e.purged_at IS NULL
-    RETURNING e.uid, (e.flags & ~8::smallint)::smallint AS flags, e.keywords
+    WHERE e.mailbox_id = (SELECT id FROM source) AND e.uid = ANY ($2::bigint[]) AND e.purged_at IS NULL
+    RETURNING e.uid, e.flags, e.keywords
+), left_behind AS (
+    DELETE FROM message_state s
+    WHERE s.mailbox_id = (SELECT id FROM source WHERE deleted_at IS NOT NULL) AND s.uid = ANY ($2)
+    RETURNING s.uid, s.flags, s.keywords
+), found AS (
+    SELECT * FROM back UNION ALL SELECT * FROM left_behind
 ), unearthed AS (
-    DELETE FROM messages m USING back b WHERE m.mailbox_id = $1 AND m.uid = b.uid
-    RETURNING m.uid, m.content_id, m.prefix, b.flags, b.keywords, m.size_bytes, m.internaldate AS received
+    DELETE FROM messages m USING found f WHERE m.mailbox_id = $1 AND m.uid = f.uid
+    RETURNING m.uid, m.content_id, m.prefix, (f.flags & ~8::smallint)::smallint AS flags, f.keywords,
+              m.size_bytes, m.internaldate AS received
 ), taken AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY u.uid) AS rank, u.*,
            floor(extract(epoch FROM u.received))::bigint AS internaldate
     FROM unearthed u
-), {_COUNTED}, bump AS (
+), {COUNTED}, bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + c.n, highestmodseq = m.highestmodseq + 1, messages = m.messages + c.n,
         unseen = m.unseen + c.unseen, size_bytes = m.size_bytes + c.size_bytes
-    FROM counted c WHERE m.id = $1 AND c.n > 0
+    FROM counted c WHERE m.id = $3 AND c.n > 0
     RETURNING m.id, m.uidnext - c.n AS first_uid, m.highestmodseq
-), {_ARRIVE.format(target="$1")}
-SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {_PAIRS}
+), {ARRIVE.format(target="$3")}
+SELECT t.account_id, t.uidvalidity, t.highestmodseq, NULL::bigint AS source_modseq, {PAIRS}
 FROM target t LEFT JOIN bump b ON true"""
 
 _LIST_DELETED = """
-SELECT e.mailbox_id, b.name, e.uid, m.size_bytes, m.internaldate, e.expunged_at, c.envelope
-FROM mailboxes b JOIN expunged e ON e.mailbox_id = b.id AND e.purged_at IS NULL
-JOIN messages m ON m.mailbox_id = e.mailbox_id AND m.uid = e.uid
+WITH lost AS (
+    SELECT e.mailbox_id, b.name, e.uid, e.expunged_at, b.deleted_at IS NOT NULL AS is_mailbox_deleted
+    FROM mailboxes b JOIN expunged e ON e.mailbox_id = b.id AND e.purged_at IS NULL
+    WHERE b.account_id = $1 AND ($2::text IS NULL OR b.name = $2)
+      AND e.expunged_at >= coalesce($4::timestamptz, '-infinity')
+    UNION ALL
+    SELECT s.mailbox_id, b.name, s.uid, b.deleted_at, true
+    FROM mailboxes b JOIN message_state s ON s.mailbox_id = b.id
+    WHERE b.account_id = $1 AND ($2::text IS NULL OR b.name = $2)
+      AND b.deleted_at >= coalesce($4::timestamptz, '-infinity')
+), latest AS (
+    SELECT * FROM lost ORDER BY expunged_at DESC, mailbox_id, uid DESC LIMIT $3
+)
+SELECT l.*, m.size_bytes, m.internaldate, c.envelope
+FROM latest l JOIN messages m ON m.mailbox_id = l.mailbox_id AND m.uid = l.uid
 JOIN contents c ON c.id = m.content_id
-WHERE b.account_id = $1 AND b.deleted_at IS NULL AND ($2::text IS NULL OR b.name = $2)
-ORDER BY e.expunged_at DESC, e.mailbox_id, e.uid DESC LIMIT $3"""
+ORDER BY l.expunged_at DESC, l.mailbox_id, l.uid DESC"""
 
 
 class Copying(Part):
@@ -157,39 +182,51 @@ class Copying(Part):
                 # While this waited for the target, a message was expunged and its content purged. A second
                 # look does not find it any more.
                 found = await self.db.write(_COPY, source, uids, target, mailboxes=(target,))
-        return self._copied(found)
+        self._wrote_accounts(found)
+        return copied(found)
 
     async def move(self, source: MailboxId, uids: Sequence[Uid], target: MailboxId) -> Copied:
         async with self.queue.turn((source, target)):
             found = await self.db.write(_MOVE_SOME, source, uids, target, mailboxes=(source, target))
-        return self._copied(found)
+        self._wrote_accounts(found)
+        return copied(found)
 
-    async def undelete(self, mailbox_id: MailboxId, uids: Sequence[Uid]) -> Copied:
-        async with self.queue.turn((mailbox_id,)):
-            found = await self.db.write(_UNDELETE, mailbox_id, uids, mailboxes=(mailbox_id,))
-        return self._copied(found)
+    async def undelete(
+        self, mailbox_id: MailboxId, uids: Sequence[Uid], into: MailboxId | None = None
+    ) -> Copied:
+        target = mailbox_id if into is None else into
+        async with self.queue.turn((mailbox_id, target)):
+            found = await self.db.write(_UNDELETE, mailbox_id, uids, target, mailboxes=(mailbox_id, target))
+        self._wrote_accounts(found)
+        return copied(found)
 
     async def list_deleted(
-        self, account_id: AccountId, mailbox: str | None = None, limit: int = 1000
+        self,
+        account_id: AccountId,
+        mailbox: str | None = None,
+        limit: int = 1000,
+        *,
+        since: datetime | None = None,
     ) -> list[DeletedMessage]:
         name = None if mailbox is None else sought(mailbox)
-        found = await self.db.read(_LIST_DELETED, account_id, name, limit, account=account_id)
+        found = await self.db.read(_LIST_DELETED, account_id, name, limit, since, account=account_id)
         return [_deleted(row) for row in found]
 
-    def _copied(self, found: list[Record]) -> Copied:
-        if not found:
-            raise NotFound("the mailbox is gone")
-        self._wrote_accounts(found)
-        (row,) = found
-        uids = row["uids"] or ()
-        pairs = tuple((Uid(uid), Uid(row["first_uid"] + n)) for n, uid in enumerate(uids))
-        source_modseq = row["source_modseq"]
-        return Copied(
-            UidValidity(row["uidvalidity"]),
-            pairs,
-            ModSeq(row["target_modseq"] or row["highestmodseq"]),
-            None if source_modseq is None else ModSeq(source_modseq),
-        )
+
+def copied(found: list[Record]) -> Copied:
+    """The answer of a statement that ends in PAIRS. Raises NotFound when it has none."""
+    if not found:
+        raise NotFound("the mailbox is gone")
+    (row,) = found
+    uids = row["uids"] or ()
+    pairs = tuple((Uid(uid), Uid(row["first_uid"] + n)) for n, uid in enumerate(uids))
+    source_modseq = row["source_modseq"]
+    return Copied(
+        UidValidity(row["uidvalidity"]),
+        pairs,
+        ModSeq(row["target_modseq"] or row["highestmodseq"]),
+        None if source_modseq is None else ModSeq(source_modseq),
+    )
 
 
 def _deleted(row: Record) -> DeletedMessage:
@@ -201,4 +238,5 @@ def _deleted(row: Record) -> DeletedMessage:
         row["internaldate"],
         row["expunged_at"],
         row["envelope"],
+        row["is_mailbox_deleted"],
     )

@@ -13,8 +13,13 @@ from .pool import Record
 _COLUMNS = {Wanted.HEADER: "header", Wanted.ENVELOPE: "envelope", Wanted.STRUCTURE: "structure"}
 
 
+def columns_of(wanted: Wanted) -> list[str]:
+    """Of ``contents``, beside the reference."""
+    return [name for flag, name in _COLUMNS.items() if flag in wanted]
+
+
 def _fetch_sql(wanted: Wanted) -> str:
-    columns = "".join(f", c.{name}" for flag, name in _COLUMNS.items() if flag in wanted)
+    columns = "".join(f", c.{name}" for name in columns_of(wanted))
     return f"""
 SELECT s.uid, m.prefix, {rows.REF_COLUMNS}{columns}
 FROM message_state s JOIN messages m ON m.mailbox_id = s.mailbox_id AND m.uid = s.uid
@@ -33,9 +38,9 @@ class Messages(Part):
             # another process wrote what this replica has not got yet; rows never change, so few is the
             # only way for a replica to be wrong
             found = await self.db.read(sql, mailbox_id, uids)
-        return [_message_row(row, wanted) for row in found]
+        return [message_row(row, wanted) for row in found]
 
 
-def _message_row(row: Record, wanted: Wanted) -> MessageRow:
-    columns = {name: row[name] for flag, name in _COLUMNS.items() if flag in wanted}
+def message_row(row: Record, wanted: Wanted) -> MessageRow:
+    columns = {name: row[name] for name in columns_of(wanted)}
     return MessageRow(Uid(row["uid"]), row["prefix"], rows.ref(row), **columns)

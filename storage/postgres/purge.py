@@ -63,10 +63,14 @@ WITH due AS MATERIALIZED (
 )
 SELECT count(*) AS n FROM due"""
 
-# The mailboxes of an account that is past its grace follow it.
+# The mailboxes of an account that is past its grace follow it, unless it is being restored right now.
 _FOLLOW_ACCOUNT = """
-UPDATE mailboxes m SET deleted_at = a.deleted_at FROM accounts a
-WHERE a.id = m.account_id AND m.deleted_at IS NULL AND a.deleted_at <= now() - $1::interval"""
+WITH gone AS MATERIALIZED (
+    SELECT id, deleted_at FROM accounts WHERE deleted_at <= now() - $1::interval
+    FOR SHARE SKIP LOCKED
+)
+UPDATE mailboxes m SET deleted_at = g.deleted_at FROM gone g
+WHERE m.account_id = g.id AND m.deleted_at IS NULL"""
 
 _PICK_MAILBOX = """
 SELECT id FROM mailboxes WHERE deleted_at <= now() - $1::interval
@@ -103,9 +107,21 @@ _DROP_ACCOUNT = (
     "DELETE FROM sieve_answers WHERE account_id = $1",
     "DELETE FROM sieve_sends WHERE account_id = $1",
     "DELETE FROM uidvalidities WHERE account_id = $1",
+    "DELETE FROM recovered WHERE account_id = $1",
+    "DELETE FROM recovered_accounts WHERE account_id = $1",
     "DELETE FROM credentials WHERE account_id = $1",
     "DELETE FROM accounts WHERE id = $1",
 )
+
+_PURGE_DAYS = """
+WITH due AS MATERIALIZED (
+    SELECT account_id, day, uid FROM recovered r
+    WHERE day < ((now() - $1::interval) AT TIME ZONE 'UTC')::date
+      AND NOT EXISTS (SELECT FROM messages m WHERE m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid)
+    ORDER BY day LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+DELETE FROM recovered r USING due d WHERE r.account_id = d.account_id AND r.day = d.day AND r.uid = d.uid
+RETURNING 1 AS n"""
 
 _LOCK_CONTENTS = """
 SELECT c.id, c.hash FROM purge_candidates p JOIN contents c ON c.id = p.content_id
@@ -187,6 +203,9 @@ class PostgresPurgeStore:
                 for sql in _DROP_ACCOUNT:
                     await transaction.execute(sql, row["id"])
             return len(accounts)
+
+    async def purge_days(self, grace: timedelta, limit: int) -> int:
+        return len(await self.db.write(_PURGE_DAYS, grace, limit, mailboxes=()))
 
     async def purge_contents(self, limit: int) -> int:
         while True:  # a batch whose contents are all in use yet ends nothing: the next may

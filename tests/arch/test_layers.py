@@ -25,6 +25,7 @@ PURE = (
     "storage/api.py",
     "storage/addresses.py",
     "storage/names.py",
+    "storage/recovery.py",
     "storage/scripts.py",
     "storage/sending.py",
     "storage/dsn.py",

@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-from storage.api import MailStore, PurgeStore, UploadStore
+from storage.api import MailStore, PurgeStore, RecoveredMail, UploadStore
 from storage.memory.background import MemoryPurgeStore, MemoryUploadStore
 from storage.memory.mail import MemoryMailStore
+from storage.memory.recovered import MemoryRecoveredMail
 from storage.memory.tables import Tables
 from storage.model import (
     DEFAULT_MAILBOXES,
@@ -27,10 +28,12 @@ from storage.model import (
 )
 from storage.postgres.pool import Database
 from storage.postgres.purge import PostgresPurgeStore
+from storage.postgres.recovered import PostgresRecoveredMail
 from storage.postgres.store import PostgresMailStore
 from storage.postgres.uploads import PostgresUploadStore
 
 NO_FLAGS = Flags()
+ROOT = "Recovered"
 
 
 def content(body: bytes = b"Subject: x\r\n\r\nhello\r\n") -> Content:
@@ -53,6 +56,7 @@ class Stores:
     mail: MailStore
     uploads: UploadStore
     purge: PurgeStore
+    recovered: RecoveredMail
 
     async def new_account(self) -> AccountId:
         raise NotImplementedError
@@ -62,6 +66,10 @@ class Stores:
 
     async def age_deliveries(self, by: timedelta) -> None:
         """As if every delivery key had been recorded that much earlier."""
+        raise NotImplementedError
+
+    async def age_deletions(self, by: timedelta) -> None:
+        """As if all that was deleted had been deleted that much earlier, before anybody looked."""
         raise NotImplementedError
 
     async def inbox(self) -> MailboxId:
@@ -94,6 +102,7 @@ class MemoryStores(Stores):
         self.mail = MemoryMailStore(self.tables)
         self.uploads = MemoryUploadStore(self.tables)
         self.purge = MemoryPurgeStore(self.tables)
+        self.recovered = MemoryRecoveredMail(self.tables, ROOT)
 
     async def new_account(self) -> AccountId:
         account_id = AccountId(self.tables.next_id())
@@ -107,6 +116,12 @@ class MemoryStores(Stores):
         for key in self.tables.deliveries:
             self.tables.deliveries[key] -= by
 
+    async def age_deletions(self, by: timedelta) -> None:
+        for box in self.tables.mailboxes.values():
+            box.deleted_at = box.deleted_at and box.deleted_at - by
+            for entry in box.expunged.values():
+                entry.expunged_at -= by
+
 
 class PostgresStores(Stores):
     def __init__(self, database: Database) -> None:
@@ -114,6 +129,7 @@ class PostgresStores(Stores):
         self.mail: PostgresMailStore = PostgresMailStore(database)
         self.uploads = PostgresUploadStore(database)
         self.purge = PostgresPurgeStore(database)
+        self.recovered = PostgresRecoveredMail(database, ROOT)
 
     async def new_account(self) -> AccountId:
         ((account_id,),) = await self.database.write("INSERT INTO accounts DEFAULT VALUES RETURNING id")
@@ -127,6 +143,10 @@ class PostgresStores(Stores):
 
     async def age_deliveries(self, by: timedelta) -> None:
         await self.database.write("UPDATE deliveries SET delivered_at = delivered_at - $1::interval", by)
+
+    async def age_deletions(self, by: timedelta) -> None:
+        await self.database.write("UPDATE expunged SET expunged_at = expunged_at - $1::interval", by)
+        await self.database.write("UPDATE mailboxes SET deleted_at = deleted_at - $1::interval", by)
 
 
 @pytest_asyncio.fixture

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from protocols.ports import MailboxChanged
-from storage.errors import CommitUnknown, NotFound, StorageError
+from storage.errors import CommitUnknown, NotFound, ReadOnly, StorageError
 from storage.model import Appended, Flags, Mailbox, NewMessage, StagedContent
 
 from .. import responses
@@ -78,6 +78,8 @@ async def start_append(
         mailbox = await session.services.mail.get_mailbox(session.user.account_id, args.name)
     except NotFound:
         return _NO_TARGET
+    if mailbox.is_read_only:
+        raise ReadOnly("nothing can be appended there")
     return AppendTransfer(session, args, mailbox, session.services.intake.spool())
 
 

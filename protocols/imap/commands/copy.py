@@ -12,6 +12,7 @@ from storage.model import Copied, Mailbox, Uid
 from .. import responses
 from ..grammar import Cursor
 from ..registry import SELECTED, Command, No, Ok, Outcome, ParseContext
+from ..replies import refusal_to_change
 from ..seqset import SavedResult, SeqSet, UidSet
 from .expunge import announce_expunged
 
@@ -64,8 +65,8 @@ async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
 async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
     """COPYUID comes in an untagged OK before the EXPUNGE lines (RFC 6851 §4.3)."""
     view = session.view
-    if view.read_only:
-        return No("The mailbox is read-only")
+    if (refusal := refusal_to_change(view)) is not None:
+        return refusal
     target, uids = await _prepare(session, args)
     if target is None:
         return NO_TARGET

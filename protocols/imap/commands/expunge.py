@@ -8,7 +8,8 @@ from protocols.ports import MailboxChanged
 from storage.model import ModSeq, Uid
 
 from ..grammar import Cursor
-from ..registry import SELECTED, Command, No, Ok, Outcome, ParseContext
+from ..registry import SELECTED, Command, Ok, Outcome, ParseContext
+from ..replies import refusal_to_change
 from ..seqset import SavedResult, UidSet
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def parse_expunge(cursor: Cursor, context: ParseContext) -> UidSet | SavedResult
 
 async def run_expunge(session: ImapSession, among: UidSet | SavedResult | None) -> Outcome:
     """The EXPUNGE lines are written on the way out, like all others."""
-    if session.view.read_only:
-        return No("The mailbox is read-only")
+    if (refusal := refusal_to_change(session.view)) is not None:
+        return refusal
     uids = None if among is None else [uid for _, uid in session.view.resolve(among)]
     if uids is None or uids:
         await expunge_deleted(session, uids)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from storage.model import DELIMITER
+
 from .. import responses
 from ..grammar import Cursor
 from ..registry import ANY, AUTHENTICATED, Command, Ok, ParseContext, parse_nothing
@@ -53,8 +55,14 @@ def _word(raw: bytes, limit: int) -> str:
 
 
 def run_namespace(session: ImapSession, _args: None) -> Ok:
-    session.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
-    return Ok("One personal namespace")
+    """All are personal: what is in them is the user's own. Clients that know of one only take the first."""
+    prefixes = ["", *(namespace.root + DELIMITER for namespace in session.services.namespaces)]
+    told = b"".join(
+        b"(%b %b)" % (responses.mailbox(prefix, utf8=session.utf8), responses.quote(DELIMITER.encode()))
+        for prefix in prefixes
+    )
+    session.send(b"* NAMESPACE (%b) NIL NIL\r\n" % told)
+    return Ok("One personal namespace" if len(prefixes) == 1 else "Personal namespaces only")
 
 
 ID = Command(b"ID", ANY, parse_id, run_id, "RFC 2971 §3.1", capabilities=(b"ID",))

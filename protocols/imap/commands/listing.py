@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage.annotations import Entries, Place
 from storage.model import DELIMITER, INBOX, Mailbox, MailboxList
+from storage.names import canonical
 
 from .. import responses
 from ..grammar import Cursor
@@ -191,6 +192,28 @@ def _is_extended(args: ListArgs) -> bool:
     return bool(args.selections or args.returns or args.status) or args.metadata is not None
 
 
+async def _list_mailboxes(session: ImapSession, args: ListArgs) -> MailboxList:
+    """The account's own, and those of other namespaces that a pattern or a subscription names literally.
+
+    A mere ``*`` must not make clients download them. Where both have a name, the account's own is meant.
+    """
+    listed = await session.services.mail.list_mailboxes(session.user.account_id)
+    patterns = [canonical(args.reference + pattern) for pattern in args.patterns]
+    more: dict[str, Mailbox] = {}
+    for namespace in session.services.namespaces:
+        if any(_names_root(name, namespace.root) for name in (*patterns, *listed.subscribed)):
+            more |= {each.name: each for each in await namespace.mailboxes(session.user.account_id)}
+    if not more:
+        return listed
+    more |= {mailbox.name: mailbox for mailbox in listed.mailboxes}
+    return MailboxList(tuple(more.values()), listed.subscribed)
+
+
+def _names_root(pattern: str, root: str) -> bool:
+    """Whether ``pattern`` is literal as far as ``root``, and goes no other way behind it."""
+    return pattern.startswith(root) and pattern[len(root) :][:1] in ("", DELIMITER, "*", "%")
+
+
 async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
     if args.patterns == ("",) and not _is_extended(args):
         # RFC 9051 §6.3.9: asks for the delimiter, in the basic syntax only
@@ -198,7 +221,7 @@ async def run_list(session: ImapSession, args: ListArgs) -> Outcome:
         return Ok("Done")
     if HIGHESTMODSEQ in args.status:
         session.enable_condstore()
-    tree = _Tree(await session.services.mail.list_mailboxes(session.user.account_id), session.hidden)
+    tree = _Tree(await _list_mailboxes(session, args), session.hidden)
     notes = await _Notes.read(session, args.metadata)
     returns = args.returns | (args.selections & _RETURNS)
     selected = tree.candidates(args.selections)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage.annotations import Place
-from storage.errors import NotPermitted, OverQuota, TooBig
+from storage.errors import NotPermitted, OverQuota, ReadOnly, TooBig
 
 from .. import responses
 from ..grammar import Cursor
@@ -69,10 +69,13 @@ def write_metadata(session: ImapSession, name: str, found: Answer) -> None:
         session.send(responses.metadata(name, found.items, utf8=session.utf8))
 
 
-async def _place(session: ImapSession, name: str) -> Place:
+async def _place(session: ImapSession, name: str, *, is_written: bool = False) -> Place:
     if name == SERVER:
         return None
-    return (await session.services.mail.get_mailbox(session.user.account_id, name)).id
+    mailbox = await session.services.mail.get_mailbox(session.user.account_id, name)
+    if is_written and mailbox.is_read_only:
+        raise ReadOnly("nothing can be noted there")
+    return mailbox.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def _parse_change(cursor: Cursor) -> tuple[str, bytes | None]:
 
 async def run_set(session: ImapSession, args: SetArgs) -> Outcome:
     annotations, account_id = session.annotations, session.user.account_id
-    place = await _place(session, args.name)
+    place = await _place(session, args.name, is_written=True)
     try:
         await annotations.change(account_id, place, args.changes)
     except TooBig:

@@ -54,6 +54,8 @@ async def _open(session: ImapSession, args: SelectArgs, *, read_only: bool) -> O
         session.enable_condstore()
     mailbox = await session.services.mail.get_mailbox(session.user.account_id, args.name)
     condstore = b"CONDSTORE" in session.enabled
+    words = "Examined" if read_only else "Selected"
+    read_only = read_only or mailbox.is_read_only
     view = await session.views.open(mailbox, read_only=read_only, condstore=condstore)
     session.select(view)
     _describe(session, view)
@@ -61,8 +63,7 @@ async def _open(session: ImapSession, args: SelectArgs, *, read_only: bool) -> O
         session.write_listing(mailbox, args.name)
     if not read_only:
         _claim_recent(session, view, mailbox)
-    code, words = (b"READ-ONLY", "Examined") if read_only else (b"READ-WRITE", "Selected")
-    return Ok(words, code)
+    return Ok(words, b"READ-ONLY" if read_only else b"READ-WRITE")
 
 
 def _describe(session: ImapSession, view: SessionView) -> None:

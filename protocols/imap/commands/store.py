@@ -10,7 +10,8 @@ from storage.model import FlagChange, Flags, FlagsStored, MessageState, ModSeq, 
 
 from .. import responses
 from ..grammar import Cursor
-from ..registry import SELECTED, Command, No, Ok, Outcome, ParseContext
+from ..registry import SELECTED, Command, Ok, Outcome, ParseContext
+from ..replies import refusal_to_change
 from ..seqset import SavedResult, SeqSet, UidSet
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def parse_store(cursor: Cursor, context: ParseContext) -> StoreArgs:
 
 async def run_store(session: ImapSession, args: StoreArgs) -> Outcome:
     view = session.view
-    if view.read_only:
-        return No("The mailbox is read-only")
+    if (refusal := refusal_to_change(view)) is not None:
+        return refusal
     if args.unchanged_since is not None:
         session.enable_condstore()  # RFC 7162 §3.1
     targets = view.resolve(args.numbers)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from storage.errors import AlreadyExists
 from storage.mime.envelope import encode_envelope, parse_envelope
 from storage.model import Content, ContentHash, Flags, MailboxId, NewMessage, StagedContent, SystemFlag
 from storage.postgres.accounts import PostgresAccountStore
@@ -87,28 +89,81 @@ def test_deleted_messages_are_listed(expunged: Admin) -> None:
     assert "\x1b" not in text
 
 
+def pairs(result: dict[str, Any]) -> list[tuple[str, int, str, int]]:
+    return [(each["mailbox"], each["uid"], each["into"], each["new_uid"]) for each in result["restored"]]
+
+
 def test_single_messages_and_ranges_come_back(expunged: Admin) -> None:
-    result = expunged.json("messages", "restore", ANN, "INBOX", "3", "1:1")
-    assert result == {"mailbox": "INBOX", "restored": [{"uid": 1, "new_uid": 6}, {"uid": 3, "new_uid": 7}]}
+    result = expunged.json("messages", "restore", ANN, "--mailbox", "INBOX", "--uid", "3", "--uid", "1:1")
+    assert pairs(result) == [("INBOX", 1, "INBOX", 6), ("INBOX", 3, "INBOX", 7)]
     assert live_uids(expunged) == [4, 5, 6, 7]
     assert [each["uid"] for each in expunged.json("messages", "deleted", ANN)] == [2]
 
 
-def test_all_come_back(expunged: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.commands.messages.BATCH", 2)
-    result = expunged("messages", "restore", ANN, "inbox", "--all")
-    assert (result.exit_code, result.stdout) == (0, "restored 3 messages to inbox\n")
+def test_all_come_back_once(expunged: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.restoring.BATCH", 2)
+    command = ("messages", "restore", ANN, "--mailbox", "inbox", "--all")
+    result = expunged(*command)
+    assert (result.exit_code, result.stdout) == (0, "restored 3 messages to INBOX\n")
     assert live_uids(expunged) == [4, 5, 6, 7, 8]
-    assert expunged("messages", "restore", ANN, "INBOX", "--all").stdout == "restored 0 messages to INBOX\n"
+    again = expunged(*command)
+    assert (again.exit_code, again.stdout) == (0, "restored 0 messages\n")
+
+
+def test_into_a_mailbox_that_is_made_for_it(expunged: Admin) -> None:
+    result = expunged.json(
+        "messages", "restore", ANN, "--mailbox", "INBOX", "--uid", "1,3", "--into", "Found/again"
+    )
+    assert pairs(result) == [("INBOX", 1, "Found/again", 1), ("INBOX", 3, "Found/again", 2)]
+    assert live_uids(expunged) == [4, 5]
+
+
+def test_since(expunged: Admin) -> None:
+    assert expunged.json("messages", "deleted", ANN, "--since", "2999-01-01") == []
+    assert len(expunged.json("messages", "deleted", ANN, "--since", "2020-01-01T10:00:00")) == 3
+    assert expunged.json("messages", "restore", ANN, "--since", "2999-01-01") == {"restored": []}
+    assert len(expunged.json("messages", "restore", ANN, "--since", "2020-01-01")["restored"]) == 3
+
+
+async def _delete_archive(database: Database) -> None:
+    recipient = await PostgresAccountStore(database).recipient(ANN)
+    assert recipient is not None
+    mail = PostgresMailStore(database)
+    with contextlib.suppress(AlreadyExists):
+        await mail.create_mailbox(recipient.account_id, "Old")
+    box = await mail.get_mailbox(recipient.account_id, "Old")
+    await mail.append(staged(7), [NewMessage(box.id)])
+    await mail.delete_mailbox(recipient.account_id, "Old")
+
+
+def test_a_deleted_mailbox_comes_back_with_its_messages(expunged: Admin) -> None:
+    on_database(expunged, _delete_archive)
+    (found,) = expunged.json("messages", "deleted", ANN, "--mailbox", "Old")
+    assert (found["uid"], found["mailbox_deleted"]) == (1, True)
+    assert "Old (deleted)" in expunged("messages", "deleted", ANN).stdout
+    result = expunged.json("messages", "restore", ANN, "--mailbox", "Old", "--uid", "1")
+    assert pairs(result) == [("Old", 1, "Old", 1)]
+    assert expunged("messages", "restore", ANN, "--mailbox", "Old", "--uid", "1").exit_code == 3
+    assert expunged.json("messages", "deleted", ANN, "--mailbox", "Old") == []
+
+
+def test_two_deleted_mailboxes_of_one_name(expunged: Admin) -> None:
+    for _ in range(2):
+        on_database(expunged, _delete_archive)
+    result = expunged("messages", "restore", ANN, "--mailbox", "Old", "--uid", "1")
+    assert result.exit_code == 2
+    assert "several" in result.stderr
+    result = expunged.json("messages", "restore", ANN, "--mailbox", "Old", "--all", "--into", "INBOX")
+    assert [each["new_uid"] for each in result["restored"]] == [6, 7]
 
 
 def test_a_range_may_reach_beyond_the_mailbox(expunged: Admin) -> None:
-    assert expunged("messages", "restore", ANN, "INBOX", "4294967295:2").exit_code == 0
+    assert expunged("messages", "restore", ANN, "--mailbox", "INBOX", "--uid", "4294967295:2").exit_code == 0
     assert live_uids(expunged) == [4, 5, 6, 7]
 
 
 def test_what_cannot_be_had_back_is_said_after_the_rest_is_done(expunged: Admin) -> None:
-    result = expunged("messages", "restore", ANN, "INBOX", "2", "4", "99")
+    result = expunged("messages", "restore", ANN, "--mailbox", "INBOX", "--uid", "2,4,99")
     assert result.exit_code == 3
     assert "4, 99" in result.stderr
     assert live_uids(expunged) == [4, 5, 6]
@@ -117,12 +172,16 @@ def test_what_cannot_be_had_back_is_said_after_the_rest_is_done(expunged: Admin)
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["INBOX"], 2),
-        (["INBOX", "1", "--all"], 2),
-        (["INBOX", "x"], 2),
-        (["INBOX", "0"], 2),
-        (["INBOX", "1:4294967296"], 2),
-        (["Nowhere", "1"], 3),
+        (["--mailbox", "INBOX"], 2),
+        (["--mailbox", "INBOX", "--uid", "1", "--all"], 2),
+        (["--since", "2026-01-01", "--all"], 2),
+        (["--uid", "1"], 2),
+        (["--mailbox", "INBOX", "--uid", "x"], 2),
+        (["--mailbox", "INBOX", "--uid", "0"], 2),
+        (["--mailbox", "INBOX", "--uid", "1:4294967296"], 2),
+        (["--all", "--into", "a//b"], 2),
+        (["--mailbox", "Nowhere", "--uid", "1"], 3),
+        (["--mailbox", "Nowhere", "--all"], 3),
     ],
 )
 def test_wrong_requests(expunged: Admin, arguments: list[str], code: int) -> None:
@@ -132,4 +191,4 @@ def test_wrong_requests(expunged: Admin, arguments: list[str], code: int) -> Non
 
 def test_unknown_accounts(admin: Admin) -> None:
     assert admin("messages", "deleted", ANN).exit_code == 3
-    assert admin("messages", "restore", ANN, "INBOX", "1").exit_code == 3
+    assert admin("messages", "restore", ANN, "--all").exit_code == 3
