@@ -102,7 +102,9 @@ class Doors:
             annotation_limits(core.config.metadata),
             site=server_annotations(core.config.metadata),
         )
-        self._filter = mail_filter(core.config.sieve, core.scripts, core.mail, clock=time.monotonic)
+        self._filter = mail_filter(
+            core.config.sieve, core.scripts, core.mail, self._annotations, clock=time.monotonic
+        )
         await self._open_listeners(sockets)
 
     def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
@@ -241,7 +243,10 @@ class Doors:
     def _scripts(self, server: Server) -> ScriptService:
         core = self._core
         sends = is_active("sieve redirect")
-        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=sends)
+        options = core.config.sieve
+        engine = sieve_engine(
+            allowed_extensions(options), server, sends=sends, has_lists=bool(options.lists_path)
+        )
         quota = ScriptQuota(server.max_scripts or UNLIMITED, server.max_script_size_bytes)
         return ScriptService(core.scripts, engine, quota)
 

@@ -12,9 +12,12 @@ from protocols.sieve.compiling import compile
 from protocols.sieve.errors import ScriptErrors
 from protocols.sieve.registry import NAMES
 
+from .listfiles import ListFiles
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from protocols.annotations import Annotations
     from storage.api import MailStore
     from storage.scripts import ScriptStore
 
@@ -59,12 +62,19 @@ def _read(path: Path) -> bytes:
 
 
 def mail_filter(
-    options: Sieve, scripts: ScriptStore, mail: MailStore, *, clock: Callable[[], float]
+    options: Sieve,
+    scripts: ScriptStore,
+    mail: MailStore,
+    annotations: Annotations,
+    *,
+    clock: Callable[[], float],
 ) -> MailFilter:
     """Raises SieveUnusable."""
     return MailFilter(
         scripts,
         MailboxNames(mail, clock=clock),
+        annotations=annotations,
+        lists=ListFiles(Path(options.lists_path), clock=clock) if options.lists_path else None,
         extensions=allowed_extensions(options),
         limits=Limits(time_s=options.max_execution_time_s),
         site=site_scripts(options),

@@ -23,9 +23,10 @@ SENDING: Final = frozenset({"vacation", "vacation-seconds", "enotify", "fcc"})
 class SieveEngine:
     """``protocols.managesieve.compiler.ScriptCompiler`` with these extensions."""
 
-    def __init__(self, extensions: Collection[str], *, sends: bool) -> None:
+    def __init__(self, extensions: Collection[str], *, sends: bool, has_lists: bool = False) -> None:
         self.extensions = tuple(sorted(extensions))
         self.notify_schemes = ("mailto",) if "enotify" in self.extensions else ()
+        self.list_schemes = ("tag",) if has_lists and "extlists" in self.extensions else ()
         self.max_redirects: int | None = Limits().redirects if sends else 0
         self._turn = asyncio.Lock()
 
@@ -42,9 +43,11 @@ class SieveEngine:
         return Verdict(warnings="\n".join(found.warnings))
 
 
-def sieve_engine(allowed: frozenset[str], server: Server, *, sends: bool) -> SieveEngine:
+def sieve_engine(
+    allowed: frozenset[str], server: Server, *, sends: bool, has_lists: bool = False
+) -> SieveEngine:
     """``allowed`` at delivery; the server may take less, and never more.
     ``sends``: what scripts send goes to the relay."""
     if server.supported_extensions:
         allowed &= frozenset(server.supported_extensions)
-    return SieveEngine(allowed if sends else allowed - SENDING, sends=sends)
+    return SieveEngine(allowed if sends else allowed - SENDING, sends=sends, has_lists=has_lists)

@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.errors import StorageError
-from storage.mime.structure import decode_structure
+from storage.errors import StorageError, Unavailable
 from storage.model import AccountId, ActiveScript
 from storage.scripts import ScriptStore
 
-from .mailboxnames import Known, MailboxNames
+from .addresslists import ListSource
+from .annotations import Annotations
+from .answers import AccountAnswers, Data, Sources
+from .mailboxnames import MailboxNames
 from .scriptcache import ScriptCache
 from .sieve.budget import Limits
 from .sieve.errors import ScriptErrors
 from .sieve.interpreter import Named, evaluate
-from .sieve.outcome import Keep, Outcome
-from .sieve.questions import (
-    IsListed,
-    ListExists,
-    MailboxExists,
-    MailboxIdExists,
-    MessageContent,
-    Metadata,
-    Question,
-    SeenBefore,
-    SpecialUseExists,
-    Unanswered,
-)
+from .sieve.outcome import Action, Keep, Outcome, Redirect
+from .sieve.questions import Question, Unanswered
 from .sieve.run import Mail
 from .sieve.script import IncludeName, Script
+from .sieve.verdict import merged
 
 log = logging.getLogger("sora.sieve")
 
@@ -50,7 +41,10 @@ LOOP_BYTES = 128 * 1024
 # Questions that one run may ask, each a read of the database at most.
 MAX_QUESTIONS = 64
 
-Data = bytes | mmap.mmap
+# Of a list that a message is sent on to; what goes beyond is kept (the rate of an account is limited anyway).
+MAX_MEMBERS = 1_000
+# RFC 6785 §3.11: they answer a delivery.
+ONLY_AT_DELIVERY = frozenset({"reject", "ereject", "vacation", "vacation-seconds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +56,18 @@ class SiteScripts:
     shared: Mapping[str, bytes] = field(default_factory=dict)
 
 
+async def _no_data() -> Data:
+    raise Unavailable("the message is not at hand")
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as one recipient would get it. ``data`` and ``structure`` are of the content, which begins
-    behind the trace fields; ``environment`` is RFC 5183's."""
+    """A message as one recipient would get it, or as it lies in a mailbox. ``data`` and ``structure`` are of
+    the content, which begins behind the trace fields; ``environment`` is RFC 5183's.
+
+    Where ``data`` is None, ``load`` brings it when a script asks for more than the header. It raises
+    StorageError.
+    """
 
     sender: str
     recipient: str
@@ -73,8 +75,11 @@ class Incoming:
     header: bytes
     size_bytes: int
     structure: bytes
-    data: Data
+    data: Data | None
     environment: Mapping[str, str]
+    flags: tuple[str, ...] = ()  # that it has already
+    is_delivery: bool = True  # False: something happened to it in a mailbox, and there is no envelope
+    load: Callable[[], Awaitable[Data]] = _no_data
 
 
 class MailFilter:
@@ -85,6 +90,8 @@ class MailFilter:
         scripts: ScriptStore,
         names: MailboxNames,
         *,
+        annotations: Annotations | None = None,
+        lists: ListSource | None = None,
         extensions: frozenset[str] | None = None,
         limits: Limits | None = None,
         site: SiteScripts | None = None,
@@ -93,6 +100,7 @@ class MailFilter:
     ) -> None:
         self.scripts = scripts
         self.names = names
+        self.sources = Sources(scripts, names, annotations, lists)
         self._cache = ScriptCache(extensions)
         self._limits = limits or Limits()
         self._site = site or SiteScripts()
@@ -112,7 +120,41 @@ class MailFilter:
             return Outcome((Keep(None),), fault=broken)
         library = await self._library(account_id, named)
         running = _Running(self, account_id, mail, named, library)
-        return await running.finish()
+        return await self._with_members(await running.finish(), mail)
+
+    async def decide_event(self, account_id: AccountId, script: ActiveScript, mail: Incoming) -> Outcome:
+        """What a script makes of something that happened to a message in a mailbox (RFC 6785): of this script
+        alone, and where it goes wrong nothing but the keep. Raises StorageError."""
+        found = self._cache.get(script.content)
+        if isinstance(found, ScriptErrors):
+            return _untouched(mail, f"{script.name}: {found.errors[0]}")
+        named = [Named(script.name, found)]
+        library = await self._library(account_id, named)
+        used = found.extensions.union(*(each.extensions for each in library.values() if each))
+        if used & ONLY_AT_DELIVERY:
+            what = ", ".join(sorted(used & ONLY_AT_DELIVERY))
+            return _untouched(mail, f"{script.name}: {what} is for mail that is being delivered")
+        outcome = await _Running(self, account_id, mail, named, library).finish()
+        return _untouched(mail, outcome.fault) if outcome.fault else await self._with_members(outcome, mail)
+
+    async def _with_members(self, outcome: Outcome, mail: Incoming) -> Outcome:
+        """A redirect to a list is one to each of its members (RFC 6134 §2.5); to a list that is not there it
+        stays as it is. Raises StorageError."""
+        if not any(isinstance(each, Redirect) and each.list_name for each in outcome.actions):
+            return outcome
+        actions: list[Action] = []
+        for action in outcome.actions:
+            members = await self._members(action)
+            actions += [action] if members is None else members
+        return replace(outcome, actions=tuple(merged(actions, keeps_in_inbox=mail.is_delivery)))
+
+    async def _members(self, action: Action) -> list[Action] | None:
+        if not isinstance(action, Redirect) or not action.list_name or self.sources.lists is None:
+            return None
+        found = await self.sources.lists.find(action.list_name)
+        if found is None or not 0 < len(found.members) <= MAX_MEMBERS:
+            return None
+        return [replace(action, address=each, list_name="") for each in sorted(found.members)]
 
     def _named(self, script: ActiveScript | None) -> tuple[list[Named], str]:
         """The scripts to run, or why one of them cannot."""
@@ -181,26 +223,30 @@ class _Running:
         library: Mapping[IncludeName, Script | None],
     ) -> None:
         self._owner = owner
-        self._account_id = account_id
         self._mail = mail
         self._named = named
         self._library = library
-        self._mailboxes: Known | None = None
-        self._answers: dict[Question, Any] = {}
-        size_bytes = len(mail.trace) + mail.size_bytes
-        self._facts = Mail(mail.trace + mail.header, size_bytes, mail.sender, mail.recipient)
+        self._answers = AccountAnswers(owner.sources, account_id, mail)
+        self._facts = Mail(
+            mail.trace + mail.header,
+            len(mail.trace) + mail.size_bytes,
+            mail.sender,
+            mail.recipient,
+            flags=mail.flags,
+            is_delivery=mail.is_delivery,
+        )
 
     async def finish(self) -> Outcome:
         for _ in range(MAX_QUESTIONS):
             try:
                 return await self._run()
             except Unanswered as asked:
-                await self._find_out(asked.question)
+                await self._answers.find_out(asked.question)
         return Outcome((Keep(None),), fault=f"scripts ask more than {MAX_QUESTIONS} questions")
 
     async def _run(self) -> Outcome:
-        owner, mail = self._owner, self._mail
-        if mail.size_bytes <= LOOP_BYTES:
+        owner = self._owner
+        if self._mail.size_bytes <= LOOP_BYTES or not self._answers.has_content:
             limits = owner.loop_limits
             found = self._evaluate(limits)
             if not found.fault or found.steps <= limits.steps:
@@ -209,49 +255,12 @@ class _Running:
 
     def _evaluate(self, limits: Limits | None) -> Outcome:
         return self._owner.evaluate(
-            self._named, self._facts, self._answer, self._library, self._mail.environment, limits=limits
+            self._named, self._facts, self._answers, self._library, self._mail.environment, limits=limits
         )
 
-    def _answer(self, question: Question) -> Any:
-        if isinstance(question, MessageContent):
-            return self._content()
-        if question in self._answers:
-            return self._answers[question]
-        if isinstance(question, Metadata):
-            return None  # this version keeps none
-        if isinstance(question, ListExists | IsListed):
-            return False  # this version has none
-        if isinstance(question, SeenBefore) or self._mailboxes is None:
-            raise Unanswered(question)
-        return _about_mailboxes(self._mailboxes, question)
 
-    def _content(self) -> Any:
-        found = self._answers.get(MessageContent())
-        if found is None:
-            found = (self._mail.data, decode_structure(self._mail.structure))
-            self._answers[MessageContent()] = found
-        return found
-
-    async def _find_out(self, question: Question) -> None:
-        owner = self._owner
-        if isinstance(question, SeenBefore):
-            seen = await owner.scripts.seen(self._account_id, [question.key])
-            self._answers[question] = question.key in seen
-        else:
-            self._mailboxes = await owner.names.of(self._account_id)
-
-
-def _about_mailboxes(known: Known, question: Question) -> bool:
-    if isinstance(question, MailboxExists):
-        return known.named(question.mailbox) is not None
-    if isinstance(question, MailboxIdExists):
-        return question.mailbox_id in known.by_object_id
-    assert isinstance(question, SpecialUseExists)
-    found = known.by_use.get(question.use)
-    if not question.mailbox:
-        return found is not None
-    named = known.named(question.mailbox)
-    return found is not None and named is not None and found.id == named.id
+def _untouched(mail: Incoming, fault: str) -> Outcome:
+    return Outcome((Keep(None, mail.flags),), fault=fault)
 
 
 async def remember(scripts: ScriptStore, account_id: AccountId, outcome: Outcome) -> None:

@@ -338,6 +338,13 @@ class Sieve:
         "Directory of NAME.sieve files that users' scripts may include as :global.",
         shown="/etc/sora/sieve/shared",
     )
+    lists_path: str = option(
+        PATH,
+        "",
+        'Directory of NAME.list files with an address on each line ("@example.com": all of a domain); scripts'
+        ' call them "tag:sora,2026:NAME" (extlists). Changed files are read again by themselves.',
+        shown="/etc/sora/sieve/lists",
+    )
 
 
 @dataclass(frozen=True, slots=True)

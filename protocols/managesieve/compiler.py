@@ -29,6 +29,11 @@ class ScriptCompiler(Protocol):
         ...
 
     @property
+    def list_schemes(self) -> Sequence[str]:
+        """URI schemes of lists that are kept elsewhere (RFC 6134 §2.8); empty where there are none."""
+        ...
+
+    @property
     def max_redirects(self) -> int | None:
         """Of one script for one message; None: no limit."""
         ...

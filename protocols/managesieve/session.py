@@ -201,6 +201,8 @@ class ManageSieveSession:
             offered.append(("MAXREDIRECTS", str(compiler.max_redirects)))
         if compiler.notify_schemes:
             offered.append(("NOTIFY", " ".join(compiler.notify_schemes)))
+        if compiler.list_schemes:
+            offered.append(("EXTLISTS", " ".join(compiler.list_schemes)))
         if self._identity is not None:
             offered.append(("OWNER", self._identity.primary_address))
         offered += [("UNAUTHENTICATE", None), ("LANGUAGE", "en"), ("VERSION", "1.0")]

@@ -57,6 +57,7 @@ def evaluate(
         library=library or {},
         fields=Fields(mail.header),
         trace=[] if wants_trace else None,
+        flags=mail.flags,
     )
     for named in scripts:
         kept = run.actions, run.seen
@@ -113,7 +114,7 @@ def _given_up(run: Run, actions: list[Action], seen: list[Seen], fault: RunFault
 
 def _outcome(run: Run, actions: Sequence[Action], fault: str = "", script: str = "") -> Outcome:
     return Outcome(
-        actions=tuple(merged(actions)),
+        actions=tuple(merged(actions, keeps_in_inbox=run.mail.is_delivery)),
         seen=tuple(dict.fromkeys(run.seen)),
         fault=f"{script}: {fault}" if fault else "",
         trace=tuple(run.trace or ()),

@@ -26,6 +26,8 @@ class Mail:
     recipient: str = ""  # of the envelope, detail included
     spam_percent: float | None = None  # None: what the header says (``spamheaders``)
     virus_value: int | None = None  # 1 .. 5 (RFC 5235 §2.2); None: what the header says
+    flags: tuple[str, ...] = ()  # that it has, for imap4flags
+    is_delivery: bool = True  # False: something happened to it in a mailbox (RFC 6785), so no envelope
 
 
 @dataclass(slots=True)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from .outcome import Action, Discard, FileInto, Keep, Redirect, Reject
 
 
-def merged(actions: Sequence[Action]) -> list[Action]:
-    """In order. Of two copies for one place one is left, with the flags of both and the later content."""
+def merged(actions: Sequence[Action], *, keeps_in_inbox: bool = True) -> list[Action]:
+    """In order. Of two copies for one place one is left, with the flags of both and the later content.
+    Unless ``keeps_in_inbox``, what is kept stays where it is and every filing is another copy."""
     found: dict[Hashable, Action] = {}
     for action in actions:
-        key = _key(action)
+        key = _key(action) if keeps_in_inbox or not isinstance(action, Keep) else "stays"
         before = found.get(key)
         found[key] = action if before is None else _joined(before, action)
     return list(found.values())

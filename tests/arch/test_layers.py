@@ -66,6 +66,7 @@ PURE = (
     "protocols/imap/searchkeys.py",
     "protocols/imap/capability.py",
     "protocols/imap/governed.py",
+    "protocols/addresslists.py",
     "protocols/imap/metadataargs.py",
     "protocols/imap/registry.py",
     "protocols/imap/view.py",

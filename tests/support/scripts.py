@@ -11,6 +11,7 @@ class MarkedCompiler:
     def __init__(self) -> None:
         self.extensions = ("fileinto", "vacation")
         self.notify_schemes: tuple[str, ...] = ()
+        self.list_schemes: tuple[str, ...] = ()
         self.max_redirects: int | None = None
         self.checked: list[bytes] = []
         self.faults: list[Exception] = []

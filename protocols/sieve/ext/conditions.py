@@ -9,6 +9,7 @@ from storage.addresses import DETAIL_SEPARATOR
 
 from ..bound import Bound
 from ..control import Stop
+from ..errors import RunFault
 from ..fields import Mailbox
 from ..matching import MATCH_TAGS, Matching
 from ..quick import quick_test
@@ -121,6 +122,8 @@ def _envelope(bound: Bound) -> Holds:
     matching = Matching(bound, bound.texts("keys"))
 
     def holds(run: Run) -> bool:
+        if not run.mail.is_delivery:
+            raise RunFault("there is no envelope where nothing is delivered")  # RFC 6785 §4.6
         parts = {"from": run.mail.sender, "to": run.mail.recipient}
         boxes = [_path(parts[name.lower()]) for name in names.values(run) if name.lower() in parts]
         return matching.holds(run, _read(boxes, reader))

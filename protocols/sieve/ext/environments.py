@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from ..run import Run
 
 
+# RFC 6785 §4.2, §4.5: empty while mail is delivered.
+_ELSEWHERE = {"imap.user": "", "imap.email": "", "imap.changedflags": ""}
+
+
 def _environment(bound: Bound) -> Holds:
     name = bound.text("name")
     matching = Matching(bound, bound.texts("keys"))
 
     def holds(run: Run) -> bool:
-        value = run.environment.get(name.value(run).lower())
+        item = name.value(run).lower()
+        value = run.environment.get(item, _ELSEWHERE.get(item))
         return value is not None and matching.holds(run, [value])
 
     return holds

@@ -83,12 +83,14 @@ async def test_what_the_engine_can_do_is_told(office: Office) -> None:
     wire = Wire(office.factory)
     assert b"NOTIFY" not in await wire.greeting()
     office.compiler.notify_schemes = ("mailto",)
+    office.compiler.list_schemes = ("tag",)
     office.compiler.max_redirects = 4
     office.compiler.extensions = ("enotify",)
     told = await wire.send(b"CAPABILITY\r\n")
     assert b'"SIEVE" "enotify"\r\n' in told
     assert b'"NOTIFY" "mailto"\r\n' in told
     assert b'"MAXREDIRECTS" "4"\r\n' in told
+    assert b'"EXTLISTS" "tag"\r\n' in told
 
 
 async def test_the_owner_is_told_after_login_only(office: Office) -> None:
