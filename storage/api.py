@@ -138,7 +138,8 @@ class MailStore(Protocol):
         """Add one content to one or more mailboxes, body and metadata in one commit.
 
         Results are in the order of ``messages``. At most 4 statements for bodies of one frame,
-        one statement more per further frames batch.
+        one statement more per further frames batch. When the same bytes wait on the disk of another node,
+        they wait where ``staged`` has them from now on: an acknowledgement never rests on a foreign disk.
 
         Raises:
             NotFound: one of the mailboxes is gone; nothing was written.
@@ -322,9 +323,23 @@ class UploadStore(Protocol):
         """Current whereabouts (primary read), for a reader whose reference has grown stale."""
         ...
 
-    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
-        """Those of which a content that is not stored yet has its body on this node's disk (primary
-        read); the files of the others are nobody's."""
+    async def restore_turns(self, content_ids: Sequence[ContentId]) -> None:
+        """What was given back because the store was away is due now, and its age decides its turn again.
+        Leased and stored ones stay as they are."""
+        ...
+
+    async def find(self, hashes: Sequence[ContentHash]) -> dict[ContentHash, ContentRef]:
+        """The contents of these bytes and where they are (primary read); unknown ones are absent."""
+        ...
+
+    async def take_over(
+        self, content_hash: ContentHash, node: str | None, frames: Sequence[bytes], encoded_bytes: int
+    ) -> bool:
+        """A body that waits on the disk of another node is durable here, too: on the disk of ``node``, or
+        with None in the database, which these frames go to. From now on it is uploaded from here.
+
+        False: nothing of these bytes waits on another disk; nothing was written.
+        """
         ...
 
 
@@ -345,8 +360,12 @@ class Staging(Protocol):
         ...
 
     async def pending(self) -> list[ContentHash]:
-        """Bodies found here that no append can be about to refer to any more: old enough to be asked
-        about with ``still_staged``. Empty where the database keeps the books."""
+        """Bodies found here that no append can be about to refer to any more: those that ``find`` does not
+        show on a disk are nobody's. Empty where the database keeps the books."""
+        ...
+
+    async def held(self) -> list[ContentHash]:
+        """The same, of whatever age."""
         ...
 
     async def remove(self, content_hash: ContentHash) -> bool:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from .api import Spool, Staging
 from .budget import ByteBudget
+from .floor import DiskFloor
 from .model import Content, ContentHash, StagedContent
 from .objects.codec import Codec
 from .objects.disk import Disk
@@ -46,16 +47,19 @@ class LocalIntake:
         spool_dir: Path,
         disk: Disk | None = None,
         budget: ByteBudget | None = None,
+        floor: DiskFloor | None = None,
     ) -> None:
+        """``floor``: of the disk of ``spool_dir``."""
         self._staging = staging
         self._codec = codec
         self._describe = describe
         self._spool_dir = spool_dir
         self._disk = disk or Disk()
+        self._floor = floor
         self._budget = budget or ByteBudget(DEFAULT_BUDGET_BYTES)
 
     def spool(self) -> BodySpool:
-        return BodySpool(self._spool_dir, self._disk)
+        return BodySpool(self._spool_dir, self._disk, self._floor)
 
     async def take(self, spool: Spool) -> StagedContent:
         if not isinstance(spool, BodySpool):

@@ -304,9 +304,23 @@ class UploadLease:
 
 
 @dataclass(frozen=True, slots=True)
+class StagingPlace:
+    """What waits in one place."""
+
+    node: str | None  # on that node's disk; None: in the database
+    contents: int
+    encoded_bytes: int
+    oldest_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StagingLevel:
-    """How much waits for the object store."""
+    """How much waits for the object store, everywhere."""
 
     contents: int
     encoded_bytes: int
     oldest_age_s: float
+    places: tuple[StagingPlace, ...] = ()  # those where something waits
+
+    def bytes_at(self, node: str | None) -> int:
+        return sum(place.encoded_bytes for place in self.places if place.node == node)

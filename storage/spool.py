@@ -8,7 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from .errors import StorageError
+from .errors import StagingFull, StorageError
+from .floor import DiskFloor
 from .model import ContentHash
 from .objects.disk import Disk, storage_error
 
@@ -18,10 +19,11 @@ MEMORY_BYTES = 1024 * 1024  # more goes to a file that has no name and so vanish
 class BodySpool:
     """``storage.api.Spool``; one task at a time uses it."""
 
-    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+    def __init__(self, directory: Path, disk: Disk | None = None, floor: DiskFloor | None = None) -> None:
         self.size_bytes = 0
         self._directory = directory
         self._disk = disk or Disk()
+        self._floor = floor
         self._digest = hashlib.sha256()
         self._memory = bytearray()
         self._fd = -1
@@ -41,6 +43,9 @@ class BodySpool:
             return
         try:
             self._to_file(data)
+        except StagingFull as error:
+            self._failure = error
+            raise
         except OSError as error:
             self._failure = storage_error(error, "receiving a body")
             raise self._failure from error
@@ -71,6 +76,8 @@ class BodySpool:
             os.close(self._fd)
 
     def _to_file(self, data: bytes) -> None:
+        if self._floor is not None:
+            self._floor.admit(len(data))
         if self._fd < 0:
             self._fd = open_unnamed(self._directory)
             self._disk.write(self._fd, bytes(self._memory))

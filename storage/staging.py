@@ -27,6 +27,7 @@ from pathlib import Path
 
 from .api import UploadStore
 from .errors import NotFound, StagingFull, StorageError
+from .floor import DiskFloor
 from .model import Content, ContentHash, ContentId, ContentRef, StagedContent
 from .objects.disk import TEMPORARY_SUFFIX, Disk, in_thread, place, remove, storage_error
 
@@ -36,7 +37,7 @@ log = logging.getLogger("sora.staging")
 # timeouts end it far sooner), and longer than the sweep takes from its question to the removal.
 IN_FLIGHT_S = 10 * 60.0
 SAMPLE_EVERY_S = 5.0
-SAMPLE_SHARE = 0.05  # of the time at most: measuring a large backlog on disk is itself work
+SAMPLE_SHARE = 0.01  # of the time at most: measuring a large backlog is itself work, of every process
 IDENTITY_FILE = "node-name"
 ASIDE_SUFFIX = ".aside"
 
@@ -45,7 +46,8 @@ class StagingBound:
     """Refuses new bodies well before the disk or database is full.
 
     The level is sampled in the background while bodies come in; what this process adds in between is
-    counted here, so the bound holds to within one interval of the other processes' additions.
+    counted here. So the bound is exceeded by no more than what the other processes (of the node, or with the
+    database of all nodes) take in within one interval: SAMPLE_EVERY_S, or a hundred times what a look takes.
     """
 
     def __init__(
@@ -53,23 +55,41 @@ class StagingBound:
         max_bytes: int,
         sample: Callable[[], Awaitable[int]],
         clock: Callable[[], float] = time.monotonic,
+        floors: Sequence[DiskFloor] = (),
     ) -> None:
+        """``floors``: of the disks that a body goes to."""
         self.max_bytes = max_bytes
         self.level_bytes = 0
+        self.refused = 0
+        self._floors = floors
+        self._has_sample = False
         self._sample = sample
         self._clock = clock
         self._next_sample_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
+    async def ready(self) -> None:
+        """Wait for the first look: a process that has just started knows nothing of the backlog."""
+        if not self._has_sample:
+            self._look()
+        if not self._has_sample and self._task is not None:
+            await asyncio.shield(self._task)
+
     def admit(self, size_bytes: int) -> None:
         """Raises StagingFull."""
-        if self._clock() >= self._next_sample_at and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._refresh_quietly())
+        self._look()
         if self.level_bytes + size_bytes > self.max_bytes:
+            self.refused += 1
             raise StagingFull(
                 f"{self.level_bytes} bytes wait for the object store, the limit is {self.max_bytes}"
             )
+        for floor in self._floors:
+            floor.admit(size_bytes)
         self.level_bytes += size_bytes
+
+    def _look(self) -> None:
+        if self._clock() >= self._next_sample_at and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._refresh_quietly())
 
     async def refresh(self) -> None:
         """Raises Unavailable."""
@@ -77,6 +97,7 @@ class StagingBound:
         self._next_sample_at = started + SAMPLE_EVERY_S  # also when it fails
         before = self.level_bytes
         sampled = await self._sample()
+        self._has_sample = True
         took = self._clock() - started
         self._next_sample_at = started + max(SAMPLE_EVERY_S, took / SAMPLE_SHARE)
         # what was admitted during the sample may not be in it
@@ -100,6 +121,7 @@ class DatabaseStaging:
 
     async def put(self, content: Content, frames: Sequence[bytes]) -> StagedContent:
         size = sum(map(len, frames))
+        await self._bound.ready()
         self._bound.admit(size)
         return StagedContent(content, tuple(frames), None, size)
 
@@ -113,6 +135,9 @@ class DatabaseStaging:
         return await self._uploads.staged_frames_of([ref.id for ref in refs if ref.staged_node is None])
 
     async def pending(self) -> list[ContentHash]:
+        return []
+
+    async def held(self) -> list[ContentHash]:
         return []
 
     async def remove(self, content_hash: ContentHash) -> bool:
@@ -141,6 +166,7 @@ class DiskStaging:
 
     async def put(self, content: Content, frames: Sequence[bytes]) -> StagedContent:
         size = sum(map(len, frames))
+        await self._bound.ready()
         self._bound.admit(size)
         path = self._path(content.hash)
         await in_thread(lambda: place(self._disk, path, frames), "staging a body")
@@ -161,6 +187,12 @@ class DiskStaging:
 
     async def pending(self) -> list[ContentHash]:
         return await in_thread(self._old_files, "looking for staged bodies")
+
+    async def held(self) -> list[ContentHash]:
+        return await in_thread(
+            lambda: sorted({found for path in staged_files(self._root) if (found := hash_of(path))}),
+            "looking for staged bodies",
+        )
 
     async def remove(self, content_hash: ContentHash) -> bool:
         return await in_thread(lambda: self._remove(self._path(content_hash)), "removing a staged body")
@@ -185,18 +217,17 @@ class DiskStaging:
 
     def _old_files(self) -> list[ContentHash]:
         found: set[ContentHash] = set()
-        for entry in _entries(self._root):
-            path = Path(entry.path)
+        for path in staged_files(self._root):
             try:
                 is_young = self._is_young(path)
             except FileNotFoundError:
                 continue
             if is_young:
                 continue
-            if entry.name.endswith(TEMPORARY_SUFFIX):
+            if path.name.endswith(TEMPORARY_SUFFIX):
                 remove(self._disk, path)
-            elif len(name := entry.name.removesuffix(ASIDE_SUFFIX)) == 64:
-                found.add(ContentHash(bytes.fromhex(name)))
+            elif (content_hash := hash_of(path)) is not None:
+                found.add(content_hash)
         return sorted(found)
 
     def _path(self, content_hash: ContentHash) -> Path:
@@ -229,6 +260,9 @@ class StagingAreas:
     async def pending(self) -> list[ContentHash]:
         return await self._disk.pending()
 
+    async def held(self) -> list[ContentHash]:
+        return await self._disk.held()
+
     async def remove(self, content_hash: ContentHash) -> bool:
         return await self._disk.remove(content_hash)
 
@@ -260,6 +294,20 @@ def staging_identity(root: Path, wanted: str, disk: Disk | None = None) -> str:
 async def disk_level(root: Path) -> int:
     """Bytes of all staged files. O(files)."""
     return await in_thread(lambda: sum(_size(entry) for entry in _entries(root)), "measuring staged bodies")
+
+
+def staged_files(root: Path) -> Iterator[Path]:
+    """All files in the place of staged bodies; ``hash_of`` says which are. Raises OSError."""
+    return (Path(entry.path) for entry in _entries(root))
+
+
+def hash_of(path: Path) -> ContentHash | None:
+    """Of the body in a staged file; None: it is none."""
+    name = path.name.removesuffix(ASIDE_SUFFIX)
+    try:
+        return ContentHash(bytes.fromhex(name)) if len(name) == 64 else None
+    except ValueError:
+        return None
 
 
 def _entries(root: Path) -> Iterator[os.DirEntry[str]]:

@@ -6,8 +6,10 @@ body starts over.
 
 Faults are of two kinds. The store or the database being away says nothing about a body: it is given back
 without counting an attempt, the uploader slows down as a whole, and probes with a single body until one
-goes through. A body whose bytes are wrong or gone is *stuck*: counted, logged as an error, kept for ever
-and tried again at long intervals; nothing here ever gives up on mail.
+goes through; then the backlog follows, the oldest first. Each probe takes another body, since the fault may
+be of one alone; they all get their old turns again once the store is back. A body whose bytes are wrong or
+gone is *stuck*: counted, logged as an error, kept for ever and tried again at long intervals; nothing here
+ever gives up on mail.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .api import BlobStore, Staging, UploadStore
 from .budget import ByteBudget
 from .errors import CommitUnknown, Corrupt, NotFound, StorageError, Unavailable
-from .model import ContentId, ContentRef, StagingLevel, UploadLease
+from .model import ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
 from .objects.cache import BodyCache
 from .objects.codec import Codec
 from .objects.keys import object_key
@@ -32,7 +34,9 @@ from .objects.keys import object_key
 log = logging.getLogger("sora.uploader")
 
 MIN_BACKOFF_S = 1.0
-MAX_BACKOFF_S = 120.0
+# While the store is away one body probes at least this often: so soon is the way noticed to be open again.
+MAX_BACKOFF_S = 15.0
+MAX_DISPLACED = 10_000  # bodies whose turn is restored after an outage; a probe displaces one
 STUCK_RETRY_S = 15 * 60.0
 MAX_STUCK_RETRY_S = 24 * 3600.0
 DEFAULT_BUDGET_BYTES = 64 * 1024 * 1024  # of encoded bodies in memory
@@ -65,6 +69,7 @@ class UploadCounters:
     stuck: int = 0
     purged_meanwhile: int = 0
     swept: int = 0  # staged files that nobody needed any more
+    adopted: int = 0  # found on our disk, and waiting under the name of another node
 
 
 @dataclass(slots=True)
@@ -133,6 +138,8 @@ class Uploader:
         self._swept_at = float("-inf")
         self._wake = asyncio.Event()
         self._has_strays = True
+        self._has_adopted = False
+        self._displaced: list[ContentId] = []  # given back because the store is away
 
     # --- for the node ---
 
@@ -199,6 +206,7 @@ class Uploader:
             return 0
         outcomes = await self._upload_all(leases)
         await self._mark([done for done in outcomes if isinstance(done, _Upload)])
+        await self._restore_turns()
         await self._release_failed(
             [failed for failed in outcomes if isinstance(failed, _Failed)],
             is_store_up=any(isinstance(done, _Upload) for done in outcomes),
@@ -209,22 +217,65 @@ class Uploader:
         return len(leases)
 
     async def sweep(self) -> int:
-        """Remove staged files that no content needs; how many. See ``storage.staging``."""
+        """Remove staged files that no content needs; how many. See ``storage.staging``.
+
+        A file that a content needs which waits on the disk of *another* node stays, too: who knows what has
+        become of that one.
+        """
         found = await self._staging.pending()
         removed = 0
         for at in range(0, len(found), SWEEP_BATCH):
             batch = found[at : at + SWEEP_BATCH]
-            needed = await self._uploads.still_staged(self._node, batch)
+            needed = await self._on_disks(batch)
             for content_hash in batch:
                 if content_hash not in needed and await self._staging.remove(content_hash):
                     removed += 1
         self.counters.swept += removed
         return removed
 
+    async def adopt(self) -> int:
+        """Bodies on our disk that wait under the name of another node are ours from now on; how many.
+
+        That node was this machine before it was rebuilt or renamed, or had the same bytes delivered.
+        """
+        found = await self._staging.held()
+        adopted = 0
+        for at in range(0, len(found), SWEEP_BATCH):
+            for ref in (await self._on_disks(found[at : at + SWEEP_BATCH])).values():
+                if ref.staged_node != self._node and await self._take_over(ref):
+                    adopted += 1
+        if adopted:
+            log.info("%d staged bodies of an earlier node were found here and are uploaded", adopted)
+        self.counters.adopted += adopted
+        return adopted
+
+    async def _on_disks(self, hashes: Sequence[ContentHash]) -> dict[ContentHash, ContentRef]:
+        found = await self._uploads.find(hashes)
+        return {content_hash: ref for content_hash, ref in found.items() if ref.staged_node is not None}
+
+    async def _take_over(self, ref: ContentRef) -> bool:
+        """False: our copy is gone or damaged."""
+        async with self._budget.hold(ref.size_bytes):
+            frames = await self._staging.get(replace(ref, staged_node=self._node))
+            if frames is None:
+                return False
+            try:
+                await asyncio.to_thread(self._codec.decode_all, b"".join(frames), ref.hash)
+            except Corrupt as error:
+                log.error(
+                    "the staged body %s of %s is damaged here: %s", ref.hash.hex(), ref.staged_node, error
+                )
+                return False
+            return await self._uploads.take_over(ref.hash, self._node, (), sum(map(len, frames)))
+
     async def _sweep_if_due(self) -> None:
-        if not self.is_paused and self._clock() - self._swept_at >= SWEEP_EVERY_S:
-            self._swept_at = self._clock()
-            await self.sweep()
+        if self.is_paused or self._clock() - self._swept_at < SWEEP_EVERY_S:
+            return
+        self._swept_at = self._clock()
+        if not self._has_adopted:
+            await self.adopt()
+            self._has_adopted = True
+        await self.sweep()
 
     # --- bodies ---
 
@@ -252,6 +303,8 @@ class Uploader:
         done = await self._store.put_many({key: bodies[ref.id] for key, ref in sound.items()}, self._slots)
         for key, ref in sound.items():
             found, size = done[key], sum(map(len, bodies[ref.id]))
+            if isinstance(found, NotFound):  # its bucket is gone, which is no fault of the body
+                found = Unavailable(f"the object store has no place for {key}: {found}")
             if found != size and isinstance(found, int):
                 found = Unavailable(f"object {key} has {found} bytes after a put of {size}")
             outcomes[ref.id] = found
@@ -327,11 +380,20 @@ class Uploader:
         self.counters.transient_failures += len(failed)
         if not is_store_up:
             self._slow_down(failed[0].error)
+            room = MAX_DISPLACED - len(self._displaced)
+            self._displaced += [one.id for one in failed[:room]]
         retry_in = (
             self.settings.retry_interval_s if is_store_up else max(0.0, self._paused_until - self._clock())
         )
         for one in failed:
             await self._give_back(self._uploads.release(one.id, str(one.error), retry_in, permanent=False))
+
+    async def _restore_turns(self) -> None:
+        """The store is back: what failed while it was away goes before what came later."""
+        if self._faults or not self._displaced:
+            return
+        displaced, self._displaced = self._displaced, []
+        await self._give_back(self._uploads.restore_turns(displaced))
 
     async def _release_stuck(self, lease: UploadLease, error: StorageError) -> None:
         self.counters.stuck += 1

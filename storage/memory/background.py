@@ -6,11 +6,19 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from storage.api import RETRY_WINDOW
-from storage.model import AccountId, ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
+from storage.model import (
+    AccountId,
+    ContentHash,
+    ContentId,
+    ContentRef,
+    StagingLevel,
+    StagingPlace,
+    UploadLease,
+)
 from storage.objects.keys import object_key
 from storage.recovery import day_of
 
-from .tables import DoomedObject, StoredMailbox, Tables
+from .tables import DoomedObject, StoredContent, StoredMailbox, Tables
 
 
 class MemoryUploadStore:
@@ -42,7 +50,7 @@ class MemoryUploadStore:
             if content.lease_node == node and content.lease_until and content.lease_until > now
         ]
         for content in held:
-            content.lease_until, content.next_attempt_at = None, now
+            content.lease_until, content.next_attempt_at = None, content.staged_at
         return len(held)
 
     async def staged_frames(self, content_id: ContentId) -> list[bytes] | None:
@@ -78,15 +86,34 @@ class MemoryUploadStore:
         now = self.tables.now()
         oldest = min((content.staged_at for content in staged), default=now)
         total = sum(content.encoded_bytes for content in staged)
-        return StagingLevel(len(staged), total, (now - oldest).total_seconds())
+        nodes = sorted({content.node for content in staged}, key=lambda node: node or "")
+        places = tuple(self._place(node, staged) for node in nodes)
+        return StagingLevel(len(staged), total, (now - oldest).total_seconds(), places)
+
+    def _place(self, node: str | None, staged: list[StoredContent]) -> StagingPlace:
+        here = [content for content in staged if content.node == node]
+        age = self.tables.now() - min(content.staged_at for content in here)
+        total = sum(content.encoded_bytes for content in here)
+        return StagingPlace(node, len(here), total, age.total_seconds())
 
     async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
         wanted = sorted(set(content_ids))
         return [self.tables.contents[id_].ref for id_ in wanted if id_ in self.tables.contents]
 
-    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
-        staged = (self.tables.by_hash[hash_] for hash_ in hashes if hash_ in self.tables.by_hash)
-        return {row.content.hash for row in staged if row.node == node and not row.is_stored}
+    async def restore_turns(self, content_ids: Sequence[ContentId]) -> None:
+        for id_ in content_ids:
+            content = self.tables.contents.get(id_)
+            if content is not None and content.lease_until is None:
+                content.next_attempt_at = content.staged_at
+
+    async def find(self, hashes: Sequence[ContentHash]) -> dict[ContentHash, ContentRef]:
+        return {hash_: self.tables.by_hash[hash_].ref for hash_ in hashes if hash_ in self.tables.by_hash}
+
+    async def take_over(
+        self, content_hash: ContentHash, node: str | None, frames: Sequence[bytes], encoded_bytes: int
+    ) -> bool:
+        content = self.tables.by_hash.get(content_hash)
+        return content is not None and content.move_to(node, frames, encoded_bytes)
 
 
 class MemoryPurgeStore:

@@ -162,6 +162,8 @@ class MemoryMailStore(_Views):
             self.tables.live_account(box.account_id)
         fresh = [self._is_fresh(boxes[message.mailbox_id].account_id, message) for message in messages]
         if not any(fresh):
+            if (known := self.tables.by_hash.get(staged.content.hash)) is not None:
+                known.move_to(staged.node, staged.frames, staged.encoded_bytes)
             return [_duplicate(boxes[message.mailbox_id]) for message in messages]
         content = self._take(staged)
         touched = {message.mailbox_id for message, is_fresh in zip(messages, fresh, strict=True) if is_fresh}
@@ -187,6 +189,7 @@ class MemoryMailStore(_Views):
     def _take(self, staged: StagedContent) -> StoredContent:
         known = self.tables.by_hash.get(staged.content.hash)
         if known is not None:
+            known.move_to(staged.node, staged.frames, staged.encoded_bytes)
             return known
         now, content_id = self.tables.now(), ContentId(self.tables.next_id())
         content = StoredContent(

@@ -5,7 +5,7 @@ Methods of the stores never await between reading and writing, so each is atomic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
@@ -143,6 +143,14 @@ class StoredContent:
     def ref(self) -> ContentRef:
         node = None if self.is_stored else self.node
         return ContentRef(self.id, self.content.hash, self.content.size_bytes, self.is_stored, node)
+
+    def move_to(self, node: str | None, frames: Sequence[bytes], encoded_bytes: int) -> bool:
+        """From another node's disk; False: it is not on one."""
+        if self.is_stored or self.node in {None, node}:
+            return False
+        self.node, self.frames, self.encoded_bytes = node, list(frames), encoded_bytes
+        self.lease_until, self.next_attempt_at, self.attempts = None, self.staged_at, 0
+        return True
 
 
 @dataclass(frozen=True, slots=True)

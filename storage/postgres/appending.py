@@ -7,6 +7,9 @@ A statement sees one snapshot, taken before it waits for a lock. Values of a row
 changed meanwhile are therefore taken only from ``FOR UPDATE`` and ``RETURNING``, which give the row as
 locked, or from ``ON CONFLICT``, which asks the index.
 
+The same bytes may have come before and wait on the disk of another node, which may be gone; ``moved`` then
+brings the content here, also for a message that is a duplicate: no acknowledgement rests on a foreign disk.
+
 There are two statements with the same effect. The general one takes any number of messages and mailboxes;
 the other is for one message, which is nearly every delivery, and costs the server two thirds of it.
 """
@@ -43,10 +46,18 @@ WITH target AS MATERIALIZED (
 ), staged AS (
     INSERT INTO staged_contents (content_id, node, encoded_bytes)
     SELECT id, $6::text, $7::bigint FROM content WHERE is_new
+), moved AS (
+    UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
+        lease_until = NULL, next_attempt_at = g.staged_at
+    FROM contents c
+    WHERE EXISTS (SELECT FROM target) AND c.hash = $1 AND g.content_id = c.id
+      AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
+    RETURNING g.content_id
 ), frames AS (
     INSERT INTO staged_frames (content_id, n, data)
-    SELECT c.id, f.n, f.data FROM content c, unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
-    WHERE c.is_new
+    SELECT c.id, f.n, f.data
+    FROM (SELECT id FROM content WHERE is_new UNION ALL SELECT content_id FROM moved) c,
+         unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
 ), bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + 1, highestmodseq = m.highestmodseq + 1, messages = m.messages + 1,
@@ -65,8 +76,9 @@ WITH target AS MATERIALIZED (
 )
 SELECT t.account_id, t.id AS mailbox_id, t.uidvalidity, coalesce(b.uid, 0) AS uid,
        coalesce(b.highestmodseq, t.highestmodseq) AS modseq, b.uid IS NULL AS duplicate,
-       b.content_id, b.is_new
-FROM target t LEFT JOIN bump b ON true"""
+       coalesce(b.content_id, v.content_id) AS content_id,
+       coalesce(b.is_new, false) OR v.content_id IS NOT NULL AS takes_frames
+FROM target t LEFT JOIN bump b ON true LEFT JOIN moved v ON true"""
 
 _ONE_KEYED = _ONE.format(
     fresh="""
@@ -113,10 +125,18 @@ WITH input AS MATERIALIZED (
 ), staged AS (
     INSERT INTO staged_contents (content_id, node, encoded_bytes)
     SELECT id, $6::text, $7::bigint FROM content WHERE is_new
+), moved AS (
+    UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
+        lease_until = NULL, next_attempt_at = g.staged_at
+    FROM contents c
+    WHERE EXISTS (SELECT FROM target) AND c.hash = $1 AND g.content_id = c.id
+      AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
+    RETURNING g.content_id
 ), frames AS (
     INSERT INTO staged_frames (content_id, n, data)
-    SELECT c.id, f.n, f.data FROM content c, unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
-    WHERE c.is_new
+    SELECT c.id, f.n, f.data
+    FROM (SELECT id FROM content WHERE is_new UNION ALL SELECT content_id FROM moved) c,
+         unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
 ), bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + f.added, highestmodseq = m.highestmodseq + 1,
@@ -139,9 +159,11 @@ WITH input AS MATERIALIZED (
 )
 SELECT t.account_id, i.mailbox_id, t.uidvalidity, coalesce(b.first_uid + f.rank - 1, 0) AS uid,
        coalesce(b.highestmodseq, t.highestmodseq) AS modseq, f.n IS NULL AS duplicate,
-       c.id AS content_id, c.is_new
+       coalesce(c.id, v.content_id) AS content_id,
+       coalesce(c.is_new, false) OR v.content_id IS NOT NULL AS takes_frames
 FROM input i JOIN target t ON t.id = i.mailbox_id
-LEFT JOIN fresh f ON f.n = i.n LEFT JOIN bump b ON b.id = f.mailbox_id LEFT JOIN content c ON true
+LEFT JOIN fresh f ON f.n = i.n LEFT JOIN bump b ON b.id = f.mailbox_id
+LEFT JOIN content c ON true LEFT JOIN moved v ON true
 ORDER BY i.n"""
 
 _MORE_FRAMES = """
@@ -175,7 +197,7 @@ class Appending(Part):
         """The frames that do not fit follow in the same transaction."""
         async with self.db.transaction(mailboxes=ids) as transaction:
             found = await transaction.fetch(sql, *arguments)
-            if found and found[0]["is_new"]:
+            if found and found[0]["takes_frames"]:
                 content_id = found[0]["content_id"]
                 for start in range(FRAMES_INLINE, len(staged.frames), FRAMES_BATCH):
                     batch = list(staged.frames[start : start + FRAMES_BATCH])

@@ -1,6 +1,7 @@
-"""The upload queue: staged contents on their way to the object store.
+"""The upload queue: staged contents on their way to the object store, the oldest first.
 
-Only ``staged_contents`` is written here. Rows are locked in the order of ids, so overlapping calls of
+``next_attempt_at`` is the turn: of a new content its age, of one that failed the time when it is tried again.
+Rows are locked in the order of ids, so overlapping calls of
 several uploaders cannot deadlock.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, UploadLease
+from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, StagingPlace, UploadLease
 
 from . import rows
 from .pool import Database
@@ -30,7 +31,7 @@ SELECT {rows.REF_COLUMNS}, g.attempts, g.lease_until
 FROM leased g JOIN contents c ON c.id = g.content_id ORDER BY g.staged_at, c.id"""
 
 _RECLAIM = """
-UPDATE staged_contents SET lease_node = NULL, lease_until = NULL, next_attempt_at = now()
+UPDATE staged_contents SET lease_node = NULL, lease_until = NULL, next_attempt_at = staged_at
 WHERE lease_node = $1 AND lease_until > now() RETURNING content_id"""
 
 _FRAMES = "SELECT data FROM staged_frames WHERE content_id = $1 ORDER BY n"
@@ -57,18 +58,40 @@ UPDATE staged_contents SET lease_until = NULL, lease_node = NULL, last_error = $
     next_attempt_at = now() + make_interval(secs => $3), attempts = attempts + $4::int
 WHERE content_id = $1"""
 
+_RESTORE_TURNS = """
+UPDATE staged_contents SET next_attempt_at = staged_at
+WHERE content_id = ANY ($1::bigint[]) AND lease_until IS NULL"""
+
 _LEVEL = """
-SELECT count(*) AS contents, coalesce(sum(encoded_bytes), 0)::bigint AS encoded_bytes,
-       coalesce(extract(epoch FROM now() - min(staged_at)), 0)::float8 AS oldest_age_s
-FROM staged_contents"""
+SELECT node, count(*) AS contents, sum(encoded_bytes)::bigint AS encoded_bytes,
+       extract(epoch FROM now() - min(staged_at))::float8 AS oldest_age_s
+FROM staged_contents GROUP BY node ORDER BY node NULLS FIRST"""
+
+_TABLE_BYTES = """
+SELECT pg_total_relation_size('staged_frames') + pg_total_relation_size('staged_contents') AS n"""
 
 _LOCATE = f"""
 SELECT {rows.REF_COLUMNS} FROM contents c LEFT JOIN staged_contents g ON g.content_id = c.id
 WHERE c.id = ANY ($1::bigint[]) ORDER BY c.id"""
 
-_STILL_STAGED = """
-SELECT c.hash FROM contents c JOIN staged_contents g ON g.content_id = c.id
-WHERE g.node = $1 AND c.hash = ANY ($2::bytea[])"""
+_FIND = f"""
+SELECT {rows.REF_COLUMNS} FROM contents c LEFT JOIN staged_contents g ON g.content_id = c.id
+WHERE c.hash = ANY ($1::bytea[])"""
+
+# The content is locked before its row of the queue, as everywhere.
+_TAKE_OVER = """
+WITH known AS MATERIALIZED (
+    SELECT id FROM contents WHERE hash = $1 FOR KEY SHARE
+)
+UPDATE staged_contents g SET node = $2, encoded_bytes = $3, attempts = 0, last_error = NULL,
+    lease_node = NULL, lease_until = NULL, next_attempt_at = g.staged_at
+FROM known WHERE g.content_id = known.id AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $2
+RETURNING g.content_id"""
+
+_ADD_FRAMES = """
+INSERT INTO staged_frames (content_id, n, data)
+SELECT $1, $2 + f.n, f.data FROM unnest($3::bytea[]) WITH ORDINALITY AS f (data, n)"""
+FRAMES_BATCH = 16
 
 
 class PostgresUploadStore:
@@ -103,12 +126,37 @@ class PostgresUploadStore:
             _RELEASE, content_id, error[:MAX_ERROR_CHARS], retry_in_s, int(permanent), mailboxes=()
         )
 
+    async def restore_turns(self, content_ids: Sequence[ContentId]) -> None:
+        await self.db.write(_RESTORE_TURNS, content_ids, mailboxes=())
+
     async def staging_level(self) -> StagingLevel:
-        ((contents, encoded_bytes, oldest_age_s),) = await self.db.read(_LEVEL)
-        return StagingLevel(contents, encoded_bytes, oldest_age_s)
+        places = tuple(StagingPlace(*row) for row in await self.db.read(_LEVEL))
+        return StagingLevel(
+            sum(place.contents for place in places),
+            sum(place.encoded_bytes for place in places),
+            max((place.oldest_age_s for place in places), default=0.0),
+            places,
+        )
+
+    async def table_bytes(self) -> int:
+        """Of the tables of staging on the server's disk, with indexes and what is dead in them."""
+        return int((await self.db.read(_TABLE_BYTES))[0]["n"])
 
     async def locate(self, content_ids: Sequence[ContentId]) -> list[ContentRef]:
         return [rows.ref(row) for row in await self.db.read(_LOCATE, content_ids)]
 
-    async def still_staged(self, node: str, hashes: Sequence[ContentHash]) -> set[ContentHash]:
-        return {ContentHash(row["hash"]) for row in await self.db.read(_STILL_STAGED, node, hashes)}
+    async def find(self, hashes: Sequence[ContentHash]) -> dict[ContentHash, ContentRef]:
+        found = map(rows.ref, await self.db.read(_FIND, hashes))
+        return {ref.hash: ref for ref in found}
+
+    async def take_over(
+        self, content_hash: ContentHash, node: str | None, frames: Sequence[bytes], encoded_bytes: int
+    ) -> bool:
+        async with self.db.transaction(mailboxes=()) as transaction:
+            found = await transaction.fetch(_TAKE_OVER, content_hash, node, encoded_bytes)
+            if not found:
+                return False
+            for start in range(0, len(frames), FRAMES_BATCH):
+                batch = list(frames[start : start + FRAMES_BATCH])
+                await transaction.execute(_ADD_FRAMES, found[0]["content_id"], start, batch)
+        return True

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from storage.model import INBOX, FlagChange, Flags, ModSeq, NewMessage, SystemFlag, Uid, Wanted
+import pytest
+
+from storage.model import (
+    INBOX,
+    FlagChange,
+    Flags,
+    ModSeq,
+    NewMessage,
+    StagingPlace,
+    SystemFlag,
+    Uid,
+    Wanted,
+)
 from storage.objects.keys import object_key
 
 from ..support.stores import Stores, staged
@@ -100,24 +112,97 @@ async def test_release_gives_back_and_counts_permanent_failures_only(stores: Sto
     assert await stores.uploads.lease("a", 1, 60) == []
 
 
-async def test_staged_files_that_are_still_needed(stores: Stores) -> None:
+async def test_what_was_given_back_takes_its_old_turn(stores: Stores) -> None:
     inbox = await stores.inbox()
-    for body, node in ((b"here", "a"), (b"there", "b"), (b"database", None), (b"done", "a")):
+    await stores.add(inbox, b"1", b"2", b"3")
+    ids = [lease.ref.id for lease in await stores.uploads.lease("a", 3, 60)]
+    await stores.uploads.release(ids[0], "away", 3600, permanent=False)
+    await stores.uploads.release(ids[1], "away", 3600, permanent=False)
+    assert await stores.uploads.lease("b", 3, 60) == []
+    await stores.uploads.restore_turns([ids[1], ids[0], ids[2]])
+    assert [lease.ref.id for lease in await stores.uploads.lease("b", 1, 60)] == [ids[0]]
+    assert [lease.ref.id for lease in await stores.uploads.lease("b", 3, 60)] == [ids[1]]
+    await stores.uploads.restore_turns([])
+
+
+async def test_contents_are_found_by_their_bytes(stores: Stores) -> None:
+    inbox = await stores.inbox()
+    for body, node in ((b"disk", "a"), (b"database", None), (b"done", "a")):
         await stores.mail.append(staged(body, node=node), [NewMessage(inbox)])
-    hashes = {body: staged(body).content.hash for body in (b"here", b"there", b"database", b"done", b"no")}
-    rows = await stores.mail.fetch(inbox, [Uid(4)], Wanted.REFERENCE)
+    hashes = {body: staged(body).content.hash for body in (b"disk", b"database", b"done", b"no")}
+    rows = await stores.mail.fetch(inbox, [Uid(3)], Wanted.REFERENCE)
     await stores.uploads.mark_stored([rows[0].ref.id])
-    assert await stores.uploads.still_staged("a", list(hashes.values())) == {hashes[b"here"]}
-    assert await stores.uploads.still_staged("a", []) == set()
+    found = await stores.uploads.find(list(hashes.values()))
+    places = {hash_: (ref.is_stored, ref.staged_node) for hash_, ref in found.items()}
+    assert places == {
+        hashes[b"disk"]: (False, "a"),
+        hashes[b"database"]: (False, None),
+        hashes[b"done"]: (True, None),
+    }
+    assert await stores.uploads.find([]) == {}
+
+
+@pytest.mark.parametrize("node", [None, "b"])
+async def test_a_body_on_a_disk_that_is_gone_is_taken_over(stores: Stores, node: str | None) -> None:
+    inbox = await stores.inbox()
+    pieces = [] if node else [b"piece %d" % n for n in range(40)]
+    (one,) = await stores.mail.append(staged(b"one", node="a"), [NewMessage(inbox)])
+    await stores.add(inbox, b"two")
+    (lease,) = [each for each in await stores.uploads.lease("a", 10, 60) if each.ref.staged_node == "a"]
+    await stores.uploads.release(lease.ref.id, "gone", 3600, permanent=True)
+    assert await stores.uploads.take_over(lease.ref.hash, node, pieces, 280)
+    (row,) = await stores.mail.fetch(inbox, [one.uid], Wanted.REFERENCE)
+    assert (row.ref.is_stored, row.ref.staged_node) == (False, node)
+    assert await stores.uploads.staged_frames(lease.ref.id) == (pieces or None)
+    (again,) = await stores.uploads.lease("b", 10, 60)
+    assert (again.ref, again.attempts) == (row.ref, 0)
+    assert {place.node: place.encoded_bytes for place in await places(stores)}[node] >= 280
+    for content_hash in (lease.ref.hash, staged(b"two").content.hash, staged(b"never seen").content.hash):
+        assert not await stores.uploads.take_over(content_hash, node, pieces, 280)
+    assert await stores.uploads.staged_frames(lease.ref.id) == (pieces or None)
+
+
+async def places(stores: Stores) -> tuple[StagingPlace, ...]:
+    return (await stores.uploads.staging_level()).places
+
+
+@pytest.mark.parametrize("frames", [1, 30])
+@pytest.mark.parametrize("is_retry", [False, True])
+@pytest.mark.parametrize("boxes", [1, 2])
+async def test_an_acknowledgement_never_rests_on_a_foreign_disk(
+    stores: Stores, frames: int, is_retry: bool, boxes: int
+) -> None:
+    """The node that took these bytes first is gone, and with it its disk."""
+    inboxes = [await stores.inbox() for _ in range(boxes)]
+    first = [NewMessage(inbox, delivery_key=b"k" * 32) for inbox in inboxes]
+    again = [NewMessage(inbox, delivery_key=(b"k" if is_retry else b"l") * 32) for inbox in inboxes]
+    await stores.mail.append(staged(b"one", node="a"), first)
+    taken = staged(b"one", frames=frames)
+    results = await stores.mail.append(taken, again)
+    assert {each.duplicate for each in results} == {is_retry}
+    (row,) = await stores.mail.fetch(inboxes[0], [Uid(1)], Wanted.REFERENCE)
+    assert row.ref.staged_node is None
+    assert await stores.uploads.staged_frames(row.ref.id) == list(taken.frames)
+    assert [place.node for place in await places(stores)] == [None]
+    await stores.mail.append(staged(b"one", node="a"), [NewMessage(inboxes[0])])  # no worse place
+    assert await stores.uploads.staged_frames(row.ref.id) == list(taken.frames)
 
 
 async def test_staging_level(stores: Stores) -> None:
     level = await stores.uploads.staging_level()
-    assert (level.contents, level.encoded_bytes, level.oldest_age_s) == (0, 0, 0)
-    await stores.mail.append(staged(b"abc", frames=3), [NewMessage(await stores.inbox())])
+    assert (level.contents, level.encoded_bytes, level.oldest_age_s, level.places) == (0, 0, 0, ())
+    inbox = await stores.inbox()
+    await stores.mail.append(staged(b"abc", frames=3), [NewMessage(inbox)])
+    await stores.mail.append(staged(b"defgh", node="a"), [NewMessage(inbox)])
     level = await stores.uploads.staging_level()
-    assert (level.contents, level.encoded_bytes) == (1, staged(b"abc", frames=3).encoded_bytes)
+    in_database = staged(b"abc", frames=3).encoded_bytes
+    assert (level.contents, level.encoded_bytes) == (2, in_database + 5)
     assert 0 <= level.oldest_age_s < 60
+    assert [(each.node, each.contents, each.encoded_bytes) for each in level.places] == [
+        (None, 1, in_database),
+        ("a", 1, 5),
+    ]
+    assert (level.bytes_at(None), level.bytes_at("a"), level.bytes_at("b")) == (in_database, 5, 0)
 
 
 # --- purge ----------------------------------------------------------------------------------------

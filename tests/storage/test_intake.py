@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from storage.budget import ByteBudget
-from storage.errors import StagingFull
+from storage.errors import StagingFull, Unavailable
+from storage.floor import DiskFloor
 from storage.intake import THREAD_BYTES, LocalIntake
 from storage.mime.message import describe
 from storage.staging import DatabaseStaging, StagingBound
@@ -89,12 +92,80 @@ async def test_slow_samples_are_taken_less_often() -> None:
         return 0
 
     bound = StagingBound(100, sample, lambda: now)
-    for _ in range(100):
+    for _ in range(1000):
         now += 1.0
         bound.admit(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert samples == 3
+    assert samples == 6  # one per cent of the time
+
+
+async def test_a_process_that_has_just_started_looks_first(tmp_path: Path) -> None:
+    """It may be started into a backlog that fills the bound."""
+    queue = MemoryQueue()
+    before = Way(tmp_path, queue)
+    sizes = [(await before.stage(message(number, 4_000))).encoded_bytes for number in range(3)]
+    for number in range(3):
+        await before.deliver(message(number, 4_000))
+    with pytest.raises(StagingFull):
+        await Way(tmp_path, queue, max_staging_bytes=sum(sizes) + 10).stage(message(9, 4_000))
+    await Way(tmp_path, queue, max_staging_bytes=2 * sum(sizes)).stage(message(9, 4_000))
+
+
+async def test_first_look_that_fails_refuses_nothing() -> None:
+    async def away() -> int:
+        raise Unavailable("database away")
+
+    bound = StagingBound(100, away)
+    await bound.ready()
+    bound.admit(100)
+
+
+def statvfs(free: int, size: int) -> Callable[[Path], os.statvfs_result]:
+    return lambda _path: os.statvfs_result((4096, 1, size, free, free, 0, 0, 0, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "taken"),
+    [
+        (10_000, 100_000, True),
+        (1_050, 100_000, True),
+        (1_049, 100_000, False),
+        (0, 100_000, False),
+        (55, 100, True),  # of a small disk a twentieth
+        (54, 100, False),
+    ],
+)
+def test_a_reserve_of_the_disk_is_not_touched(free: int, size: int, taken: bool) -> None:
+    floor = DiskFloor(Path("/disk"), 1_000, statvfs(free, size))
+    if taken:
+        floor.admit(50)
+        assert floor.refused == 0
+        return
+    with pytest.raises(StagingFull, match="the disk of /disk has"):
+        floor.admit(50)
+    assert floor.refused == 1
+
+
+def test_no_reserve_and_a_disk_that_cannot_be_looked_at_refuse_nothing() -> None:
+    def fails(_path: Path) -> os.statvfs_result:
+        raise PermissionError
+
+    DiskFloor(Path("/disk"), 0, statvfs(0, 100)).admit(50)
+    DiskFloor(Path("/disk"), 1_000, fails).admit(50)
+
+
+@pytest.mark.parametrize("use_disk", [False, True])
+async def test_a_full_disk_refuses_before_anything_is_written(tmp_path: Path, use_disk: bool) -> None:
+    floor = DiskFloor(tmp_path, 1_000, statvfs(0, 100_000))
+    way = Way(tmp_path, MemoryQueue(), use_disk=use_disk, floors=[floor])
+    with pytest.raises(StagingFull):
+        await way.stage(message(1))
+    with pytest.raises(StagingFull):
+        await way.stage(message(2, 2 * MIB))  # already while it is received
+    assert floor.refused == 2
+    assert not way.staging_dir.exists()
+    assert not (tmp_path / "spool").exists()
 
 
 async def test_what_is_admitted_during_a_sample_is_not_forgotten() -> None:

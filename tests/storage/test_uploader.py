@@ -6,16 +6,17 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from storage.errors import CommitUnknown, Unavailable
+from storage.errors import CommitUnknown, NotFound, Unavailable
 from storage.memory.blobs import MemoryBlobStore
 from storage.model import ContentId, UploadLease
 from storage.objects.keys import object_key
 from storage.staging import IN_FLIGHT_S, staging_identity
-from storage.uploader import GROUP_BYTES
+from storage.uploader import GROUP_BYTES, MAX_BACKOFF_S
 from tests.support.queue import MemoryQueue
 from tests.support.way import Way, message
 
@@ -94,17 +95,72 @@ async def test_store_away_costs_no_attempts_and_is_probed_singly(way: Way, store
 
 
 async def test_pause_is_bounded_in_a_long_outage(way: Way, store: FlakyStore) -> None:
+    """Six hours: a probe now and then, and the first upload soon after the end."""
     await way.deliver(message(1))
-    store.failures = 1000
-    for _ in range(40):
-        while not await way.uploader.step():
-            way.queue.now += 10
-    before = way.queue.now
-    while not await way.uploader.step():
+    store.failures = 1 << 30
+    while way.queue.now < 6 * 3600:
+        await way.uploader.step()
         way.queue.now += 1
-    assert way.queue.now - before <= 120
+    assert 6 * 3600 / MAX_BACKOFF_S <= store.puts <= 6 * 3600 / (MAX_BACKOFF_S / 2) + 10
     store.failures = 0
-    way.queue.now += 120
+    way.queue.now += MAX_BACKOFF_S
+    await way.drain()
+    assert len(store.objects) == 1
+
+
+async def test_backlog_of_an_outage_drains_oldest_first(way: Way, store: FlakyStore) -> None:
+    order: list[str] = []
+    put = store.put
+
+    async def noted(key: str, frames: Sequence[bytes]) -> None:
+        await put(key, frames)
+        order.append(key)
+
+    store.put = noted  # type: ignore[method-assign]
+    store.failures = 1 << 30
+    refs = []
+    for number in range(60):  # more come while the probes go through the first ones
+        refs.append(await way.deliver(message(number)))
+        await way.uploader.step()
+        await way.queue.pass_time(3)
+    store.failures = 0
+    await way.queue.pass_time(MAX_BACKOFF_S)
+    await way.drain()
+    keys = [object_key(ref.hash, ref.id) for ref in refs]
+    assert sorted(order) == sorted(keys)
+    rest = order[1:]  # after the probe that went through
+    turns = [keys.index(key) for key in rest]
+    # a batch goes up at once: in order from batch to batch
+    batches = [turns[at : at + 10] for at in range(0, len(turns), 10)]
+    assert all(max(before) < min(after) for before, after in pairwise(batches)), turns
+    assert all(row.attempts == 0 for row in way.queue.rows.values())
+
+
+async def test_a_body_that_alone_is_refused_does_not_block_the_way(way: Way, store: FlakyStore) -> None:
+    refs = [await way.deliver(message(n)) for n in range(3)]
+    store.failures = 3
+    await way.uploader.step()
+    store.refused_key = object_key(refs[0].hash, refs[0].id)  # the oldest, so the first probe
+    for _ in range(100):
+        await way.uploader.step()
+        await way.queue.pass_time(1)
+    assert len(store.objects) == 2
+    assert way.queue.rows[refs[0].id].attempts == 0
+
+
+async def test_a_store_that_has_lost_its_bucket_costs_no_attempts(way: Way, store: FlakyStore) -> None:
+    await way.deliver(message(1))
+    put = store.put
+
+    async def no_bucket(key: str, frames: Sequence[bytes]) -> None:
+        raise NotFound("NoSuchBucket")
+
+    store.put = no_bucket  # type: ignore[method-assign]
+    await way.uploader.step()
+    assert way.uploader.is_paused
+    assert way.uploader.counters.stuck == 0
+    store.put = put  # type: ignore[method-assign]
+    await way.queue.pass_time(MAX_BACKOFF_S)
     await way.drain()
     assert len(store.objects) == 1
 
@@ -432,6 +488,44 @@ async def test_renamed_node_still_finds_what_it_staged(
     assert caplog.text == ""
     assert staging_identity(tmp_path, "new-name") == "old-name"
     assert "goes on under the name 'old-name', not 'new-name'" in caplog.text
+
+
+async def test_bodies_of_a_node_with_another_name_are_adopted(tmp_path: Path) -> None:
+    """The machine was built anew under another name, on the disk of the old one."""
+    queue = MemoryQueue()
+    old = Way(tmp_path, queue, use_disk=True, has_cache=False)
+    refs = [await old.deliver(message(n)) for n in range(3)]
+    new = Way(tmp_path, queue, has_cache=False, node="node-9")
+    files = staged_files(new)
+    for path in files:
+        age(path, 24 * 3600)
+    files[0].write_bytes(b"damaged")
+    damaged = next(ref for ref in refs if ref.hash.hex() == files[0].name)
+    assert await new.uploader.sweep() == 0  # never taken for garbage
+    assert await new.uploader.adopt() == 2
+    assert await new.uploader.adopt() == 0
+    await new.drain()
+    assert [queue.ref(ref.id).is_stored for ref in refs] == [ref != damaged for ref in refs]
+    for path in staged_files(new):  # an adopted file is younger for no one
+        age(path, 24 * 3600)
+    assert await new.uploader.sweep() == 2
+    assert staged_files(new) == [files[0]]
+    assert (await new.uploader.backlog()).places[0].node == "node-1"
+
+
+async def test_a_node_adopts_when_it_starts(tmp_path: Path) -> None:
+    queue = MemoryQueue()
+    ref = await Way(tmp_path, queue, use_disk=True).deliver(message(1))
+    new = Way(tmp_path, queue, node="node-9")
+    stop = asyncio.Event()
+    task = asyncio.create_task(new.uploader.run(stop))
+    async with asyncio.timeout(30):
+        while not queue.ref(ref.id).is_stored:
+            new.uploader.notify()
+            await asyncio.sleep(0)
+    stop.set()
+    await task
+    assert new.uploader.counters.adopted == 1
 
 
 def test_torn_identity_is_written_again(tmp_path: Path) -> None:

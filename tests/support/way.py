@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +11,7 @@ from typing import ClassVar
 from storage.api import BlobStore, PurgeStore, Staging, UploadStore
 from storage.bodies import BodyFinder
 from storage.cleaner import Cleaner, CleanerSettings
+from storage.floor import DiskFloor
 from storage.intake import LocalIntake
 from storage.mime.message import describe
 from storage.model import ContentRef, StagedContent
@@ -61,6 +63,8 @@ class Way:
         max_staging_bytes: int = 1 << 40,
         has_cache: bool = True,
         is_store_near: bool = False,
+        node: str = NODE,
+        floors: Sequence[DiskFloor] = (),
     ) -> None:
         self.lives.append(self)
         self.queue = queue
@@ -73,16 +77,20 @@ class Way:
             self.cache.open()
         self.staging_dir = root / "staging"
         self.staging: Staging = StagingAreas(
-            DatabaseStaging(self.uploads, StagingBound(max_staging_bytes, self._database_level)),
+            DatabaseStaging(
+                self.uploads, StagingBound(max_staging_bytes, self._database_level, floors=floors)
+            ),
             DiskStaging(
                 self.staging_dir,
-                NODE,
-                StagingBound(max_staging_bytes, lambda: disk_level(self.staging_dir)),
+                node,
+                StagingBound(max_staging_bytes, lambda: disk_level(self.staging_dir), floors=floors),
                 self.disk,
             ),
             use_disk=use_disk,
         )
-        self.intake = LocalIntake(self.staging, self.codec, describe, root / "spool", self.disk)
+        self.intake = LocalIntake(
+            self.staging, self.codec, describe, root / "spool", self.disk, floor=floors[0] if floors else None
+        )
         self.bodies = BodyFinder(
             self.store,
             self.staging,
@@ -98,7 +106,7 @@ class Way:
             self.staging,
             self.store,
             self.codec,
-            NODE,
+            node,
             settings=UploaderSettings(batch_size=10, concurrency=4, gather_s=0),
             cache=self.cache,
             clock=lambda: self.queue.now,
