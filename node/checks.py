@@ -146,16 +146,17 @@ def judge_replicas(servers: Iterable[ServerState]) -> Finding:
     return worst(findings)
 
 
-def judge_staging(level: StagingLevel, limit_bytes: int) -> Finding:
-    """``limit_bytes`` 0: none."""
+def judge_staging(level: StagingLevel, place: str | None, limit_bytes: int) -> Finding:
+    """``place``: where the limit counts (``StagingPlace.node``); ``limit_bytes`` 0: none."""
     waiting = f"{level.contents} bodies ({_size(level.encoded_bytes)}) wait for the object store"
-    if limit_bytes and level.encoded_bytes >= limit_bytes:
+    counted = level.bytes_at(place)
+    if limit_bytes and counted >= limit_bytes:
         return Finding(State.DOWN, f"{waiting}: staging is full and new mail is deferred")
     findings = [OK]
     if level.contents and level.oldest_age_s > BACKLOG_AGE_DEGRADED_S:
         age = format_duration(float(int(level.oldest_age_s)))
         findings.append(Finding(State.DEGRADED, f"{waiting}, the oldest for {age}"))
-    if limit_bytes and level.encoded_bytes > limit_bytes * BACKLOG_SHARE_DEGRADED:
+    if limit_bytes and counted > limit_bytes * BACKLOG_SHARE_DEGRADED:
         findings.append(Finding(State.DEGRADED, f"{waiting}, of {_size(limit_bytes)} allowed"))
     return worst(findings)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from storage.bodies import BodyFinder
+from storage.floor import DiskFloor
 from storage.intake import LocalIntake
 from storage.mime.message import describe
 from storage.model import Appended, NewMessage, StagedContent
@@ -112,11 +113,7 @@ class Core:
 
     def _build_bodies(self) -> None:
         config = self.config
-        keys = KeyRing(
-            config.s3.encryption_key.reveal() if config.s3.encrypt else None,
-            [key.reveal() for key in (config.s3.encryption_key, *config.s3.previous_encryption_keys) if key],
-        )
-        self.codec = Codec(keys, compress=config.s3.compress)
+        self.codec = body_codec(config)
         self.uploads = PostgresUploadStore(self.database)
         path = Path(config.uploader.path)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -132,26 +129,34 @@ class Core:
             is_store_near=self.is_store_near,
         )
         self.exit.push_async_callback(self.bodies.close)
-        self.intake = LocalIntake(self.staging, self.codec, describe, path / "tmp")
+        self.intake = LocalIntake(self.staging, self.codec, describe, path / "tmp", floor=self.disk_floors[0])
 
     def _build_staging(self, path: Path) -> StagingAreas:
         options = self.config.uploader
         self.staging_name = staging_identity(path, options.instance_id or socket.gethostname())
+        own = DiskFloor(path, options.min_free_space_bytes)
+        embedded = self.config.embedded.postgres_path
+        of_database = [DiskFloor(Path(embedded), options.min_free_space_bytes)] if embedded else []
+        self.disk_floors = (own, *of_database)
 
         async def staged_bytes() -> int:
-            return (await self.uploads.staging_level()).encoded_bytes
+            return (await self.uploads.staging_level()).bytes_at(None)
 
         limit = options.max_staging_size_bytes or NO_BOUND
+        uses_disk = options.staging == "disk"
+        in_database = StagingBound(limit, staged_bytes, floors=of_database)
+        on_disk = StagingBound(limit, lambda: disk_level(path), floors=self.disk_floors)
+        self.staging_bound = on_disk if uses_disk else in_database
         return StagingAreas(
-            DatabaseStaging(self.uploads, StagingBound(limit, staged_bytes)),
-            DiskStaging(
-                path,
-                self.staging_name,
-                StagingBound(limit, lambda: disk_level(path)),
-                keep_s=options.cleanup_grace_period_s,
-            ),
-            use_disk=options.staging == "disk",
+            DatabaseStaging(self.uploads, in_database),
+            DiskStaging(path, self.staging_name, on_disk, keep_s=options.cleanup_grace_period_s),
+            use_disk=uses_disk,
         )
+
+    @property
+    def staging_place(self) -> str | None:
+        """Where new bodies wait and ``uploader.max_staging_size`` counts, as in StagingPlace.node."""
+        return self.staging_name if self.config.uploader.staging == "disk" else None
 
     def _open_cache(self) -> BodyCache | None:
         local = self.config.local_cache
@@ -161,6 +166,16 @@ class Core:
         cache.open()
         self.exit.callback(cache.close)
         return cache
+
+
+def body_codec(config: Config) -> Codec:
+    """Writes bodies as the configuration says, and reads those under earlier keys."""
+    s3 = config.s3
+    keys = KeyRing(
+        s3.encryption_key.reveal() if s3.encrypt else None,
+        [key.reveal() for key in (s3.encryption_key, *s3.previous_encryption_keys) if key],
+    )
+    return Codec(keys, compress=s3.compress)
 
 
 def object_store(config: Config) -> FileBlobStore | S3BlobStore:

@@ -40,6 +40,7 @@ class Monitoring:
         self._core = core
         self._snapshots = snapshots
         self._level: StagingLevel | None = None
+        self._staging_tables = 0  # bytes
         self._disks: dict[str, Disk] = {}
         self._lost = 0  # log lines, of all processes, at the last look
         self.lag = LoopLag()
@@ -116,10 +117,12 @@ class Monitoring:
     async def _check_staging(self) -> Finding:
         try:
             self._level = await self._core.uploads.staging_level()
+            self._staging_tables = await self._core.uploads.table_bytes()
         except StorageError:
             self._level = None  # a stale figure would look like a backlog that does not move
             raise
-        return checks.judge_staging(self._level, self._core.config.uploader.max_staging_size_bytes)
+        limit_bytes = self._core.config.uploader.max_staging_size_bytes
+        return checks.judge_staging(self._level, self._core.staging_place, limit_bytes)
 
     async def _check_certificates(self) -> Finding:
         shown = list(self._core.certificates)
@@ -134,6 +137,8 @@ class Monitoring:
             paths["cache"] = config.local_cache.path
         if config.s3.driver == "file":
             paths["objects"] = config.s3.path
+        if config.embedded.postgres_path:
+            paths["database"] = config.embedded.postgres_path
         self._disks = await asyncio.to_thread(
             lambda: {name: checks.disk_of(Path(path)) for name, path in paths.items()}
         )
@@ -151,6 +156,8 @@ class Monitoring:
             yield "sora_staging_bodies", (), self._level.contents
             yield "sora_staging_bytes", (), self._level.encoded_bytes
             yield "sora_staging_oldest_age_seconds", (), self._level.oldest_age_s
+            yield "sora_staging_bounded_bytes", (), self._level.bytes_at(self._core.staging_place)
+            yield "sora_staging_table_bytes", (), self._staging_tables
         limit_bytes = self._core.config.uploader.max_staging_size_bytes
         if limit_bytes:
             yield "sora_staging_limit_bytes", (), limit_bytes

@@ -261,9 +261,15 @@ class Uploader:
     )
     max_staging_size_bytes: int = option(
         SIZE,
-        0,
-        "When more than this waits for upload, new mail is refused for now (452); 0 is no limit.",
-        shown="100gb",
+        "10gb",
+        "When more than this waits for upload, new mail is refused for now (452): in the database, of all"
+        ' nodes; with staging = "disk", in path of this node. 0 is no limit.',
+    )
+    min_free_space_bytes: int = option(
+        SIZE,
+        "512mb",
+        "New mail is refused for now (452) before a disk it is written to has less than this left, or a"
+        " twentieth of a small disk: that of path, and that of embedded.postgres_path. 0: until it is full.",
     )
 
 

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from protocols.relay.runner import Runner
     from storage.bodies import BodyFinder
     from storage.cleaner import Cleaner
+    from storage.floor import DiskFloor
     from storage.objects.cache import BodyCache
     from storage.postgres.pool import Database
+    from storage.staging import StagingBound
     from storage.uploader import Uploader
 
     from .counting import ProtocolInstruments
@@ -54,6 +56,7 @@ def add_core(registry: Registry, core: Core) -> None:
         add(lambda: read_cache(cache))
     add(lambda: [("sora_log_lines_lost_total", (), LOSS.lines)])
     add(lambda: read_store(core.store))
+    add(lambda: read_staging(core.staging_bound, core.disk_floors))
     add(lambda: read_database(core.database))
     add(lambda: read_node(core.certificates, core.feed, core.workers))
 
@@ -213,9 +216,16 @@ def read_uploads(uploader: Uploader, cleaner: Cleaner) -> Readings:
     yield "sora_upload_bytes_total", (), counters.bytes
     yield "sora_upload_failures_total", (), counters.transient_failures
     yield "sora_uploads_stuck_total", (), counters.stuck
+    yield "sora_uploads_adopted_total", (), counters.adopted
+    yield "sora_uploads_paused", (), uploader.is_paused
     for kind in ("expired", "messages", "contents", "objects", "delivery_keys", "send_log"):
         yield "sora_cleaner_removed_total", (kind,), getattr(cleaned, kind)
     yield "sora_cleaner_failures_total", (), cleaned.failures
+
+
+def read_staging(bound: StagingBound, floors: Iterable[DiskFloor]) -> Readings:
+    yield "sora_staging_refused_total", ("limit",), bound.refused
+    yield "sora_staging_refused_total", ("disk",), sum(floor.refused for floor in floors)
 
 
 def read_database(database: Database) -> Readings:

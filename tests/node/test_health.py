@@ -20,7 +20,7 @@ from node.checks import (
 from node.health import OK, Board, Finding, State, worst
 from node.workers import Workers
 from storage.errors import Unavailable
-from storage.model import StagingLevel
+from storage.model import StagingLevel, StagingPlace
 from storage.postgres.pool import ServerState
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -94,12 +94,14 @@ def test_worst_names_all_trouble_and_nothing_else() -> None:
         (StagingLevel(0, 0, 0.0), 0, State.OK),
         (StagingLevel(5, 500, 60.0), 0, State.OK),
         (StagingLevel(5, 500, 3600.0), 0, State.DEGRADED),
-        (StagingLevel(5, 850, 1.0), 1000, State.DEGRADED),
-        (StagingLevel(5, 1000, 1.0), 1000, State.DOWN),
+        (StagingLevel(5, 850, 1.0, (StagingPlace("here", 5, 850, 1.0),)), 1000, State.DEGRADED),
+        (StagingLevel(5, 1000, 1.0, (StagingPlace("here", 5, 1000, 1.0),)), 1000, State.DOWN),
+        # the limit is this node's, and most waits on another's disk
+        (StagingLevel(5, 1000, 1.0, (StagingPlace("there", 5, 1000, 1.0),)), 1000, State.OK),
     ],
 )
 def test_staging(level: StagingLevel, limit: int, state: State) -> None:
-    assert judge_staging(level, limit).state is state
+    assert judge_staging(level, "here", limit).state is state
 
 
 @pytest.mark.parametrize(
