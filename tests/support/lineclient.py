@@ -24,8 +24,11 @@ class LineClient:
         patience_s: float = PATIENCE_S,
         *,
         source: str = "127.0.0.1",
+        host: str = "127.0.0.1",
     ) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), patience_s, (source, 0))
+        """``source``: of connections to this machine."""
+        ours = (source, 0) if host == "127.0.0.1" else None
+        self.socket = socket.create_connection((host, port), patience_s, ours)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self._tags = 0
