@@ -45,9 +45,11 @@ from .presentation import imap_presentation
 from .recovery import recovered_mail
 from .sieve import allowed_extensions, mail_filter
 from .sieveengine import sieve_engine
+from .training import spam_trainer
 from .verify import PasswordVerifier
 
 if TYPE_CHECKING:
+    from protocols.spamtraining.trainer import Trainer
     from storage.api import MailStore
     from storage.bodies import BodyFinder
 
@@ -76,6 +78,7 @@ class Doors:
         self._paces: dict[str, SearchPace] = {}  # what was counted stays counted over a reload
         self._hurry = asyncio.Event()
         self.listeners: list[Listener] = []
+        self.trainer: Trainer | None = None
         self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
         self.memory = node_memory(core.config, processes=state.processes)
         self.verifier = verifier
@@ -105,6 +108,9 @@ class Doors:
         self._filter = mail_filter(
             core.config.sieve, core.scripts, core.mail, self._annotations, clock=time.monotonic
         )
+        self.trainer = spam_trainer(core.config, core.mail, core.bodies)
+        if self.trainer is not None:
+            core.workers.start("spam training", self.trainer.run)
         await self._open_listeners(sockets)
 
     def stop_accepting(self, turned_away: Collection[str] = ()) -> None:
@@ -192,6 +198,7 @@ class Doors:
             filter=self._filter,
             annotations=self._annotations,
             outbox=self._state.outbox,
+            training=self.trainer,
         )
 
     def _warm_up(self) -> Callable[[Identity], None]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
-from storage.model import AccountId, Mailbox, MailboxId, ModSeq
+from storage.model import AccountId, Mailbox, MailboxId, ModSeq, Uid
 
 from .annotations import Annotations
 from .filtering import MailFilter
@@ -303,6 +303,29 @@ class Namespace(Protocol):
     async def mailboxes(self, account_id: AccountId) -> tuple[Mailbox, ...]: ...
 
 
+# --- spam training ---------------------------------------------------------------------------------
+
+
+class SpamTrainer(Protocol):
+    """Learns from what users move."""
+
+    async def moved(
+        self,
+        user: Identity,
+        source: Mailbox,
+        target: Mailbox,
+        uids: Sequence[Uid],
+        *,
+        within_s: float | None = None,
+    ) -> None:
+        """Messages are in ``target`` now, under these uids, and were, or still are, in ``source``.
+
+        Never raises for what goes wrong with teaching. Returns at once, or when the site wants users to wait
+        for the filter, after ``within_s`` at most.
+        """
+        ...
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
@@ -324,6 +347,7 @@ class Services:
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
     sending: Sending | None = None  # what scripts send; None: redirected mail is kept
     namespaces: Sequence[Namespace] = ()  # beside the one without a prefix
+    training: SpamTrainer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from node.units import parse_address
 
@@ -175,8 +176,23 @@ def sharing(facts: Facts) -> Iterator[Finding]:
 
 
 def training(facts: Facts) -> Iterator[Finding]:
-    if facts.config.spam_training.enabled and not facts.config.spam_training.endpoint:
+    config = facts.config.spam_training
+    url = urlsplit(config.endpoint)
+    if config.enabled and not config.endpoint:
         yield missing("spam_training.endpoint", "required by enabled = true")
+    elif config.endpoint and (url.scheme not in ("http", "https") or not url.hostname):
+        yield Finding(
+            "error", "spam_training.endpoint", "not a URL of the kind http or https", '"https://filter/learn"'
+        )
+    elif config.enabled and config.auth_token and url.scheme == "http" and not _is_local(url.hostname or ""):
+        yield inadvisable("spam_training.endpoint", "mail and token cross the network in the clear")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 RULES: tuple[Rule, ...] = (

@@ -326,6 +326,17 @@ RELAY = (
     _histogram("sora_relay_duration_seconds", "", "Time of transactions with the relay.", RELAY_BOUNDS),
 )
 
+TRAINING = (
+    _counter(
+        "sora_spam_training_total",
+        "result class",
+        "Messages that users moved into Junk (spam) or out of it (ham), by what became of the lesson: taught,"
+        " refused, failed, dropped, gone, too_big, unreadable.",
+    ),
+    _gauge("sora_spam_training_waiting", "", "Lessons that wait for the filter."),
+    _gauge("sora_spam_training_breaker", "", "0 in use, 1 tried again, 2 left alone.", Across.MAX),
+)
+
 FAMILIES: Final = (
     *CONNECTIONS,
     *AUTHENTICATION,
@@ -338,4 +349,5 @@ FAMILIES: Final = (
     *CLUSTER,
     *CERTIFICATES,
     *RELAY,
+    *TRAINING,
 )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from protocols.imap.views import ViewRegistry
     from protocols.memory import NodeMemory
     from protocols.relay.runner import Runner
+    from protocols.spamtraining.trainer import Trainer
     from storage.bodies import BodyFinder
     from storage.cleaner import Cleaner
     from storage.floor import DiskFloor
@@ -79,6 +80,8 @@ def add_doors(registry: Registry, doors: Doors) -> None:
     add(lambda: read_authentication(doors.authenticator, doors.verifier))
     add(lambda: read_memory(doors.memory))
     add(lambda: read_bodies(doors.bodies, doors.views))
+    if (trainer := doors.trainer) is not None:
+        add(lambda: read_training(trainer))
 
 
 def add_relay(registry: Registry, runner: Runner, outbox: QueueOutbox) -> None:
@@ -189,6 +192,13 @@ def read_bodies(bodies: BodyFinder, views: ViewRegistry) -> Readings:
     yield "sora_bodies_failed_total", ("corrupt",), counters.corrupt
     yield "sora_bodies_relocated_total", (), counters.relocated
     yield "sora_mailbox_views", (), views.open_mailboxes
+
+
+def read_training(trainer: Trainer) -> Readings:
+    for labels, count in trainer.results.items():
+        yield "sora_spam_training_total", labels, count
+    yield "sora_spam_training_waiting", (), len(trainer)
+    yield "sora_spam_training_breaker", (), int(trainer.breaker.state(monotonic()))
 
 
 def read_cache(cache: BodyCache) -> Readings:

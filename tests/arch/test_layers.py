@@ -43,6 +43,7 @@ PURE = (
     "protocols/managesieve/machine.py",
     "protocols/managesieve/replies.py",
     "protocols/sasl.py",
+    "protocols/spamtraining/lesson.py",
     "protocols/xclient.py",
     "protocols/xtext.py",
     "protocols/relay/breaker.py",

@@ -59,6 +59,7 @@ async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
     if not copied.pairs:
         return No("The messages no longer exist", b"EXPUNGEISSUED")
     await _publish_target(session, target, copied)
+    await _teach(session, b"COPY", target, copied)
     return Ok("Copied", _where(session, copied))
 
 
@@ -85,6 +86,7 @@ async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
     await _publish_target(session, target, moved)
     if (code := _where(session, moved)) is not None:
         session.send(responses.ok("Moved", code))
+    await _teach(session, b"MOVE", target, moved)
     return Ok("Moved")
 
 
@@ -97,6 +99,17 @@ async def _publish_target(session: ImapSession, target: Mailbox, copied: Copied)
     session.services.feed.publish(change)
     if target.id == session.view.mailbox.id:  # the client sees its own copies with the reply
         await session.views.refresh(target.id, copied.target_modseq)
+
+
+async def _teach(session: ImapSession, name: bytes, target: Mailbox, copied: Copied) -> None:
+    """What the user says of spam by it. The messages are where they belong already, so half of the time that
+    the command may take is kept for its reply."""
+    trainer = session.services.training
+    if trainer is not None:
+        limit_s = session.policy.command_limits_s.get(name.decode("ascii"))
+        uids = [uid for _, uid in copied.pairs]
+        within_s = None if limit_s is None else limit_s / 2
+        await trainer.moved(session.user, session.view.mailbox, target, uids, within_s=within_s)
 
 
 COPY = Command(

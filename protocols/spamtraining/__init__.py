@@ -1,0 +1,1 @@
+"""What users move into and out of Junk, told to a spam filter over HTTP."""
