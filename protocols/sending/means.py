@@ -25,6 +25,10 @@ class SendingLimits:
     redirect_hops: int = 2
     redirects: int = 100
     redirects_window_s: float = 3600.0
+    answers: int = 200  # of vacation
+    answers_window_s: float = 86400.0
+    notifications: int = 100  # each address counts
+    notifications_window_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

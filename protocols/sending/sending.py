@@ -32,9 +32,11 @@ from protocols.sieve.outcome import (
 )
 
 from .means import Means
+from .notify import notify
 from .occasion import Occasion, Sent
 from .redirect import redirect
 from .reject import reject
+from .vacation import vacation
 
 Sender = Callable[[Means, Occasion, Sequence[Any]], Awaitable[Sent]]
 
@@ -50,11 +52,6 @@ class Carried:
 
     outcome: Outcome
     copies: tuple[FileInto, ...] = ()
-
-
-async def _unsent(_means: Means, _occasion: Occasion, actions: Sequence[Any]) -> Sent:
-    what = type(actions[0]).__name__.lower()
-    return Sent(keeps=what == "redirect", notes=(f"{what}: not carried out in this version",))
 
 
 def without_sending(outcome: Outcome) -> Outcome:
@@ -76,8 +73,8 @@ def without_sending(outcome: Outcome) -> Outcome:
 SENDERS: Mapping[type[Action], Sender] = {
     Reject: reject,
     Redirect: redirect,
-    Vacation: _unsent,
-    Notify: _unsent,
+    Vacation: vacation,
+    Notify: notify,
 }
 
 
