@@ -319,7 +319,7 @@ class _Desk:
                 return []
             place = partial(placements, mail_filter.names, recipient, created=self._created(recipient))
             copies = letter.copies(await place(decision.actions))
-            copies += [copy for own in carried.copies for copy in letter.own_mail(await place([own]))]
+            copies += letter.own_mail([place_ for own in carried.copies for place_ in await place([own])])
         except StorageError as error:
             _settle(outcomes, letter.positions, error)
             return []

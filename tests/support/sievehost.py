@@ -49,7 +49,7 @@ class SieveHost:
             outbox=self.watched_outbox,
             memory=self.scripts,
             redirect_log=self.redirect_log,
-            answers=host.send_log,
+            answers=self.redirect_log,
             accounts=host.accounts,
             now=lambda: NOW,
         )
