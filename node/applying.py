@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .core import Core
     from .doors import Doors
     from .metrics.server import MetricsServer
+    from .relaying import QueueOutbox
     from .sessions import SessionLimits
     from .units import Network
 
@@ -46,6 +47,7 @@ class Parts:
     doors: Doors | None = None
     metrics_servers: Sequence[MetricsServer] = ()
     background: Background | None = None
+    outbox: QueueOutbox | None = None
 
 
 def put_in_force(config: Config, parts: Parts) -> list[str]:
@@ -69,6 +71,8 @@ def put_in_force(config: Config, parts: Parts) -> list[str]:
     for serving in parts.metrics_servers:
         serving.server = servers[serving.server.name]
         serving.show(parts.core.certificates.of(serving.server))
+    if parts.outbox is not None:
+        parts.outbox.obey(config)
     if parts.background is not None:
         parts.background.cleaner.settings = cleaner_settings(config.cleanup)
     return parts.core.certificates.troubles()

@@ -239,9 +239,12 @@ class Composition(ABC):
             doors=self.doors,
             metrics_servers=self.metrics_servers,
             background=self.background,
+            outbox=self.relay.outbox,
         )
+        swap_relay = self.relay.prepare(config)
         troubles = put_in_force(config, parts)
         self.config = config
+        swap_relay()
         self.challenges.obey(config)
         self.renewal.reload(config)
         troubles += await self._obey()

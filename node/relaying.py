@@ -21,14 +21,17 @@ from protocols.relay.http import HttpTransport
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpSettings, SmtpTransport, tls_context
 from storage.dsn import NO_REQUEST, DsnRequest
+from storage.errors import StagingFull
 from storage.relayadopt import interrupted
 from storage.relayqueue import RelayQueue, SpoolTaken
+from storage.relayroom import RelayLimits
 from storage.relayspool import RelaySpool
 
 from .controlrelay import RelayCommands
 from .health import OK, Finding, State, worst
 from .metrics.sources import add_relay
 from .relaybounces import LocalBouncer
+from .reload import ReloadRefused
 from .units import format_duration, parse_address
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT = 25, 587, 465
 OVERDUE_DEGRADED_S: Final = 900.0
+NEARLY_FULL: Final = 0.9
 
 
 class RelayUnusable(Exception):
@@ -56,6 +60,15 @@ class QueueOutbox:
         self._spool = spool
         self._queued = queued
         self.submitted: Counter[str] = Counter()
+        self.refused = 0  # as there was no room
+
+    def fill_ratio(self) -> float:
+        """Of the limit that is nearest, by the last count; 1.0 is full."""
+        return self._spool.room.fill_ratio()
+
+    def obey(self, config: Config) -> None:
+        """Other limits, from the next message on."""
+        self._spool.room.limits = relay_limits(config)
 
     async def submit(
         self,
@@ -68,16 +81,20 @@ class QueueOutbox:
         key: bytes = b"",
         dsn: DsnRequest = NO_REQUEST,
     ) -> str:
-        message_id = await asyncio.to_thread(
-            self._spool.submit,
-            envelope_from,
-            recipients,
-            message,
-            kind=kind.value,
-            account=account,
-            key=key,
-            dsn=dsn,
-        )
+        try:
+            message_id = await asyncio.to_thread(
+                self._spool.submit,
+                envelope_from,
+                recipients,
+                message,
+                kind=kind.value,
+                account=account,
+                key=key,
+                dsn=dsn,
+            )
+        except StagingFull:
+            self.refused += 1
+            raise
         self.submitted[kind.value] += 1
         self._queued(message_id)
         return message_id
@@ -87,7 +104,8 @@ def worker_outbox(config: Config, queued: Callable[[str], None]) -> QueueOutbox 
     """Of a process that only puts mail in; None without a relay."""
     if not config.relay.type:
         return None
-    return QueueOutbox(RelaySpool(Path(config.relay_queue.path), time.time), queued)
+    spool = RelaySpool(Path(config.relay_queue.path), time.time, limits=relay_limits(config))
+    return QueueOutbox(spool, queued)
 
 
 class RelayPart:
@@ -100,7 +118,8 @@ class RelayPart:
         self.outbox: QueueOutbox | None = None
         if self.is_configured:
             owner = config.hostname or socket.gethostname()
-            self.queue = RelayQueue(Path(config.relay_queue.path), time.time, owner=owner)
+            path, limits = Path(config.relay_queue.path), relay_limits(config)
+            self.queue = RelayQueue(path, time.time, owner=owner, limits=limits)
             self.outbox = QueueOutbox(self.queue, self.queued)
 
     async def open(self, exit_stack: AsyncExitStack) -> None:
@@ -118,24 +137,35 @@ class RelayPart:
         """Begin to empty it."""
         if self.outbox is None:
             return
-        hostname = self._config.hostname or socket.getfqdn()
+        hostname = _hostname(self._config)
         directory = RecipientDirectory(core.accounts, clock=time.monotonic)
         bouncer = LocalBouncer(_services(core), directory.look_up, self.outbox, hostname)
-        options = self._config.relay_queue
         self.runner = self._runner = Runner(
             self.queue,
             self._transport,
-            Breaker(
-                options.circuit_breaker_threshold,
-                options.circuit_breaker_timeout_s,
-                options.circuit_breaker_max_requests,
-            ),
+            _breaker(self._config),
             bouncer,
             runner_settings(self._config, hostname),
             clock=time.time,
             monotonic=time.monotonic,
         )
         core.workers.start("relay", self.runner.run)
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """What puts another configuration in force: attempts from then on go by it, and a relay that was left
+        alone is tried at once. Raises ReloadRefused."""
+        if self._runner is None:
+            return lambda: None
+        try:
+            transport = transport_of(config)
+        except RelayUnusable as error:
+            raise ReloadRefused(str(error)) from error
+
+        def swap() -> None:
+            self._config = config
+            self.runner.replace(transport, _breaker(config), runner_settings(config, _hostname(config)))
+
+        return swap
 
     def queued(self, message_id: str) -> None:
         """A process has queued a message."""
@@ -156,7 +186,16 @@ class RelayPart:
         return RelayCommands(self.queue, self.runner).table()
 
     async def _check(self) -> Finding:
-        return judge_relay(self.runner, await asyncio.to_thread(interrupted, self.queue))
+        room = self.queue.room
+        await asyncio.to_thread(room.count)
+        finding = judge_relay(self.runner, await asyncio.to_thread(interrupted, self.queue))
+        return worst([finding, judge_room(room.fill_ratio())])
+
+
+def judge_room(fill_ratio: float) -> Finding:
+    if fill_ratio < NEARLY_FULL:
+        return OK
+    return Finding(State.DEGRADED, f"the relay queue is {fill_ratio:.0%} full; mail for it is put off")
 
 
 def judge_relay(runner: Runner, unfinished: int) -> Finding:
@@ -180,6 +219,24 @@ def judge_relay(runner: Runner, unfinished: int) -> Finding:
             Finding(State.DEGRADED, f"an adoption was not finished: {unfinished} messages wait, adopt again")
         )
     return worst(findings)
+
+
+def relay_limits(config: Config) -> RelayLimits:
+    options = config.relay_queue
+    return RelayLimits(options.max_messages, options.max_size_bytes, options.min_free_disk_bytes)
+
+
+def _hostname(config: Config) -> str:
+    return config.hostname or socket.getfqdn()
+
+
+def _breaker(config: Config) -> Breaker:
+    options = config.relay_queue
+    return Breaker(
+        options.circuit_breaker_threshold,
+        options.circuit_breaker_timeout_s,
+        options.circuit_breaker_max_requests,
+    )
 
 
 def runner_settings(config: Config, hostname: str) -> RunnerSettings:
@@ -212,7 +269,7 @@ def transport_of(config: Config) -> Transport:
                 key_file=relay.smtp_tls_key_file,
             )
         except OSError as error:
-            raise RelayUnusable(f"relay.smtp_tls_cert_file: {error}") from error
+            raise RelayUnusable(f"certificate files of [relay]: {error}") from error
     port = SMTP_PORT
     if context is not None:
         port = SUBMISSION_PORT if relay.smtp_use_starttls else SUBMISSIONS_PORT

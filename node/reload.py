@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from .config import AuthRateLimit, Config, Loaded, Problem, Server
+from .config import AuthRateLimit, Config, Loaded, Problem, Relay, RelayQueue, Server
 from .config.merge import merge
 from .config.option import every_row, rows
 from .control import Arguments, Handler
@@ -66,6 +66,8 @@ _RENEWAL: Final = (
     "certificate",
 )
 
+_RELAY_LIMITS: Final = ("max_messages", "max_size", "min_free_disk")
+
 # What takes effect without a restart, and for whom.
 RELOADABLE: Final[Mapping[str, str]] = {
     "logging.output": "the next line",
@@ -94,6 +96,9 @@ RELOADABLE: Final[Mapping[str, str]] = {
     "cleanup.grace_period": "the next clean-up",
     "cleanup.wake_interval": "after the next clean-up",
     "cleanup.max_age_restriction": "the next clean-up",
+    **{f"relay.{row.key}": "the next attempt" for row in rows(Relay) if row.key != "type"},
+    **{f"relay_queue.{row.key}": "the next attempt" for row in rows(RelayQueue) if row.key != "path"},
+    **{f"relay_queue.{key}": "the next message, in each process" for key in _RELAY_LIMITS},
     "cluster.peers": "the next attempt to join them",
     "cluster.secret_key": "packets from now on",
     "cluster.secret_keys_old": "packets from now on",

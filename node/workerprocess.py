@@ -126,7 +126,7 @@ class WorkerProcess:
             gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers, outbox=outbox
         )
         doors = self._doors = Doors(core, state, verifier)
-        parts = Parts(core, gates, self._sessions, doors)
+        parts = Parts(core, gates, self._sessions, doors, outbox=outbox)
         self._calls |= {
             "decide": gates.decide,
             "reload": partial(_reload, parts),

@@ -30,6 +30,7 @@ from typing import Final
 from .errors import Corrupt, NotFound, Unavailable
 from .objects.disk import TEMPORARY_SUFFIX, place, storage_error
 from .relayfile import Record, RelayMessage, encode_record, read_body, read_message
+from .relayroom import RelayLimits
 from .relayspool import FAILED, PENDING, PROCESSING, STATES, RelaySpool, SpoolDisk
 
 log = logging.getLogger("sora.relay")
@@ -59,9 +60,14 @@ class RelayQueue(RelaySpool):
     """``owner``: the name of the node, for who finds the directory when the node is gone."""
 
     def __init__(
-        self, root: Path, clock: Callable[[], float], disk: SpoolDisk | None = None, owner: str = ""
+        self,
+        root: Path,
+        clock: Callable[[], float],
+        disk: SpoolDisk | None = None,
+        owner: str = "",
+        limits: RelayLimits = RelayLimits(),  # noqa: B008  # immutable
     ) -> None:
-        super().__init__(root, clock, disk)
+        super().__init__(root, clock, disk, limits)
         self._owner = owner
         self._lock_fd = -1
 
@@ -85,6 +91,24 @@ class RelayQueue(RelaySpool):
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """For an operator whose node is stopped: it cannot start meanwhile.
+
+        Raises NotFound: no node had a queue here; SpoolTaken; Unavailable, StagingFull.
+        """
+        if not (self.root / LOCK_FILE).exists():  # made here, it might be closed to the node's user
+            raise NotFound(f"{self.root} is no relay queue: it has no file {LOCK_FILE}")
+        try:
+            fd = lock_spool(self.root)
+        except OSError as error:
+            raise storage_error(error, f"holding the relay queue {self.root}") from error
+        try:
+            self.recover()
+            yield
+        finally:
+            os.close(fd)
 
     def recover(self, busy: Collection[str] = ()) -> int:
         """Back to pending with what lies in processing and nobody is busy with; how many.

@@ -22,12 +22,15 @@ from .dsn import NO_REQUEST, DsnRequest
 from .errors import InvalidName
 from .objects.disk import TEMPORARY_SUFFIX, Disk, make_dirs, storage_error
 from .relayfile import RelayEnvelope, encode_head, joined_size
+from .relayroom import RelayLimits, RelayRoom, spool_error
 
 log = logging.getLogger("sora.relay")
 
 PENDING, PROCESSING, FAILED = "pending", "processing", "failed"
 STATES: Final = (PENDING, PROCESSING, FAILED)
 MAX_RECIPIENTS: Final = 1_000
+# What the queue refuses as full, it must still be able to report: a report takes the place of what failed
+UNLIMITED_KIND: Final = "bounce"
 # RFC 5321 §4.1.2 has none of these outside of quotes; with them a command could be made to say something else
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f<>\ud800-\udfff]")
 
@@ -54,8 +57,15 @@ def check_address(address: str) -> None:
 class RelaySpool:
     """Puts messages into the queue at ``root``. ``clock``: seconds since 1970. All methods block."""
 
-    def __init__(self, root: Path, clock: Callable[[], float], disk: SpoolDisk | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float],
+        disk: SpoolDisk | None = None,
+        limits: RelayLimits = RelayLimits(),  # noqa: B008  # immutable
+    ) -> None:
         self.root = root
+        self.room = RelayRoom(root, limits)
         self._clock = clock
         self._disk = disk or SpoolDisk()
         self._sync = DirectorySync(self._disk)
@@ -94,6 +104,8 @@ class RelaySpool:
         pieces, size = joined_size(message)
         envelope = RelayEnvelope(message_id, sender, tuple(recipients), kind, account, now, size, dsn)
         head = encode_head(envelope)
+        if kind != UNLIMITED_KIND:
+            self.room.admit(len(head) + size)
         self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now)
         return message_id
 
@@ -113,7 +125,7 @@ class RelaySpool:
             self._sync.sync([target.parent])
         except OSError as error:
             self._take_back(temporary, target)
-            raise storage_error(error, "queueing mail") from error
+            raise spool_error(error, "queueing mail") from error
 
     def _write(self, path: Path, pieces: Sequence[bytes], due_at: float) -> None:
         fd = self._disk.create(path)

@@ -14,8 +14,8 @@ from node.control import ControlUnusable
 from node.relaylook import count_messages, list_messages, show_message
 from node.units import format_duration
 from storage.errors import Corrupt, NotFound, StorageError
-from storage.relayqueue import RelayQueue
-from storage.relayspool import STATES
+from storage.relayqueue import RelayQueue, SpoolTaken
+from storage.relayspool import FAILED, STATES
 
 from .access import Access, read_config, with_access
 from .failure import EXIT_CODES, NOT_FOUND, UNAVAILABLE, Failure
@@ -30,8 +30,7 @@ COUNTS_WITHIN_S: Final = 60.0
 def relay() -> None:
     """Mail on its way to other systems: redirects, replies, reports.
 
-    list, show and stats also work on the files of a queue whose node does not run; the others ask the running
-    node.
+    All but adopt also work on the files of a queue whose node does not run.
     """
 
 
@@ -89,7 +88,7 @@ def show(access: Access, message_id: str) -> None:
 def retry(access: Access, message_id: str | None, all_failed: bool) -> None:
     """Try a message again now. One that failed gets all its attempts once more, for the recipients that did
     not get it."""
-    answer = ask_within(access, ADOPTS_WITHIN_S, "relay.retry", _which(message_id, all_failed))
+    answer = _change(access, "retry", "retried", _which(message_id, all_failed))
     access.answer(answer["retried"], _lines(answer["retried"], "is due now", "nothing has failed"))
 
 
@@ -102,7 +101,7 @@ def retry(access: Access, message_id: str | None, all_failed: bool) -> None:
 @with_access
 def delete(access: Access, message_id: str | None, all_failed: bool) -> None:
     """Remove a message from the queue. Its sender is not told."""
-    answer = ask_within(access, ADOPTS_WITHIN_S, "relay.delete", _which(message_id, all_failed))
+    answer = _change(access, "delete", "deleted", _which(message_id, all_failed))
     access.answer(answer["deleted"], _lines(answer["deleted"], "is deleted", "nothing has failed"))
 
 
@@ -144,6 +143,19 @@ def adopt(access: Access, directory: Path) -> None:
 _RELAY_WORDS: Final = {"closed": "in use", "trying": "being tried again", "open": "left alone after failures"}
 
 
+def _change(access: Access, verb: str, done: str, arguments: Mapping[str, object]) -> Any:
+    """``done`` names what the answer lists. Raises Failure."""
+
+    def act(queue: RelayQueue) -> dict[str, list[str]]:
+        with queue.held():
+            ids = queue.ids(FAILED) if "all" in arguments else [str(arguments["id"])]
+            for each in ids:
+                queue.retry(each) if verb == "retry" else queue.delete(each)
+        return {done: ids}
+
+    return _look(access, f"relay.{verb}", act, arguments, ADOPTS_WITHIN_S)
+
+
 def _look(
     access: Access,
     command: str,
@@ -163,7 +175,7 @@ def _look(
         return offline(RelayQueue(root, time.time))
     except (NotFound, Corrupt) as error:
         raise Failure(str(error), NOT_FOUND) from error
-    except StorageError as error:
+    except (StorageError, SpoolTaken) as error:
         raise Failure(str(error), UNAVAILABLE) from error
 
 

@@ -253,6 +253,9 @@ class RelayQueue:
     retry_backoff_s: tuple[float, ...] = option(
         DURATIONS, ["1m", "5m", "15m", "1h", "6h", "24h"], "Pauses between attempts; the last repeats."
     )
+    max_messages: int = option(COUNT, 1_000_000, "More are not taken; 0: no limit.")
+    max_size_bytes: int = option(SIZE, "10gb", "Of all its files, those of failed mail too; 0: no limit.")
+    min_free_disk_bytes: int = option(SIZE, "100mb", "What must stay free on its disk; 0: nothing.")
     circuit_breaker_threshold: int = option(
         POSITIVE, 5, "Failures in a row after which the relay counts as down."
     )

@@ -319,6 +319,13 @@ RELAY = (
         "Reports to senders: delivered (here), queued, undeliverable, none (mail without a sender), or"
         " unwanted (the sender said so).",
     ),
+    _counter("sora_relay_full_total", "", "Messages that were not taken: the queue or its disk is full."),
+    _gauge(
+        "sora_relay_fill_ratio",
+        "",
+        "Of relay_queue.max_messages or max_size, whichever is nearer; 1 is full.",
+        Across.MAX,
+    ),
     _counter("sora_relay_failures_total", "", "Attempts that failed because of the relay itself."),
     _counter("sora_relay_bugs_total", "", "Unexpected exceptions; each is in the log."),
     _counter("sora_relay_expired_total", "", "Failed messages removed after failed_retention."),

@@ -87,6 +87,7 @@ def add_doors(registry: Registry, doors: Doors) -> None:
 def add_relay(registry: Registry, runner: Runner, outbox: QueueOutbox) -> None:
     """What the process has that empties the relay queue."""
     registry.add(lambda: read_relay(runner))
+    registry.add(lambda: [("sora_relay_fill_ratio", (), outbox.fill_ratio())])
     add_outbox(registry, outbox)
 
 
@@ -95,6 +96,7 @@ def add_outbox(registry: Registry, outbox: QueueOutbox | None) -> None:
         registry.add(
             lambda: [("sora_relay_submitted_total", (kind,), n) for kind, n in outbox.submitted.items()]
         )
+        registry.add(lambda: [("sora_relay_full_total", (), outbox.refused)])
 
 
 def read_relay(runner: Runner) -> Readings:

@@ -1,7 +1,8 @@
 """Leaves a relay alone that keeps failing. Pure: ``now`` is monotonic seconds.
 
 closed -> open after ``threshold`` failures in a row; open -> trying after ``timeout_s``; trying -> closed
-after ``max_requests`` deliveries went well, and -> open at the first that did not.
+after ``max_requests`` deliveries went well, or ``timeout_s`` after the last that did when there are no more,
+and -> open at the first that did not.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ class Breaker:
     _failures: int = 0
     _opened_at: float | None = None
     _trials: int = 0
+    _well_at: float = 0.0
     _is_trying: bool = False
 
     def state(self, now: float) -> BreakerState:
+        if self._is_trying and self._trials and now >= self._well_at + self.timeout_s:
+            self._close()  # a queue that is nearly empty has no more to try
         if self._is_trying:
             return BreakerState.TRYING
         if self._opened_at is None:
@@ -47,12 +51,13 @@ class Breaker:
             return 0.0
         return max(0.0, self._opened_at + self.timeout_s - now)
 
-    def went_well(self) -> None:
+    def went_well(self, now: float) -> None:
         self._failures = 0
         if self._is_trying:
             self._trials += 1
+            self._well_at = now
             if self._trials >= self.max_requests:
-                self._is_trying, self._opened_at, self._trials = False, None, 0
+                self._close()
 
     def failed(self, now: float) -> bool:
         """Whether this opened it."""
@@ -61,3 +66,6 @@ class Breaker:
             return False
         self._is_trying, self._opened_at, self._trials = False, now, 0
         return True
+
+    def _close(self) -> None:
+        self._is_trying, self._opened_at, self._trials = False, None, 0

@@ -90,6 +90,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._looked_at = -math.inf
         self._swept_at = -math.inf
+        self._retiring: set[asyncio.Task[None]] = set()
         self.figures = RelayFigures()
 
     # --- from outside ---
@@ -105,6 +106,15 @@ class Runner:
     def look_soon(self) -> None:
         """Messages were queued that nobody told of one by one."""
         self._looked_at = -math.inf
+        self._wake.set()
+
+    def replace(self, transport: Transport, breaker: Breaker, settings: RunnerSettings) -> None:
+        """From the next transaction on. What runs ends as it began. On the loop's thread."""
+        before, self._transport = self._transport, transport
+        self.breaker, self._settings = breaker, settings
+        task = asyncio.create_task(_retire(before, list(self._running.values())))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
         self._wake.set()
 
     def overdue_s(self) -> float:
@@ -246,7 +256,7 @@ class Runner:
         running = list(self._running.values())
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *self._retiring, return_exceptions=True)
         left, self._ready = self._ready, deque()
         try:
             await asyncio.to_thread(self._queue.release, [each.id for each in left])
@@ -287,8 +297,9 @@ class Runner:
                 except RelayDown as down:
                     await self._note_down(message, down)
                     return
-                self.breaker.went_well()
-                self.figures.took(self._monotonic() - began)
+                now = self._monotonic()
+                self.breaker.went_well(now)
+                self.figures.took(now - began)
                 is_last = positions[-1] == message.open_positions[-1]
                 await self._note(message, dict(zip(positions, verdicts, strict=True)), is_attempt=is_last)
 
@@ -398,6 +409,12 @@ class Runner:
     def _complain(self, text: str, error: StorageError) -> None:
         self.figures.trouble = str(error)
         log.error(text, error)
+
+
+async def _retire(transport: Transport, users: Sequence[asyncio.Task[None]]) -> None:
+    if users:
+        await asyncio.wait(users)
+    await transport.close()
 
 
 def _in_chunks(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:

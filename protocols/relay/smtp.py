@@ -287,6 +287,8 @@ class SmtpTransport:
     def _verdict(self, response: SMTPResponse) -> Verdict:
         if response.code in _ABOUT_US:
             raise RelayDown("4.7.0", f"{response.code} {response.message}")
+        if not 200 <= response.code < 600:
+            raise RelayDown("4.5.0", f"no reply of SMTP: {response.code} {response.message}")
         return verdict_of(response.code, response.message, self.remote)
 
 

@@ -271,5 +271,5 @@ class Trainer:
                 pause_s = self.breaker.timeout_s
                 log.warning("the spam filter is left alone for %.0f s: %s", pause_s, error)
             raise _NotNow(str(error)) from error
-        self.breaker.went_well()
+        self.breaker.went_well(self._clock())
         return Result.TAUGHT if is_taken else Result.REFUSED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -13,21 +13,32 @@ import pytest
 
 from node.config import Config, Relay
 from node.config import RelayQueue as RelayQueueConfig
+from node.config.option import rows
 from node.control import ControlRefused
 from node.controlrelay import RelayCommands
 from node.desk import Desk, Hub
 from node.health import State
 from node.relaybounces import LocalBouncer
-from node.relaying import QueueOutbox, RelayPart, RelayUnusable, judge_relay, transport_of, worker_outbox
+from node.relaying import (
+    QueueOutbox,
+    RelayPart,
+    RelayUnusable,
+    judge_relay,
+    judge_room,
+    transport_of,
+    worker_outbox,
+)
+from node.reload import ReloadRefused, takes_effect
 from protocols.lmtp.recipients import RecipientDirectory
 from protocols.ports import MailKind
 from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpTransport
 from protocols.relay.transport import RelayDown
-from storage.dsn import DsnRequest, MessageDsn, RecipientDsn, notify_from
-from storage.errors import InvalidName
+from storage.dsn import NO_REQUEST, DsnRequest, MessageDsn, RecipientDsn, notify_from
+from storage.errors import InvalidName, StagingFull
 from storage.model import AccountId
+from storage.relayfile import Verdict
 from storage.relayqueue import RelayQueue
 from tests.support.mailhost import MailHost
 from tests.support.relaydisk import UnsyncedSpoolDisk
@@ -256,7 +267,7 @@ def test_ports_of_the_relay(relay: Relay, port: int) -> None:
 
 def test_a_client_certificate_that_is_not_there() -> None:
     relay = Relay(type="smtp", smtp_host="mx.test", smtp_tls_cert_file="/nonexistent.pem")
-    with pytest.raises(RelayUnusable, match="smtp_tls_cert_file"):
+    with pytest.raises(RelayUnusable, match="certificate files"):
         transport_of(Config(relay=relay))
 
 
@@ -299,3 +310,93 @@ async def test_a_message_that_nobody_wants_a_report_of_ends_all_the_same(host: R
     assert await host.host.inbox("ann@example.test") == []
     assert host.runner.figures.bounces == {"unwanted": 1}
     assert len(host.queue.ids("failed")) == 1
+
+
+# --- another configuration while it runs ---
+
+
+async def test_another_relay_from_the_next_attempt_on(host: RelayHost) -> None:
+    """What is under way with the old one ends there, and only then its connections do."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Ledger):
+        async def send(
+            self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+        ) -> list[Verdict]:
+            arrived.set()
+            await go_on.wait()
+            assert not self.is_closed
+            return await super().send(sender, recipients, message, dsn)
+
+    slow, new = Slow(), Ledger()
+    settings = RunnerSettings("mail.test", interval_s=0.05, max_attempts=1, backoff_s=(0.0,))
+    host.runner.replace(slow, Breaker(2, 0.05, 1), settings)
+    await host.submit("a@x.test")
+    await arrived.wait()
+    host.runner.replace(new, Breaker(2, 0.05, 1), settings)
+    await host.submit("b@x.test")
+    async with asyncio.timeout(10):
+        while not new.copies("b@x.test"):
+            await asyncio.sleep(0.002)
+        assert not slow.is_closed
+        go_on.set()
+        while not slow.is_closed:
+            await asyncio.sleep(0.002)
+    await host.settle()
+    assert (slow.copies("a@x.test"), slow.copies("b@x.test"), new.copies("a@x.test")) == (1, 0, 0)
+    assert host.ledger.is_closed
+    new.will_say("late@x.test", "451 later")
+    await host.submit("late@x.test")
+    await host.settle()
+    assert len(host.queue.ids("failed")) == 1, "max_attempts = 1 now"
+
+
+async def test_a_relay_that_was_left_alone_is_tried_at_once(host: RelayHost) -> None:
+    asleep = Breaker(1, 3600.0, 1)
+    settings = RunnerSettings("mail.test", interval_s=0.05, max_attempts=3, backoff_s=(0.0,))
+    broken = Ledger()
+    broken.failures.append(RelayDown("4.7.8", "535 wrong password"))
+    host.runner.replace(broken, asleep, settings)
+    await host.submit("a@x.test")
+    async with asyncio.timeout(10):
+        while not host.runner.figures.relay_failures:
+            await asyncio.sleep(0.002)
+    mended = Ledger()
+    host.runner.replace(mended, Breaker(1, 3600.0, 1), settings)
+    await host.settle()
+    assert mended.copies("a@x.test") == 1
+
+
+async def test_a_reload_with_a_certificate_that_is_not_there_changes_nothing(
+    tmp_path: Path, host: RelayHost
+) -> None:
+    queue = RelayQueueConfig(path=str(tmp_path / "relay"))
+    part = RelayPart(Config(relay=Relay(type="smtp", smtp_host="mx.test"), relay_queue=queue))
+    part._runner = host.runner
+    bad = Relay(type="smtp", smtp_host="mx.test", smtp_tls_ca_file="/nonexistent.pem")
+    with pytest.raises(ReloadRefused, match="certificate files"):
+        part.prepare(Config(relay=bad, relay_queue=queue))
+
+
+def test_what_a_reload_can_change() -> None:
+    fixed = [f"relay.{row.key}" for row in rows(Relay)] + [
+        f"relay_queue.{row.key}" for row in rows(RelayQueueConfig)
+    ]
+    assert [key for key in fixed if not takes_effect(key, "")] == ["relay.type", "relay_queue.path"]
+
+
+async def test_a_full_queue(tmp_path: Path) -> None:
+    """StagingFull is 452 for LMTP; the limits can be raised without a restart."""
+    relay, path = Relay(type="smtp", smtp_host="mx.test"), str(tmp_path / "relay")
+    part = RelayPart(Config(relay=relay, relay_queue=RelayQueueConfig(path=path, max_messages=1)))
+    part.queue.make_directories()
+    outbox = part.outbox
+    assert outbox is not None
+    await outbox.submit("", ["a@x.test"], MESSAGE, kind=MailKind.REDIRECT, account=None)
+    with pytest.raises(StagingFull):
+        await outbox.submit("", ["b@x.test"], MESSAGE, kind=MailKind.REDIRECT, account=None)
+    assert (outbox.refused, outbox.fill_ratio()) == (1, 1.0)
+    assert "100% full" in judge_room(outbox.fill_ratio()).detail
+    assert judge_room(0.5).state is State.OK
+    outbox.obey(Config(relay=relay, relay_queue=RelayQueueConfig(path=path, max_messages=2)))
+    await outbox.submit("", ["b@x.test"], MESSAGE, kind=MailKind.REDIRECT, account=None)

@@ -307,3 +307,32 @@ def test_a_message_that_is_here_already_stays_there(
     assert Adoption(queue, tmp_path / "gone", UnsyncedSpoolDisk()).run().pending == 1
     assert len(states(old)["pending"]) == 1
     assert interrupted(queue) == 0
+
+
+def test_an_operator_holds_a_queue_that_is_stopped(tmp_path: Path, queue: RelayQueue, clock: Clock) -> None:
+    left = submit(queue)
+    queue.take([left])
+    operator = RelayQueue(tmp_path / "relay", clock, UnsyncedSpoolDisk())
+    with pytest.raises(SpoolTaken), operator.held():
+        raise AssertionError("the node runs")
+    queue.close()
+    with operator.held():
+        assert states(operator) == {"pending": [left], "processing": [], "failed": []}
+        with pytest.raises(SpoolTaken):
+            queue.open()
+        operator.delete(left)
+    assert (tmp_path / "relay/owner").read_text() == "here"
+    queue.open()
+
+
+def test_where_no_queue_was_none_is_made(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(NotFound), RelayQueue(tmp_path, clock).held():
+        raise AssertionError("there is none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_whose_disk_is_not_there_is_away(tmp_path: Path, queue: RelayQueue) -> None:
+    """Not NotFound, which an MTA would be told as a lasting failure."""
+    (tmp_path / "relay/pending").rename(tmp_path / "elsewhere")
+    with pytest.raises(Unavailable):
+        submit(queue)

@@ -20,8 +20,8 @@ class Accepted:
 
 @dataclass
 class SmtpServer:
-    """``says``: reply by step (greeting, EHLO, MAIL, RCPT:address, RCPT, DATA, ., RSET), or ``HANG`` or
-    ``DROP``."""
+    """``says``: reply by step (greeting, EHLO, STARTTLS, AUTH, MAIL, RCPT:address, RCPT, DATA, ., RSET,
+    QUIT), or ``HANG`` or ``DROP``. ``injects``: what a stranger on the way adds to the answer to STARTTLS."""
 
     says: dict[str, str] = field(default_factory=dict)
     extensions: Sequence[str] = ("8BITMIME", "SMTPUTF8", "SIZE 1000000", "ENHANCEDSTATUSCODES")
@@ -29,6 +29,7 @@ class SmtpServer:
     has_starttls: bool = False
     login: tuple[str, str] | None = None
     mechanisms: str = "PLAIN LOGIN"
+    injects: bytes = b""
     accepted: list[Accepted] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
@@ -81,10 +82,7 @@ class SmtpServer:
             if verb == "EHLO":
                 goes_on = await self._say(writer, "EHLO", self._ehlo())
             elif verb == "STARTTLS":
-                goes_on = await self._say(writer, "STARTTLS", "220 go")
-                assert self.context is not None
-                await writer.start_tls(self.context)
-                self.has_starttls = False
+                goes_on = await self._starttls(writer)
             elif verb == "AUTH":
                 goes_on = await self._auth(words.split(" "), reader, writer)
             elif verb == "MAIL":
@@ -110,6 +108,15 @@ class SmtpServer:
                 goes_on = await self._say(writer, verb, "250 ok")
             if not goes_on:
                 return
+
+    async def _starttls(self, writer: asyncio.StreamWriter) -> bool:
+        assert self.context is not None
+        if "STARTTLS" in self.says:
+            return await self._say(writer, "STARTTLS", "")
+        writer.write(b"220 go\r\n" + self.injects)
+        await writer.start_tls(self.context)
+        self.has_starttls = False
+        return True
 
     def _ehlo(self) -> str:
         names = ["mx.test", *self.extensions]

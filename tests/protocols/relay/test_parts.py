@@ -24,22 +24,34 @@ from storage.relayfile import Fate, RelayEnvelope, Verdict
 def test_breaker() -> None:
     breaker = Breaker(threshold=2, timeout_s=10.0, max_requests=2)
     assert not breaker.failed(0.0)
-    breaker.went_well()
+    breaker.went_well(12.0)
     assert not breaker.failed(1.0)
     assert breaker.failed(2.0)
     assert breaker.state(2.0) is BreakerState.OPEN
     assert not breaker.permits(11.9, 0)
     assert breaker.reopens_in(5.0) == 7.0
     assert [breaker.permits(12.0, running) for running in (0, 1, 2)] == [True, True, False]
-    breaker.went_well()
+    breaker.went_well(12.0)
     assert [breaker.permits(12.0, running) for running in (0, 1)] == [True, False]
     assert breaker.failed(13.0)
     assert breaker.state(22.9) is BreakerState.OPEN
     assert breaker.permits(23.0, 0)
-    breaker.went_well()
-    breaker.went_well()
+    breaker.went_well(23.0)
+    breaker.went_well(23.0)
     assert breaker.state(23.0) is BreakerState.CLOSED
     assert not breaker.failed(24.0)
+
+
+def test_a_breaker_that_has_nothing_more_to_try_closes() -> None:
+    breaker = Breaker(threshold=1, timeout_s=10.0, max_requests=3)
+    breaker.failed(0.0)
+    assert breaker.permits(10.0, 0)
+    breaker.went_well(11.0)
+    assert breaker.state(20.9) is BreakerState.TRYING
+    assert breaker.state(21.0) is BreakerState.CLOSED
+    assert breaker.failed(22.0)
+    assert breaker.permits(32.0, 0)
+    assert breaker.state(99.0) is BreakerState.TRYING, "nothing went well"
 
 
 # --- content ---
