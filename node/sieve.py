@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from protocols.filtering import MailFilter, SiteScripts
+from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames
 from protocols.sieve.budget import Limits
 from protocols.sieve.compiling import compile
@@ -61,6 +62,16 @@ def _read(path: Path) -> bytes:
     return content
 
 
+def junk_rule(options: Sieve) -> JunkRule | None:
+    if not options.file_spam:
+        return None
+    fields = [each.partition(":") for each in options.spam_fields]
+    return JunkRule(
+        options.spam_percent,
+        [(name.strip().lower().encode(), value.strip().lower().encode()) for name, _, value in fields],
+    )
+
+
 def mail_filter(
     options: Sieve,
     scripts: ScriptStore,
@@ -78,5 +89,6 @@ def mail_filter(
         extensions=allowed_extensions(options),
         limits=Limits(time_s=options.max_execution_time_s),
         site=site_scripts(options),
+        junk=junk_rule(options),
         clock=clock,
     )

@@ -46,6 +46,7 @@ from storage.model import (
 
 from .filing import Placement, locate, placements
 from .filtering import Incoming, remember
+from .junk import JUNK
 from .ports import MailboxChanged, MailKind, Services
 from .sending.content import pieces
 from .sending.occasion import Occasion
@@ -303,7 +304,7 @@ class _Desk:
         recipient = letter.destination.recipient
         mail_filter = self._services.filter
         if mail_filter is None or not mail_filter.applies(recipient.script):
-            return letter.copies([Placement(recipient.inbox_id)])
+            return await self._unscripted(letter, outcomes)
         try:
             decision = await mail_filter.decide(
                 recipient.account_id, recipient.script, self._incoming(letter)
@@ -327,6 +328,18 @@ class _Desk:
             if copy.rewritten is not None:
                 copy.body_start = decode_structure(self._content.structure).body_start
         return copies
+
+    async def _unscripted(self, letter: _Letter, outcomes: list[Outcome]) -> list[_Copy]:
+        recipient, mail_filter = letter.destination.recipient, self._services.filter
+        if mail_filter is None or not mail_filter.is_junk(self._content.header):
+            return letter.copies([Placement(recipient.inbox_id)])
+        try:
+            return letter.copies(
+                await placements(mail_filter.names, recipient, [JUNK], created=self._created(recipient))
+            )
+        except StorageError as error:
+            _settle(outcomes, letter.positions, error)
+            return []
 
     async def _send(self, letter: _Letter, decision: Decision) -> Carried:
         """Everything that is to be sent is with the relay when this returns."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from storage.errors import InvalidName, NotFound
-from storage.model import AccountId, Flags, MailboxId, Recipient, SystemFlag
+from storage.model import AccountId, Flags, MailboxId, Recipient, SpecialUse, SystemFlag
 
 from .mailboxnames import Known, MailboxNames
 from .sieve.outcome import Action, FileInto, Keep, Rewritten
@@ -89,12 +89,18 @@ async def locate(
         log.info("account %d: no mailbox %r, kept in INBOX", account_id, target.mailbox)
         return None
     try:
-        mailbox_id = await names.create(account_id, target.mailbox)
+        mailbox_id = await names.create(account_id, target.mailbox, _use(target.special_use))
     except (InvalidName, NotFound) as error:
         log.info("account %d: %r cannot be made (%s), kept in INBOX", account_id, target.mailbox, error)
         return None
     created(mailbox_id)
     return mailbox_id
+
+
+def _use(special_use: str) -> SpecialUse | None:
+    """RFC 8579 §4: a mailbox that is made for a use has it."""
+    value = special_use.lower().removeprefix("\\")
+    return next((each for each in SpecialUse if each.value == value), None)
 
 
 def _known(known: Known, target: FileInto) -> MailboxId | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from storage.scripts import ScriptStore
 from .addresslists import ListSource
 from .annotations import Annotations
 from .answers import AccountAnswers, Data, Sources
+from .junk import JunkRule, filed
 from .mailboxnames import MailboxNames
 from .scriptcache import ScriptCache
 from .sieve.budget import Limits
@@ -95,6 +96,7 @@ class MailFilter:
         extensions: frozenset[str] | None = None,
         limits: Limits | None = None,
         site: SiteScripts | None = None,
+        junk: JunkRule | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -104,6 +106,7 @@ class MailFilter:
         self._cache = ScriptCache(extensions)
         self._limits = limits or Limits()
         self._site = site or SiteScripts()
+        self._junk = junk
         self._clock = clock
         self._now = now
         self.loop_limits = replace(self._limits, steps=min(LOOP_STEPS, self._limits.steps))
@@ -112,15 +115,26 @@ class MailFilter:
         """Whether anything would run for a recipient with this script."""
         return script is not None or bool(self._site.before or self._site.after)
 
+    def is_junk(self, header: bytes) -> bool:
+        """Whether this goes to Junk where no script decides."""
+        return self._junk is not None and self._junk.is_spam(header)
+
     async def decide(self, account_id: AccountId, script: ActiveScript | None, mail: Incoming) -> Outcome:
         """What to do with the message. Raises StorageError: nothing is decided
         then, and the message must come again."""
         named, broken = self._named(script)
         if broken:
-            return Outcome((Keep(None),), fault=broken)
+            return self._filed(Outcome((Keep(None),), fault=broken), named, mail)
         library = await self._library(account_id, named)
         running = _Running(self, account_id, mail, named, library)
-        return await self._with_members(await running.finish(), mail)
+        outcome = await self._with_members(await running.finish(), mail)
+        return self._filed(outcome, [*named, *_included(library)], mail)
+
+    def _filed(self, outcome: Outcome, named: Sequence[Named], mail: Incoming) -> Outcome:
+        asks = any("spamtest" in each.script.extensions for each in named)
+        if asks or not outcome.implicit_keep or not self.is_junk(mail.header):
+            return outcome
+        return filed(outcome)
 
     async def decide_event(self, account_id: AccountId, script: ActiveScript, mail: Incoming) -> Outcome:
         """What a script makes of something that happened to a message in a mailbox (RFC 6785): of this script
@@ -209,6 +223,10 @@ class MailFilter:
             environment=environment,
             library=library,
         )
+
+
+def _included(library: Mapping[IncludeName, Script | None]) -> list[Named]:
+    return [Named(name.name, script) for name, script in library.items() if script is not None]
 
 
 class _Running:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from storage.api import MailStore
 from storage.errors import AlreadyExists
-from storage.model import AccountId, Mailbox, MailboxId
+from storage.model import AccountId, Mailbox, MailboxId, SpecialUse
 from storage.names import canonical, object_id
 
 TTL_S = 10.0
@@ -53,16 +53,20 @@ class MailboxNames:
             self._found.popitem(last=False)
         return known
 
-    async def create(self, account_id: AccountId, name: str) -> MailboxId:
-        """A mailbox that is subscribed, or the one of that name that came meanwhile.
+    async def create(
+        self, account_id: AccountId, name: str, special_use: SpecialUse | None = None
+    ) -> MailboxId:
+        """A mailbox that is subscribed, or the one of that name or use that came meanwhile.
 
         Raises StorageError; InvalidName among them.
         """
         self._found.pop(account_id, None)
         try:
-            made = await self._mail.create_mailbox(account_id, name)
+            made = await self._mail.create_mailbox(account_id, name, special_use)
         except AlreadyExists:
-            return (await self._mail.get_mailbox(account_id, name)).id
+            known = await self.of(account_id, fresh=True)
+            found = known.by_use.get(f"\\{special_use.value}") if special_use is not None else None
+            return found.id if found else (await self._mail.get_mailbox(account_id, name)).id
         await self._mail.set_subscribed(account_id, name, subscribed=True)
         return made.id
 

@@ -230,6 +230,17 @@ def _texts(raw: object) -> tuple[str, ...]:
     return tuple(listed(TEXT).parse(raw))
 
 
+_FIELD = re.compile(r"[!-9;-~]+:[^\x00-\x1f]*")
+
+
+def _fields(raw: object) -> tuple[str, ...]:
+    texts = _texts(raw)
+    for text in texts:
+        if not _FIELD.fullmatch(text):
+            raise UnitError(f'"{text}" is no header field', 'write "Name: value"')
+    return texts
+
+
 def _hosts(raw: object) -> tuple[str, ...]:
     hosts = _texts([raw] if isinstance(raw, str) else raw)
     if not hosts:
@@ -288,6 +299,7 @@ NETWORK: Kind[Network] = Kind("a network", lambda raw: parse_network(_text(raw))
 NETWORKS: Kind[tuple[Network, ...]] = listed(NETWORK)
 PATTERN: Kind[str] = Kind("a regular expression", _pattern, _same)
 PATTERNS: Kind[tuple[str, ...]] = Kind("regular expressions", _patterns, list)
+FIELDS: Kind[tuple[str, ...]] = Kind('a list of header fields, "Name: value"', _fields, list)
 TEXTS: Kind[tuple[str, ...]] = Kind("a list of texts", _texts, list)
 HOST: Kind[str] = Kind("a host or address, with or without port", _host, _same)
 HOSTS: Kind[tuple[str, ...]] = Kind("a list of hosts", _hosts, list)

@@ -13,6 +13,7 @@ from .kinds import (
     COUNT,
     DURATION,
     DURATIONS,
+    FIELDS,
     HOST,
     KEY32,
     KEYS32,
@@ -28,6 +29,7 @@ from .kinds import (
     choice,
     choices,
     duration,
+    number,
     whole,
 )
 from .option import option, section
@@ -347,6 +349,20 @@ class Sieve:
         'Directory of NAME.list files with an address on each line ("@example.com": all of a domain); scripts'
         ' call them "tag:sora,2026:NAME" (extlists). Changed files are read again by themselves.',
         shown="/etc/sora/sieve/lists",
+    )
+    file_spam: bool = option(
+        BOOL,
+        True,
+        "Mail that a spam filter in front has marked in its header goes to Junk, unless a script decides.",
+    )
+    spam_percent: float = option(
+        number(1, 100), 50, "From which score on: 50 is what the filter requires for spam, 100 twice as much."
+    )
+    spam_fields: tuple[str, ...] = option(
+        FIELDS,
+        [],
+        'More fields that mark spam, as "Name: value"; other words may follow the value.',
+        shown=["X-Spam: yes"],
     )
 
 

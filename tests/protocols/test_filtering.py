@@ -8,6 +8,7 @@ import pytest
 
 from protocols.delivery import Destination, Envelope, Outcome, Refused, deliver
 from protocols.filtering import MailFilter, SiteScripts
+from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames
 from protocols.sieve.budget import Limits
 from storage.errors import CommitUnknown, Unavailable
@@ -39,6 +40,7 @@ class World:
         self.scripts = Watched(host.scripts)
         self.site = SiteScripts()
         self.limits = Limits()
+        self.junk: JunkRule | None = None
         self.build()
 
     def build(self) -> None:
@@ -47,6 +49,7 @@ class World:
             MailboxNames(self.host.mail, clock=lambda: 0.0),
             limits=self.limits,
             site=self.site,
+            junk=self.junk,
             clock=lambda: 0.0,
             now=lambda: NOW,
         )
