@@ -34,7 +34,6 @@ from storage.warmup import Warmup, WarmupSettings
 
 from .annotations import annotation_limits, server_annotations
 from .authn import DirectAuthenticator
-from .config.features import is_active
 from .core import PROTOCOLS, Core
 from .frontdoor import door_settings, is_trusted
 from .hashupgrade import HashUpgrader
@@ -43,6 +42,7 @@ from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
 from .recovery import recovered_mail
+from .sending import sending_of
 from .sieve import allowed_extensions, mail_filter
 from .sieveengine import sieve_engine
 from .training import spam_trainer
@@ -238,7 +238,9 @@ class Doors:
 
     def _factory(self, listener: Listener, server: Server) -> SessionFactory:
         """Of sessions that obey these settings as long as they last."""
-        services, policy = self._services_of[server.name], self._policy(listener, server)
+        policy = self._policy(listener, server)
+        sending = sending_of(self._core, server, self._state.outbox)
+        services = replace(self._services_of[server.name], sending=sending)
         if server.type == "imap":
             return imap_sessions(services, policy, self.views)
         if server.type == "pop3":
@@ -254,6 +256,8 @@ class Doors:
         engine = sieve_engine(
             allowed_extensions(options), server, sends=sends, has_lists=bool(options.lists_path)
         )
+        sends = self._state.outbox is not None
+        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=sends)
         quota = ScriptQuota(server.max_scripts or UNLIMITED, server.max_script_size_bytes)
         return ScriptService(core.scripts, engine, quota)
 

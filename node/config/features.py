@@ -25,6 +25,7 @@ ACTIVE_FEATURES: frozenset[str] = frozenset(
         "relay",
         "session limits",
         "sieve",
+        "sieve redirect",
         "spam_training",
         "trusted_networks",
         "user limits",

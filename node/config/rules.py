@@ -22,6 +22,8 @@ ACL_RIGHTS = "lrswipkxtea"
 EVERYWHERE = "it must be an address of this node that the other nodes can reach"
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_LABEL_BYTES = 255
+MIN_SRS_SECRET_CHARS = 16
+DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+", re.IGNORECASE)
 
 
 def _keeps_mail(facts: Facts) -> bool:
@@ -70,6 +72,21 @@ def staging(facts: Facts) -> Iterator[Finding]:
     uploader = facts.config.uploader
     if uploader.staging == "disk" and uploader.path.startswith(EMPTIED_BY_THE_SYSTEM):
         yield inadvisable("uploader.path", "mail waits here, but this directory is emptied by the system")
+
+
+def sender_rewriting(facts: Facts) -> Iterator[Finding]:
+    sieve = facts.config.sieve
+    if sieve.srs_domain and not sieve.srs_secret:
+        yield missing(
+            "sieve.srs_secret", "required by srs_domain", "generate one with: openssl rand -base64 24"
+        )
+    if sieve.srs_secret and not sieve.srs_domain:
+        yield missing("sieve.srs_domain", "required by srs_secret")
+    for key, secret in (("srs_secret", sieve.srs_secret), ("srs_secret_old", sieve.srs_secret_old)):
+        if secret and len(secret.reveal()) < MIN_SRS_SECRET_CHARS:
+            yield conflict(f"sieve.{key}", f"shorter than {MIN_SRS_SECRET_CHARS} characters")
+    if sieve.srs_domain and not DOMAIN.fullmatch(sieve.srs_domain):
+        yield conflict("sieve.srs_domain", "not a domain")
 
 
 def tls(facts: Facts) -> Iterator[Finding]:
@@ -205,6 +222,7 @@ RULES: tuple[Rule, ...] = (
     cluster,
     own_address_in_peers,
     relay,
+    sender_rewriting,
     sharing,
     training,
 )

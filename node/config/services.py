@@ -364,6 +364,21 @@ class Sieve:
         'More fields that mark spam, as "Name: value"; other words may follow the value.',
         shown=["X-Spam: yes"],
     )
+    srs_domain: str = option(
+        TEXT,
+        "",
+        "Domain of the senders of redirected mail, so that SPF holds (SRS); empty keeps them as they are.",
+        shown="example.com",
+    )
+    srs_secret: Secret[str] = option(
+        SECRET,
+        "",
+        "Seals them; the same on all nodes, 16 characters or more.",
+        shown="openssl rand -base64 24",
+    )
+    srs_secret_old: Secret[str] = option(
+        SECRET, "", "The secret before this one; what it has sealed is good for 21 days."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ MESSAGE_TOO_BIG = Reply(552, "5.3.4", "Message too big")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients in one transaction")
 NO_SUCH_USER = Reply(550, "5.1.1", "No such user")
 MAIL_LOOP = Reply(554, "5.4.6", "Mail loop: this message has been here before")
+ONLY_REPORTS = Reply(550, "5.7.1", "Only reports of failures come to this address")
 IDLE_TOO_LONG = Reply(421, "4.4.2", "Idle for too long")
 GOODBYES: Mapping[Goodbye, Reply] = {
     Goodbye.SHUTDOWN: Reply(421, "4.3.2", "Server is going down; try again soon"),

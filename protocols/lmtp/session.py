@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from protocols.delivery import Destination, Envelope, MailLoop, Outcome, Refused, deliver
+from protocols.delivery import Destination, Envelope, MailLoop, Outcome, Refused, Returned, deliver
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
+from protocols.sending.sending import Sending
+from protocols.sending.srs import BadSrs
 from protocols.timelimit import OverTime, within
 from protocols.xclient import ATTRIBUTES, Told
 from storage.addresses import BadAddress, canonical
@@ -115,7 +117,7 @@ class LmtpSession:
         self._proxy = connection.peer  # who is connected, whatever is told of the client
         self._told = Told()
         self._mail: MailFrom | None = None
-        self._destinations: list[Destination] = []
+        self._destinations: list[Destination | Returned] = []
         self._spool: Spool | None = None
         self._refusal: Reply | None = None  # of the message that is coming in
 
@@ -202,6 +204,10 @@ class LmtpSession:
         if len(self._destinations) >= MAX_RECIPIENTS:
             self._machine.send(replies.TOO_MANY_RECIPIENTS)
             return None
+        sending = self._services.sending
+        if sending is not None and sending.takes_back(event.path.address):
+            self._take_back(sending, event.path.address)
+            return None
         try:
             address = canonical(self._qualified(event.path.address))
         except BadAddress:
@@ -212,6 +218,22 @@ class LmtpSession:
             return self._look_up(address, event)
         self._accept(known, event)
         return None
+
+    def _take_back(self, sending: Sending, address: str) -> None:
+        """A report about mail that we sent on, for its sender. Nothing but reports goes this way: others
+        could use it to send under our name."""
+        assert self._mail is not None
+        if self._mail.path.raw:
+            self._machine.send(replies.ONLY_REPORTS)
+            return
+        try:
+            original = sending.original_of(address)
+        except BadSrs as error:
+            log.info("a report came for a sender that is none of ours: %s", error)
+            self._machine.send(replies.NO_SUCH_USER)
+            return
+        self._destinations.append(Returned(original))
+        self._machine.send(replies.RECIPIENT_OK)
 
     def _qualified(self, address: str) -> str:
         """``<postmaster>`` may come without a domain, nobody else (RFC 5321 §4.1.1.3); it is ours then."""
@@ -277,7 +299,7 @@ class LmtpSession:
         self._drop_transaction()
         self._machine.send_each(answers)
 
-    async def _deliver_spool(self, spool: Spool, destinations: list[Destination]) -> list[Reply]:
+    async def _deliver_spool(self, spool: Spool, destinations: list[Destination | Returned]) -> list[Reply]:
         size_bytes = spool.size_bytes
         look_up = self._directory.look_up
         delivering = deliver(self._services, self._envelope(), spool, destinations, look_up)

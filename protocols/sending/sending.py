@@ -85,6 +85,15 @@ class Sending:
         self.means = means
         self._senders = senders
 
+    def takes_back(self, address: str) -> bool:
+        """Whether it looks like a sender of our making (``srs``), to which reports come back."""
+        return self.means.srs is not None and self.means.srs.is_ours(address)
+
+    def original_of(self, address: str) -> str:
+        """Who sent the mail that went on under this sender. Raises BadSrs."""
+        assert self.means.srs is not None
+        return self.means.srs.reverse(address, self.means.today())
+
     def concerns(self, outcome: Outcome) -> bool:
         """Whether there is anything to send."""
         return any(type(action) in self._senders for action in outcome.actions)
