@@ -251,13 +251,11 @@ class Doors:
 
     def _scripts(self, server: Server) -> ScriptService:
         core = self._core
-        sends = is_active("sieve redirect")
+        sends = self._state.outbox is not None
         options = core.config.sieve
         engine = sieve_engine(
             allowed_extensions(options), server, sends=sends, has_lists=bool(options.lists_path)
         )
-        sends = self._state.outbox is not None
-        engine = sieve_engine(allowed_extensions(core.config.sieve), server, sends=sends)
         quota = ScriptQuota(server.max_scripts or UNLIMITED, server.max_script_size_bytes)
         return ScriptService(core.scripts, engine, quota)
 

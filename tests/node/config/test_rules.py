@@ -35,6 +35,27 @@ def test_objects(text: str, problem: tuple[str, str, str]) -> None:
     assert problem in {brief(each) for each in problems_of(storage)}
 
 
+SECRET = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (f'srs_domain = "example.org"\nsrs_secret = "{SECRET}"', set()),
+        (f'srs_domain = "example.org"\nsrs_secret = "{SECRET}"\nsrs_secret_old = "{SECRET}"', set()),
+        ('srs_domain = "example.org"', {("error", "missing", "sieve.srs_secret")}),
+        (f'srs_secret = "{SECRET}"', {("error", "missing", "sieve.srs_domain")}),
+        (
+            f'srs_domain = "example.org"\nsrs_secret = "{SECRET[1:]}"',
+            {("error", "conflict", "sieve.srs_secret")},
+        ),
+        (f'srs_domain = "a b"\nsrs_secret = "{SECRET}"', {("error", "conflict", "sieve.srs_domain")}),
+    ],
+)
+def test_sender_rewriting(text: str, problems: set[tuple[str, str, str]]) -> None:
+    assert found(f"[sieve]\n{text}\n") == problems
+
+
 @pytest.mark.parametrize("word", ["idle", "QRESYNC", "X-ICEWARP-SERVER", "AUTH=PLAIN", "AppendLimit"])
 def test_capabilities_that_may_be_taken_away(word: str) -> None:
     assert not found(IMAP + f'disabled_caps = ["{word}"]')
