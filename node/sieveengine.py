@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Larger scripts are compiled beside the loop, one at a time: 16 KB of the worst patterns take 0.3 s.
 COMPILED_INLINE_BYTES: Final = 1024
-# What these do is mail of our own; while delivery does not send it they would be promises.
+# What these do is mail of our own; without a relay they would be promises.
 SENDING: Final = frozenset({"vacation", "vacation-seconds", "enotify", "fcc"})
 
 
@@ -50,4 +50,4 @@ def sieve_engine(
     ``sends``: there is a relay for what scripts send."""
     if server.supported_extensions:
         allowed &= frozenset(server.supported_extensions)
-    return SieveEngine(allowed - SENDING, sends=sends, has_lists=has_lists)
+    return SieveEngine(allowed if sends else allowed - SENDING, sends=sends, has_lists=has_lists)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest_asyncio
 
 from node.app import Node
-from node.config import AuthRateLimit, Server
+from node.config import AuthRateLimit, Relay, RelayQueue, Secret, Server, Sieve
 from node.reload import takes_effect
 from node.units import Address
 from storage.postgres.settings import DatabaseSettings
 from tests.support.lmtp import LmtpClient
+from tests.support.smtpserver import SmtpServer
 
 from .test_app import ADDRESS, PASSWORD, configure, port
 from .test_ratelimits import imap_login
@@ -101,6 +102,53 @@ async def test_what_does_not_run_is_not_offered(node: Node) -> None:
     assert b"editheader" not in told
     assert b"fileinto" in told
     await client.close()
+
+
+async def test_with_a_relay_all_that_sends_is_offered_and_done(
+    tmp_path: Path, pg_settings: DatabaseSettings
+) -> None:
+    config = configure(tmp_path, pg_settings)
+    async with SmtpServer() as remote:
+        running = Node(
+            replace(
+                config,
+                servers=(*config.servers, replace(SIEVE, max_script_size_bytes=2000)),
+                relay=Relay(type="smtp", smtp_host=f"127.0.0.1:{remote.port}", smtp_tls=False),
+                relay_queue=RelayQueue(path=str(tmp_path / "relay"), worker_interval_s=0.05),
+                sieve=Sieve(srs_domain="example.test", srs_secret=Secret("0123456789abcdef")),
+            )
+        )
+        await running.start()
+        try:
+            await running.ensure_account(ADDRESS, PASSWORD)
+            client = await Editor.open(running)
+            told = await client.ask()
+            assert b'"MAXREDIRECTS" "16"\r\n' in told
+            assert b'"NOTIFY" "mailto"\r\n' in told
+            for extension in (b"vacation", b"vacation-seconds", b"enotify", b"fcc"):
+                assert extension in told.replace(b'"', b" ").split()
+            await client.login()
+            script = b'require ["vacation"]; redirect "ann@away.test"; vacation "I am away.";'
+            said = await client.ask(b'PUTSCRIPT "a" {%d+}\r\n%b\r\n' % (len(script), script))
+            assert said.startswith(b"OK")
+            assert (await client.ask(b'SETACTIVE "a"\r\n')).startswith(b"OK")
+            await client.close()
+            mta = await LmtpClient.connect("127.0.0.1", port(running, "lmtp"))
+            message = b"From: bob@far.test\r\nTo: %b\r\nSubject: a\r\n\r\nx\r\n" % ADDRESS.encode()
+            answers = await mta.deliver(message, [ADDRESS], "bob@far.test")
+            assert answers[0][0] == 250
+            await mta.close()
+            await remote.wait_for(2)
+        finally:
+            await running.stop()
+    by_recipient = {each.recipients[0]: each for each in remote.accepted}
+    assert set(by_recipient) == {"ann@away.test", "bob@far.test"}
+    redirected, answer = by_recipient["ann@away.test"], by_recipient["bob@far.test"]
+    assert redirected.sender.startswith("SRS0=")
+    assert redirected.sender.endswith("=far.test=bob@example.test")
+    assert redirected.message.endswith(message)
+    assert answer.sender == ""
+    assert b"Auto-Submitted: auto-replied" in answer.message
 
 
 async def test_quotas_of_the_server_hold(node: Node) -> None:

@@ -48,6 +48,12 @@ class SmtpServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def wait_for(self, count: int, patience_s: float = 60.0) -> None:
+        """Until so many messages were accepted."""
+        async with asyncio.timeout(patience_s):
+            while len(self.accepted) < count:
+                await asyncio.sleep(0.02)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
