@@ -28,6 +28,10 @@ def sending_of(core: Core, server: Server, outbox: Outbox | None) -> Sending:
             redirect_hops=limits.max_redirect_hops,
             redirects=limits.redirect_rate_limit,
             redirects_window_s=limits.redirect_rate_limit_window_s,
+            answers=limits.vacation_rate_limit,
+            answers_window_s=limits.vacation_rate_limit_window_s,
+            notifications=limits.notify_rate_limit,
+            notifications_window_s=limits.notify_rate_limit_window_s,
         ),
         srs=sender_rewriting(core.config.sieve),
     )

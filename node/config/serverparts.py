@@ -121,6 +121,21 @@ class Limits:
         types="lmtp http_api",
         feature="sieve redirect",
     )
+    vacation_rate_limit: int = option(
+        COUNT,
+        200,
+        "Senders an account's vacation answers in vacation_rate_limit_window; 0 is no limit.",
+        types="lmtp",
+    )
+    vacation_rate_limit_window_s: float = option(POSITIVE_DURATION, "1d", "Window of it.", types="lmtp")
+    notify_rate_limit: int = option(
+        COUNT,
+        100,
+        "Notifications an account's scripts send in notify_rate_limit_window, each address counted; 0 is no"
+        " limit.",
+        types="lmtp",
+    )
+    notify_rate_limit_window_s: float = option(POSITIVE_DURATION, "1h", "Window of it.", types="lmtp")
     session_memory_limit_bytes: int = option(
         SIZE,
         "100mb",

@@ -33,9 +33,17 @@ def test_limits_are_those_of_the_server() -> None:
         "Core", SimpleNamespace(config=Config(), scripts=object(), send_log=object(), accounts=object())
     )
     outbox = FakeOutbox()
-    limits = Limits(max_redirect_hops=7, redirect_rate_limit=3, redirect_rate_limit_window_s=60.0)
+    limits = Limits(
+        max_redirect_hops=7,
+        redirect_rate_limit=3,
+        redirect_rate_limit_window_s=60.0,
+        vacation_rate_limit=4,
+        vacation_rate_limit_window_s=61.0,
+        notify_rate_limit=5,
+        notify_rate_limit_window_s=62.0,
+    )
     means = sending_of(core, Server(type="lmtp", limits=limits), outbox).means
-    assert means.limits == SendingLimits(7, 3, 60.0)
+    assert means.limits == SendingLimits(7, 3, 60.0, 4, 61.0, 5, 62.0)
     assert (means.outbox, means.memory, means.redirect_log) == (outbox, core.scripts, core.send_log)
     assert means.srs is None
     assert sending_of(core, Server(type="lmtp"), None).means.limits == SendingLimits()
