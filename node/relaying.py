@@ -80,6 +80,7 @@ class QueueOutbox:
         account: AccountId | None,
         key: bytes = b"",
         dsn: DsnRequest = NO_REQUEST,
+        held_s: float = 0.0,
     ) -> str:
         try:
             message_id = await asyncio.to_thread(
@@ -91,13 +92,19 @@ class QueueOutbox:
                 account=account,
                 key=key,
                 dsn=dsn,
+                held_s=held_s,
             )
         except StagingFull:
             self.refused += 1
             raise
         self.submitted[kind.value] += 1
-        self._queued(message_id)
+        if not held_s:
+            self._queued(message_id)
         return message_id
+
+    async def release(self, name: str) -> None:
+        await asyncio.to_thread(self._spool.let_go, name)
+        self._queued(name)
 
 
 def worker_outbox(config: Config, queued: Callable[[str], None]) -> QueueOutbox | None:

@@ -271,6 +271,7 @@ class Outbox(Protocol):
         account: AccountId | None,
         key: bytes = b"",
         dsn: DsnRequest = NO_REQUEST,
+        held_s: float = 0.0,
     ) -> str:
         """Take over a message: durable when this returns, and from then on relayed or bounced once.
 
@@ -278,7 +279,9 @@ class Outbox(Protocol):
         ``message`` is the whole message with CRLF line ends, or its pieces in order. ``account`` is the one
         on whose behalf it goes, None for the node itself. Submissions with the same ``key`` (any bytes that
         name the message and its cause) are one as long as the first is still queued. ``dsn``: what the
-        sender wants to be told (RFC 3461), when the message is somebody's who said so.
+        sender wants to be told (RFC 3461), when the message is somebody's who said so. ``held_s``: it is not
+        relayed for so long, unless it is released: whoever can be told twice to send it remembers first that
+        it was told once.
         Cost: one file, two fsyncs. Returns the name under which the queue lists it.
 
         Raises:
@@ -286,6 +289,10 @@ class Outbox(Protocol):
             Unavailable: the spool cannot be written now; nothing was taken.
             InvalidName: no recipient, or an address that no SMTP command may carry.
         """
+        ...
+
+    async def release(self, name: str) -> None:
+        """Relay what was held, now. Harmless when it is gone. Never raises: at the worst it goes later."""
         ...
 
 

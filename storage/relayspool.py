@@ -91,6 +91,7 @@ class RelaySpool:
         account: int | None,
         key: bytes = b"",
         dsn: DsnRequest = NO_REQUEST,
+        held_s: float = 0.0,
     ) -> str:
         """``protocols.ports.Outbox.submit``, blocking. Raises InvalidName, StagingFull, Unavailable."""
         if not 0 < len(recipients) <= MAX_RECIPIENTS:
@@ -106,8 +107,17 @@ class RelaySpool:
         head = encode_head(envelope)
         if kind != UNLIMITED_KIND:
             self.room.admit(len(head) + size)
-        self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now)
+        self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now + held_s)
         return message_id
+
+    def let_go(self, message_id: str) -> None:
+        """Due now, if it still waits. Never raises StorageError: at the worst it is due when it was to be."""
+        try:
+            self._disk.set_due(self.place_of(PENDING, message_id), self._clock())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("%s waits until its time, it cannot be made due: %s", message_id, error)
 
     def state_of(self, message_id: str) -> str | None:
         """Where it is; None: it is not (any more)."""

@@ -6,7 +6,6 @@ In each such case the message stays, and the log says why: it is never lost and 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +15,10 @@ from storage.addresses import BadAddress, canonical
 from storage.errors import InvalidName, StorageError
 
 from .content import sent_on
-from .means import REMEMBERED_S, Means
+from .handover import HELD_S, Handover
+from .means import Means
 from .occasion import Occasion, Sent
 from .way import Way, read_way
-
-log = logging.getLogger("sora.sieve")
 
 # Relays refuse mail with more than 50 (Postfix: hopcount_limit); it would come back as a failure.
 MAX_HOSTS = 45
@@ -96,7 +94,7 @@ class _Errand:
 
     def __init__(self, means: Means, outbox: Outbox, occasion: Occasion, way: Way) -> None:
         self._means = means
-        self._outbox = outbox
+        self._handover = Handover(means, outbox, occasion)
         self._occasion = occasion
         self._hops = way.hops + 1
         self._contents: dict[Rewritten | None, list[bytes]] = {}
@@ -110,16 +108,14 @@ class _Errand:
         admitted = await self._admit(unsent)
         if len(admitted) < len(unsent):
             plan.keep(f"more than {self._means.limits.redirects} of the account in a short time")
-        done: list[bytes] = []
         try:
             for key in unsent:
-                if key in admitted and await self._submit(keys[key], key, plan):
-                    done.append(key)
+                if key in admitted:
+                    await self._submit(keys[key], key, plan)
         except StorageError:
-            await self._note(done)
+            await self._handover.finish_if_possible()
             raise
-        if done:
-            await memory.remember(account_id, [(key, REMEMBERED_S) for key in done])
+        await self._handover.finish()
 
     async def _admit(self, keys: Sequence[bytes]) -> frozenset[bytes]:
         limits = self._means.limits
@@ -129,10 +125,10 @@ class _Errand:
             self._occasion.account_id, keys, limit=limits.redirects, window_s=limits.redirects_window_s
         )
 
-    async def _submit(self, action: Redirect, key: bytes, plan: _Plan) -> bool:
+    async def _submit(self, action: Redirect, key: bytes, plan: _Plan) -> None:
         occasion = self._occasion
         try:
-            await self._outbox.submit(
+            name = await self._handover.outbox.submit(
                 self._sender(),
                 [action.address],
                 self._content(action.message),
@@ -140,11 +136,12 @@ class _Errand:
                 account=occasion.account_id,
                 key=key,
                 dsn=occasion.dsn,
+                held_s=HELD_S,
             )
         except InvalidName as error:
             plan.keep(str(error))
-            return False
-        return True
+        else:
+            self._handover.queued(key, name)
 
     def _sender(self) -> str:
         srs, sender = self._means.srs, self._occasion.sender
@@ -154,14 +151,3 @@ class _Errand:
         if rewritten not in self._contents:
             self._contents[rewritten] = sent_on(self._occasion, rewritten, self._hops)
         return self._contents[rewritten]
-
-    async def _note(self, done: Sequence[bytes]) -> None:
-        """Before trouble is told: the next attempt should not send these again."""
-        if not done:
-            return
-        try:
-            await self._means.memory.remember(
-                self._occasion.account_id, [(key, REMEMBERED_S) for key in done]
-            )
-        except StorageError as error:
-            log.warning("only the relay queue knows what was sent on before a failure: %s", error)

@@ -15,7 +15,8 @@ from protocols.sieve.outcome import Reject
 from storage.errors import InvalidName
 from storage.relayfile import Fate, RelayEnvelope, Verdict
 
-from .means import REMEMBERED_S, Means
+from .handover import HELD_S, Handover
+from .means import Means
 from .occasion import Occasion, Sent
 
 STATUS = "5.7.1"  # RFC 3463 §3.8: delivery not authorised
@@ -31,18 +32,21 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
     key = occasion.key("reject")
     if key in await means.memory.seen(occasion.account_id, [key]):
         return Sent()
+    handover = Handover(means, means.outbox, occasion)
     try:
-        await means.outbox.submit(
+        name = await means.outbox.submit(
             "",
             [occasion.sender],
             _report(occasion, action.reason, key),
             kind=MailKind.REJECT,
             account=occasion.account_id,
             key=key,
+            held_s=HELD_S,
         )
     except InvalidName:  # no report can reach such a sender, a refusal can
         return Sent(instead=(action,))
-    await means.memory.remember(occasion.account_id, [(key, REMEMBERED_S)])
+    handover.queued(key, name)
+    await handover.finish()
     return Sent(notes=(f"reject: {occasion.sender} is told by a report",))
 
 

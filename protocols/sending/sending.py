@@ -8,9 +8,9 @@ Decisions:
   have delivery keys. So trouble at any place is 451, and the attempt that follows does what is missing.
 * **A kind of action is one row of a table** and gets all actions of its kind at once. It raises StorageError
   for "not now"; everything else is its own to settle, and what it cannot send it keeps.
-* Redirects and reports are durable in the relay queue before they are remembered: after a crash between the
-  two they are queued again, under the same name if the first is still there. Replies and notifications are
-  remembered before they are sent: one of them too many annoys more than one too few.
+* Redirects and reports are durable in the relay queue before they are remembered, and held there until they
+  are (``handover``): an attempt after a crash between the two finds them in the queue. Replies and
+  notifications are remembered before they are sent: one of them too many annoys more than one too few.
 """
 
 from __future__ import annotations

@@ -62,6 +62,37 @@ def test_a_message_goes_its_way(queue: RelayQueue) -> None:
     assert states(queue) == {"pending": [], "processing": [], "failed": []}
 
 
+def test_what_is_held_waits_for_its_release(queue: RelayQueue, clock: Clock) -> None:
+    envelope = ("ann@example.test", ["bob@example.org"], b"Subject: x\r\n\r\nhello\r\n")
+    held, other = (
+        queue.submit(*envelope, kind="redirect", account=7, key=key, held_s=60) for key in (b"a", b"b")
+    )
+    due = {name: due_at for due_at, name in queue.entries()}
+    assert due == {held: clock.now + 60, other: clock.now + 60}
+    clock.now += 1
+    assert queue.submit(*envelope, kind="redirect", account=7, key=b"a", held_s=60) == held
+    queue.let_go(held)
+    due = {name: due_at for due_at, name in queue.entries()}
+    assert due == {held: clock.now, other: clock.now + 59}
+    queue.take([held])
+    queue.let_go(held)
+    queue.let_go("nobody")
+    assert states(queue)["processing"] == [held]
+
+
+def test_a_release_that_fails_is_no_trouble(
+    queue: RelayQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = queue.submit("", ["b@c.d"], [], kind="reject", account=7, key=b"a", held_s=60)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr(os, "utime", fail)
+    queue.let_go(held)
+    assert [due_at for due_at, _ in queue.entries()] == [clock.now + 60]
+
+
 def test_pieces_are_joined(queue: RelayQueue) -> None:
     message_id = queue.submit("", ["b@c.d"], [b"a\r\n", b"", b"b\r\n"], kind="vacation", account=None)
     (message,) = queue.take([message_id])

@@ -26,7 +26,9 @@ class FakeOutbox:
     """``protocols.ports.Outbox``; ``failure`` is raised instead of taking anything."""
 
     def __init__(self) -> None:
-        self.sent: list[Submitted] = []
+        self.sent: list[Submitted] = []  # all that was ever taken
+        self.queued: dict[str, bytes] = {}  # what waits: key by name
+        self.is_fast = False  # what is due is relayed at once
         self.failure: StorageError | None = None
 
     async def submit(
@@ -39,10 +41,21 @@ class FakeOutbox:
         account: AccountId | None,
         key: bytes = b"",
         dsn: DsnRequest = NO_REQUEST,
+        held_s: float = 0.0,
     ) -> str:
         if self.failure is not None:
             raise self.failure
         whole = message if isinstance(message, bytes) else b"".join(message)
-        if not (key and any(each.key == key for each in self.sent)):
-            self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn))
-        return f"fake-{len(self.sent)}"
+        for name, waiting in self.queued.items():
+            if key and waiting == key:
+                return name
+        self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn))
+        name = f"fake-{len(self.sent)}"
+        self.queued[name] = key
+        if self.is_fast and not held_s:
+            del self.queued[name]
+        return name
+
+    async def release(self, name: str) -> None:
+        if self.is_fast:
+            self.queued.pop(name, None)

@@ -29,6 +29,17 @@ MESSAGE = b"Subject: hi\r\nMessage-ID: <m1@far.example>\r\n\r\nbody\r\n"
 NOTE = b"From: Mail Filter <"
 
 
+class Killed(BaseException):
+    """The process is gone; what was durable stays."""
+
+
+class KillPlan(FaultPlan):
+    def _fire(self, name: str) -> None:
+        if self.calls == self.nth and not self.has_fired:
+            self.has_fired = True
+            raise Killed(name)
+
+
 class SieveHost:
     def __init__(self, host: MailHost) -> None:
         self.host = host
@@ -106,10 +117,23 @@ class SieveHost:
     def sent_to(self) -> list[str]:
         return [address for each in self.outbox.sent for address in each.recipients]
 
+    def kill(self, nth: int, *, is_after: bool) -> FaultPlan:
+        """From now on the ``nth`` call ends the process, once."""
+        return self._plan(KillPlan(nth, is_after=is_after))
+
     def fail(self, nth: int, *, is_after: bool) -> FaultPlan:
         """From now on the ``nth`` call of any store or of the outbox fails, once."""
-        plan = self.host.fail(nth, is_after=is_after)
-        self.scripts.plan = self.redirect_log.plan = self.watched_outbox.plan = plan
+        return self._plan(FaultPlan(nth, is_after=is_after))
+
+    def _plan(self, plan: FaultPlan) -> FaultPlan:
+        for store in (
+            self.host.mail,
+            self.host.accounts,
+            self.scripts,
+            self.redirect_log,
+            self.watched_outbox,
+        ):
+            store.plan = plan
         return plan
 
 

@@ -14,7 +14,7 @@ from protocols.sending.srs import Srs
 from protocols.sending.way import LOOP_FIELD
 from storage.errors import StagingFull, Unavailable
 from storage.model import INBOX
-from tests.support.sievehost import ANN, BOB, ENVELOPE, FROM, MESSAGE, NOW, SieveHost, sieve_host
+from tests.support.sievehost import ANN, BOB, ENVELOPE, FROM, MESSAGE, NOW, Killed, SieveHost, sieve_host
 
 AWAY, ELSE = "ann@away.test", "ann@else.test"
 REQUIRE = 'require ["fileinto", "copy", "editheader", "variables"];'
@@ -242,18 +242,40 @@ async def test_addresses_that_no_command_can_carry(host: SieveHost, address: str
     assert (await host.count())[INBOX] == 1
 
 
+ALL = f'redirect "{AWAY}"; redirect "{ELSE}"; fileinto "Junk"; keep;'
+CALLS = 10  # of a delivery with ALL
+
+
 @pytest.mark.parametrize("is_after", [False, True])
-@pytest.mark.parametrize("nth", range(1, 10))
+@pytest.mark.parametrize("nth", range(1, CALLS + 2))
 async def test_any_failing_call_loses_and_doubles_nothing(host: SieveHost, nth: int, is_after: bool) -> None:
-    """The MTA tries again until it is told 250; what it was told once holds."""
-    await host.put(REQUIRE + f'redirect "{AWAY}"; redirect "{ELSE}"; fileinto "Junk"; keep;')
+    """The MTA tries again until it is told 250; the relay takes what is due at once."""
+    await host.put(REQUIRE + ALL)
+    host.outbox.is_fast = True
     plan = host.fail(nth, is_after=is_after)
     for _ in range(3):
         if await host.send() == [None]:
             break
     else:
         pytest.fail("never delivered")
-    assert plan.has_fired == (nth <= 8)
+    assert plan.has_fired == (nth <= CALLS)
+    assert sorted(host.sent_to()) == [AWAY, ELSE]
+    assert await host.count() == {"Junk": 1, INBOX: 1}
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize("nth", range(1, CALLS + 1))
+async def test_a_node_killed_at_any_call_loses_and_doubles_nothing(
+    host: SieveHost, nth: int, is_after: bool
+) -> None:
+    """It starts again, the relay takes what is due, and the MTA comes back."""
+    await host.put(REQUIRE + ALL)
+    host.outbox.is_fast = True
+    host.kill(nth, is_after=is_after)
+    with pytest.raises(Killed):
+        await host.send()
+    host.host.intake.open_spools = 0
+    assert await host.send() == [None]
     assert sorted(host.sent_to()) == [AWAY, ELSE]
     assert await host.count() == {"Junk": 1, INBOX: 1}
 
