@@ -36,16 +36,14 @@ class MemorySendLog(RedirectLog, AnswerLog):
 
     async def claim_answer(self, account_id: AccountId, key: bytes, period_s: int, cause: bytes) -> bool:
         self._tables.known_account(account_id)
-        if not self._claim(account_id, cause, RETRY_WINDOW, cause):
-            return False
-        return not period_s or self._claim(account_id, key, timedelta(seconds=period_s), cause)
-
-    def _claim(self, account_id: AccountId, key: bytes, period: timedelta, cause: bytes) -> bool:
-        now, answers = self._tables.now(), self._tables.answers
-        before = answers.get((account_id, key))
-        if before is not None and before.expires_at > now:
-            return False
-        answers[account_id, key] = Answered(cause, now + period)
+        now = self._tables.now()
+        periods = {cause: RETRY_WINDOW} | ({key: timedelta(seconds=period_s)} if period_s else {})
+        for each in periods:
+            before = self._tables.answers.get((account_id, each))
+            if before is not None and before.expires_at > now:
+                return False
+        for each, period in periods.items():
+            self._tables.answers[account_id, each] = Answered(cause, now + period)
         return True
 
     async def release_answer(self, account_id: AccountId, key: bytes, cause: bytes) -> None:

@@ -27,10 +27,19 @@ ON CONFLICT (account_id, key) DO UPDATE SET cause = excluded.cause, expires_at =
     WHERE a.expires_at <= clock_timestamp()
 RETURNING 1 AS n"""
 
-_CLAIM_BOTH = f"""
-WITH once AS ({_CLAIM_CAUSE})
+# Looking first: whoever was answered writes often, and then nothing is written here.
+_CLAIM_BOTH = """
+WITH sender AS (
+    INSERT INTO sieve_answers AS a (account_id, key, cause, expires_at)
+    SELECT $1, $4, $2, clock_timestamp() + $5 WHERE NOT EXISTS (
+        SELECT FROM sieve_answers
+        WHERE account_id = $1 AND key = ANY (ARRAY[$2::bytea, $4::bytea]) AND expires_at > clock_timestamp())
+    ON CONFLICT (account_id, key) DO UPDATE SET cause = excluded.cause, expires_at = excluded.expires_at
+        WHERE a.expires_at <= clock_timestamp()
+    RETURNING 1
+)
 INSERT INTO sieve_answers AS a (account_id, key, cause, expires_at)
-SELECT $1, $4, $2, clock_timestamp() + $5 FROM once
+SELECT $1, $2, $2, clock_timestamp() + $3 FROM sender
 ON CONFLICT (account_id, key) DO UPDATE SET cause = excluded.cause, expires_at = excluded.expires_at
     WHERE a.expires_at <= clock_timestamp()
 RETURNING 1 AS n"""

@@ -140,6 +140,17 @@ async def test_of_many_at_once_one_answers(logs: Logs) -> None:
     assert sum(await asyncio.gather(*(logs.answer("joe", "same", 0) for _ in range(12)))) == 1
 
 
+async def test_a_refusal_leaves_nothing(logs: Logs) -> None:
+    assert await logs.answer("eve", "1", 3600)
+    for cause in ("1", "2", "3"):
+        assert not await logs.answer("eve", cause, 3600)
+    await logs.pass_time(3601)
+    assert not await logs.answer("eve", "1", 3600)
+    assert await logs.answer("eve", "2", 3600)  # neither the refusal just now nor those before are remembered
+    await logs.pass_time(WEEK + 1)
+    assert await logs.purge.purge_send_log(100) == 3  # eve, and the two messages that were answered
+
+
 async def test_an_answer_that_was_not_sent_is_forgotten(logs: Logs) -> None:
     for period_s in (WEEK, 60, 0):
         sender, cause = f"eve {period_s}", f"cause {period_s}"
