@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from protocols.sending.answering import Question, is_automatic, why_no_answer
+from protocols.sending.occasion import Occasion
 from protocols.sieve.budget import Limits
 from protocols.sieve.compiling import compile
 from protocols.sieve.errors import ScriptErrors
 from protocols.sieve.fields import Fields
 from protocols.sieve.interpreter import Named, evaluate
 from protocols.sieve.outcome import Action, FileInto, Keep, Notify, Outcome, Redirect, Reject, Vacation
-from protocols.sieve.questions import MailboxExists, MessageContent, Question
+from protocols.sieve.questions import MailboxExists, MessageContent
+from protocols.sieve.questions import Question as Asked
 from protocols.sieve.run import Mail
 from protocols.sieve.script import IncludeName, Script
+from storage.addresses import split_detail
 from storage.mime.headers import split_header
 from storage.mime.structure import scan
+from storage.model import AccountId
 from storage.names import canonical
 
 from .sieve import SUFFIX
@@ -68,7 +73,7 @@ def try_script(trial: Trial, *, now: datetime, clock: Callable[[], float]) -> To
         trial.recipient or _first(found, "delivered-to", "to"),
     )
 
-    def answer(question: Question) -> Any:
+    def answer(question: Asked) -> Any:
         if isinstance(question, MessageContent):
             return trial.message, scan(trial.message)
         if isinstance(question, MailboxExists):
@@ -87,7 +92,34 @@ def try_script(trial: Trial, *, now: datetime, clock: Callable[[], float]) -> To
         library=_library(trial),
         wants_trace=True,
     )
-    return Told(outcome)
+    return Told(replace(outcome, notes=(*outcome.notes, *_of_sending(mail, now, outcome))))
+
+
+def _of_sending(mail: Mail, now: datetime, outcome: Outcome) -> list[str]:
+    """Why an answer or a notification would not be sent."""
+    own = frozenset({split_detail(mail.recipient.lower())[0]})
+    occasion = Occasion(
+        account_id=AccountId(0),
+        primary_address=mail.recipient,
+        own_addresses=own,
+        sender=mail.sender,
+        recipient=mail.recipient,
+        trace=b"",
+        header=mail.header,
+        structure=b"",
+        data=b"",
+        size_bytes=mail.size_bytes,
+        delivery_key=b"",
+        received_at=now,
+        hostname="",
+    )
+    notes = []
+    for action in outcome.actions:
+        if isinstance(action, Vacation) and (why := why_no_answer(Question(occasion, action))):
+            notes.append(f"no answer goes: {why}")
+        if isinstance(action, Notify) and is_automatic(Fields(mail.header)):
+            notes.append("no notification goes: the message was sent automatically")
+    return notes
 
 
 # What is not there in a trial is answered with nothing, and with no otherwise.

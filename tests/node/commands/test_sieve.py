@@ -67,6 +67,36 @@ def test_json(files: Path) -> None:
     assert told["fault"] == ""
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("X-Any: x", []),
+        ("List-Id: <dev.example.org>", ["no answer goes: it comes from a mailing list"]),
+        (
+            "Auto-Submitted: auto-replied",
+            [
+                "no answer goes: it was sent automatically",
+                "no notification goes: the message was sent automatically",
+            ],
+        ),
+    ],
+)
+def test_why_nothing_would_be_sent(files: Path, field: str, said: list[str]) -> None:
+    (files / "main.sieve").write_text(
+        'require ["vacation", "enotify"]; vacation "Away."; notify "mailto:a@b.test";'
+    )
+    (files / "message.eml").write_text(f"From: a@example.org\nTo: ann+x@example.org\n{field}\n\nbody\n")
+    lines = run(files).output.splitlines()
+    assert lines[3:] == said
+
+
+def test_nobody_is_answered_who_wrote_to_others(files: Path) -> None:
+    (files / "main.sieve").write_text('require "vacation"; vacation "Away.";')
+    (files / "message.eml").write_bytes(MESSAGE.replace(b"List-Id", b"X-Id"))
+    assert "no answer goes" not in run(files).output
+    assert "no address of the account is among its recipients" in run(files, "--to", "b@example.org").output
+
+
 def test_mistakes_have_a_place(files: Path) -> None:
     (files / "main.sieve").write_text("keep;\nfrobnicate;\n")
     result = run(files)
