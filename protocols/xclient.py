@@ -13,13 +13,16 @@ Decisions:
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .ports import Peer
+from .ports import Connection, Peer, SessionRegistry
 from .xtext import BadText, decode_xtext
+
+log = logging.getLogger("sora.xclient")
 
 MAX_VALUE_CHARS: Final = 255  # XCLIENT_README, "XCLIENT command syntax"
 MAX_FORWARD_CHARS: Final = 1024
@@ -168,6 +171,44 @@ class Told:
     def for_log(self) -> dict[str, str]:
         """Foreign words, without those that are long and those that are told elsewhere."""
         return {f"told_{key.lower()}": value for key, value in self.values.items() if key not in _UNLOGGED}
+
+
+class ToldClient:
+    """One connection: who is connected, and whom it speaks for."""
+
+    __slots__ = ("_connection", "_proxy", "_sessions", "told")
+
+    def __init__(self, connection: Connection, sessions: SessionRegistry) -> None:
+        self._connection = connection
+        self._sessions = sessions
+        self._proxy = connection.peer
+        self.told = Told()
+
+    def tell(self, values: Mapping[str, str]) -> bool:
+        """The connection's peer is the client from now on. False: proxies go in circles, and nothing has
+        changed."""
+        told = self.told.updated(values)
+        if told.is_looping:
+            return False
+        self._become(told)
+        fields = {**self._connection.log_extra["fields"], "via": self._proxy.ip, **told.for_log()}
+        log.info("a proxy speaks for this client", extra={"fields": fields})
+        return True
+
+    def forget(self) -> None:
+        """Before a TLS handshake: what was told in the clear does not count after it (RFC 3207 §4.2)."""
+        self._become(Told())
+
+    def secured(self) -> None:
+        """After a TLS handshake, of which more may be known."""
+        self._proxy = self._connection.peer
+
+    def _become(self, told: Told) -> None:
+        self.told = told
+        peer = told.peer(self._proxy) if told.values else self._proxy
+        if peer != self._connection.peer:
+            self._connection.peer = peer
+            self._sessions.readdressed(self._connection.session_id, peer)
 
 
 _UNLOGGED: Final = frozenset({"FORWARD", "ADDR"})

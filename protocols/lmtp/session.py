@@ -14,7 +14,7 @@ from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services
 from protocols.sending.sending import Sending
 from protocols.sending.srs import BadSrs
 from protocols.timelimit import OverTime, within
-from protocols.xclient import ATTRIBUTES, Told
+from protocols.xclient import ATTRIBUTES, ToldClient
 from storage.addresses import BadAddress, canonical
 from storage.api import Spool
 from storage.errors import StorageError
@@ -83,6 +83,7 @@ class LmtpSession:
     """Runs the machine's events."""
 
     __slots__ = (
+        "_client",
         "_connection",
         "_destinations",
         "_directory",
@@ -91,11 +92,10 @@ class LmtpSession:
         "_mail",
         "_now",
         "_policy",
-        "_proxy",
         "_refusal",
         "_services",
         "_spool",
-        "_told",
+        "_trusts",
     )
 
     def __init__(
@@ -114,8 +114,8 @@ class LmtpSession:
         self._directory = directory
         self._now = now
         self._helo = ""
-        self._proxy = connection.peer  # who is connected, whatever is told of the client
-        self._told = Told()
+        self._trusts = policy.trusts(connection.peer)
+        self._client = ToldClient(connection, services.sessions)
         self._mail: MailFrom | None = None
         self._destinations: list[Destination | Returned] = []
         self._spool: Spool | None = None
@@ -188,7 +188,7 @@ class LmtpSession:
             keywords.append("DSN")
         if self._policy.offers_starttls(self._connection):
             keywords.append("STARTTLS")
-        if self._policy.trusts(self._proxy):
+        if self._trusts:
             keywords.append(f"XCLIENT {' '.join(ATTRIBUTES)}")
         self._machine.send(Reply(250, "", "\n".join(keywords)))
 
@@ -320,13 +320,13 @@ class LmtpSession:
         utf8 = "UTF8" if self._mail.has_smtputf8 else ""
         return Envelope(
             reverse_path=self._mail.path.raw,
-            helo=self._told.helo or self._helo,
+            helo=self._client.told.helo or self._helo,
             client_ip=self._connection.peer.ip,
             hostname=self._policy.hostname,
             protocol=f"{utf8}LMTP{'S' if self._connection.has_tls else ''}",
             session_id=self._connection.session_id,
             received_at=self._now(),
-            client_name=self._told.client_name,
+            client_name=self._client.told.client_name,
             dsn=self._mail.dsn,
         )
 
@@ -344,30 +344,23 @@ class LmtpSession:
         return self._shake_hands()
 
     async def _shake_hands(self) -> None:
-        self._begin_anew(Told())  # RFC 3207 §4.2: also what was told in the clear
+        self._begin_anew()
+        self._client.forget()
         self._machine.send(replies.TLS_READY)
         await self._connection.start_tls()
-        self._proxy = self._connection.peer
+        self._client.secured()
         self._machine.tls_started()
 
     def _xclient(self, event: XClient) -> None:
-        told = self._told.updated(event.values)
-        if told.is_looping:
+        if self._client.tell(event.values):
+            self._begin_anew()
+            self._machine.send(self._greeting())
+        else:
             self._machine.send(replies.PROXY_LOOP)
-            return
-        self._begin_anew(told)
-        fields = {**self._connection.log_extra["fields"], "via": self._proxy.ip, **told.for_log()}
-        log.info("a proxy speaks for this client", extra={"fields": fields})
-        self._machine.send(self._greeting())
 
-    def _begin_anew(self, told: Told) -> None:
+    def _begin_anew(self) -> None:
         self._drop_transaction()
         self._helo = ""
-        self._told = told
-        peer = told.peer(self._proxy) if told.values else self._proxy
-        if peer != self._connection.peer:
-            self._connection.peer = peer
-            self._services.sessions.readdressed(self._connection.session_id, peer)
 
     def _quit(self, event: Quit) -> None:
         self._machine.send(replies.GOODBYE)

@@ -18,6 +18,7 @@ from protocols.errors import MachineMisuse
 from protocols.linemachine import LineMachine
 from protocols.lines import Oversized
 from protocols.sasl import MAX_RESPONSE_BYTES
+from protocols.xclient import BadXclient, parse_xclient
 
 from . import replies
 from .replies import Err, Ok, Reply
@@ -57,6 +58,13 @@ class SaslLine:
 @dataclass(frozen=True, slots=True)
 class Stls:
     """Answer with TLS_READY (the machine pauses until ``tls_started``) or a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class XClient:
+    """Who the client is, by a proxy that may say so."""
+
+    values: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class GiveUp:
 
 
 _Login = User | Pass | Auth | SaslLine
-Event = _Login | Stls | Capa | Stat | List | Uidl | Retr | Top | Dele | Rset | Quit | GiveUp
+Event = _Login | Stls | XClient | Capa | Stat | List | Uidl | Retr | Top | Dele | Rset | Quit | GiveUp
 _FREE_CODES = frozenset({"SYS/TEMP", "IN-USE"})  # refusals that are not the client's fault
 
 
@@ -127,12 +135,14 @@ class _Refused(Exception):
 
 
 class Pop3Machine(LineMachine):
-    """One connection. Pull ``next_event``, answer with ``send``, ``send_lines`` or ``challenge``."""
+    """One connection. Pull ``next_event``, answer with ``send``, ``send_lines`` or ``challenge``. To whom
+    ``takes_xclient`` is not given that command is not known."""
 
-    __slots__ = ("_errors", "_mode", "_owed", "_verbs", "answer")
+    __slots__ = ("_errors", "_mode", "_owed", "_takes_xclient", "_verbs", "answer")
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_xclient: bool = False) -> None:
         super().__init__(MAX_COMMAND_BYTES)
+        self._takes_xclient = takes_xclient
         self._owed: Event | None = None
         self.answer: Reply | None = None  # to the last event; None: a challenge, or not yet
         self._errors = 0
@@ -226,6 +236,8 @@ class Pop3Machine(LineMachine):
         verb, _, argument = line.partition(b" ")
         key = verb.upper().decode("latin-1")
         parser = self._verbs.get(key)
+        if key == "XCLIENT" and not self._takes_xclient:
+            raise _Refused(replies.UNKNOWN_COMMAND)
         if parser is None:
             known = key in _AUTHORIZATION or key in _TRANSACTION
             raise _Refused(replies.WRONG_STATE if known else replies.UNKNOWN_COMMAND)
@@ -251,6 +263,12 @@ class Pop3Machine(LineMachine):
         if len(words) not in (1, 2):
             raise _Refused(replies.BAD_SYNTAX)
         return Auth(words[0].decode("latin-1").upper(), words[1] if len(words) == 2 else None)
+
+    def _xclient(self, argument: bytes) -> Event:
+        try:
+            return XClient(parse_xclient(argument.decode("ascii")))
+        except (BadXclient, UnicodeDecodeError):
+            raise _Refused(replies.BAD_SYNTAX) from None
 
     def _noop(self, argument: bytes) -> None:
         _numbers(argument, 0)
@@ -279,6 +297,7 @@ _AUTHORIZATION: Mapping[str, _Parser] = {
     "PASS": Pop3Machine._pass,
     "AUTH": Pop3Machine._auth,
     "STLS": _numbered(Stls, 0),
+    "XCLIENT": Pop3Machine._xclient,
     "CAPA": _numbered(Capa, 0),
     "QUIT": _numbered(Quit, 0),
 }

@@ -50,6 +50,7 @@ TOO_MANY_ERRORS = Err("Too many errors")
 NEEDS_USER = Err("USER first")
 NO_TLS = Err("STLS is not offered")
 EARLY_INPUT = Err("Nothing may follow STLS before TLS is on")
+PROXY_LOOP = Err("Proxies hand this connection on among themselves", "SYS/PERM")
 UNKNOWN_MECHANISM = Err("Mechanism not known")
 
 NEEDS_TLS = Err("Passwords need TLS here: use STLS first", "AUTH")

@@ -29,6 +29,7 @@ from protocols.ports import (
 )
 from protocols.sasl import Challenge, Exchange, Plain, decode_initial, decode_response
 from protocols.timelimit import OverTime, within
+from protocols.xclient import ATTRIBUTES, ToldClient
 from storage.errors import CommitUnknown, StorageError
 from storage.model import INBOX, Uid
 
@@ -50,6 +51,7 @@ from .machine import (
     Top,
     Uidl,
     User,
+    XClient,
 )
 from .maildrop import Maildrop
 from .reader import MessageReader
@@ -64,7 +66,7 @@ LINES_PER_WRITE = 1000
 _NAMES: Mapping[type, bytes] = {
     **{
         each: each.__name__.upper().encode()
-        for each in (User, Pass, Auth, Stls, Capa, Stat, List, Uidl, Retr, Top, Dele, Rset, Quit)
+        for each in (User, Pass, Auth, Stls, XClient, Capa, Stat, List, Uidl, Retr, Top, Dele, Rset, Quit)
     },
     SaslLine: b"AUTH",
 }
@@ -74,7 +76,7 @@ def pop3_sessions(services: Services, policy: ServerPolicy, locks: MaildropLock)
     """The factory of one POP3 server. Servers that open the same accounts share ``locks``."""
 
     def make(connection: Connection) -> tuple[Machine, Session]:
-        machine = Pop3Machine()
+        machine = Pop3Machine(takes_xclient=policy.trusts(connection.peer))
         return machine, Pop3Session(connection, machine, services, policy, locks)
 
     return make
@@ -84,6 +86,7 @@ class Pop3Session:
     """Runs the machine's events."""
 
     __slots__ = (
+        "_client",
         "_connection",
         "_exchange",
         "_locks",
@@ -94,6 +97,7 @@ class Pop3Session:
         "_reader",
         "_release",
         "_services",
+        "_trusts",
         "_username",
     )
 
@@ -114,6 +118,8 @@ class Pop3Session:
         self._policy = policy
         self._locks = locks
         self._memory = SessionMemory(services.memory, policy.session_memory_bytes)
+        self._trusts = policy.trusts(connection.peer)
+        self._client = ToldClient(connection, services.sessions)
         self._username: str | None = None
         self._exchange: Exchange | None = None
         self._release: Callable[[], None] | None = None
@@ -188,6 +194,8 @@ class Pop3Session:
             names += ["USER", "SASL PLAIN"]
         if self._policy.offers_starttls(self._connection):
             names.append("STLS")
+        if self._trusts:
+            names.append(f"XCLIENT {' '.join(ATTRIBUTES)}")
         self._machine.send_lines(replies.CAPABILITIES, [*names, "EXPIRE NEVER", "IMPLEMENTATION Sora"])
 
     def _stls(self, event: Stls) -> Awaitable[None] | None:
@@ -201,9 +209,18 @@ class Pop3Session:
 
     async def _shake_hands(self) -> None:
         self._username = self._exchange = None
+        self._client.forget()
         self._machine.send(replies.TLS_READY)
         await self._connection.start_tls()
+        self._client.secured()
         self._machine.tls_started()
+
+    def _xclient(self, event: XClient) -> None:
+        if self._client.tell(event.values):
+            self._username = None
+            self._machine.send(replies.GREETING)
+        else:
+            self._machine.send(replies.PROXY_LOOP)
 
     def _user(self, event: User) -> None:
         if not self._policy.allows_passwords(self._connection):
@@ -416,6 +433,7 @@ class Pop3Session:
         Auth: _auth,
         SaslLine: _sasl_line,
         Stls: _stls,
+        XClient: _xclient,
         Capa: _capa,
         Stat: _stat,
         List: _list,

@@ -71,7 +71,7 @@ async def test_trace_and_log_name_the_client(
     host: MailHost, trusting: SessionFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire = await opened(trusting)
-    with caplog.at_level(logging.INFO, "sora.lmtp"):
+    with caplog.at_level(logging.INFO, "sora.xclient"):
         await wire.send(TELL)
     (line,) = caplog.records
     fields = line.__dict__["fields"]
