@@ -21,6 +21,7 @@ from protocols.deadlines import DeadlineWheel
 from protocols.imap.presentation import OPTION as PRESENTATION
 from protocols.imap.searchpace import OPTION as SEARCH_PACE
 from protocols.imap.searchpace import SearchPace
+from protocols.imap.session import SIEVE_URL
 from protocols.imap.sessions import imap_sessions
 from protocols.imap.views import ViewRegistry
 from protocols.lmtp.session import lmtp_sessions
@@ -35,6 +36,7 @@ from storage.warmup import Warmup, WarmupSettings
 from .annotations import annotation_limits, server_annotations
 from .authn import DirectAuthenticator
 from .core import PROTOCOLS, Core
+from .events import event_queue, sieve_url
 from .frontdoor import door_settings, is_trusted
 from .hashupgrade import HashUpgrader
 from .limits import command_limits, node_memory, search_rate, session_clock, session_limits
@@ -131,6 +133,7 @@ class Doors:
     def obey(self, config: Config) -> None:
         """From now on, for new connections; searches and memory are counted by the new limits at once."""
         self.memory.total_bytes = node_memory(config, processes=self._state.processes).total_bytes
+        self._set_event_sending(config)
         servers = {server.name: server for server in config.servers}
         for listener in self.listeners:
             server = servers[listener.server.name]
@@ -139,6 +142,11 @@ class Doors:
             listener.door.settings = door_settings(server, config.trusted_networks)
             listener.live.clock = session_clock(server)
             listener.factory = self._factory(listener, server)
+
+    def _set_event_sending(self, config: Config) -> None:
+        """What scripts send because of events is limited as at delivery."""
+        server = next((each for each in config.servers if each.type == "lmtp"), config.servers[0])
+        self._event_services.sending = sending_of(self._core, server, self._state.outbox)
 
     def hurry(self) -> None:
         """Cut off running commands of a stop that is under way."""
@@ -166,6 +174,12 @@ class Doors:
         session_ids = (f"{boot}.{n:x}" for n in itertools.count(1))
         self._shared = self._services()
         exit_stack = self._core.exit
+        self._event_services = replace(self._shared)
+        self._set_event_sending(self._core.config)
+        events = self._shared.events = event_queue(self._core.config, self._event_services)
+        if events is not None:
+            exit_stack.push_async_callback(events.close)
+        self._sieve_url = sieve_url(self._core.config, sockets)
         exit_stack.push_async_callback(self._end_sessions)
         exit_stack.callback(self._state.release_logins)
         for server in protocol_servers(self._core.config):
@@ -281,7 +295,11 @@ class Doors:
     def _imap_options(self, server: Server) -> dict[str, object]:
         pace = self._paces.setdefault(server.name, SearchPace(search_rate(server)))
         pace.rate = search_rate(server)
-        return {PRESENTATION: imap_presentation(server), SEARCH_PACE: pace}
+        return {
+            PRESENTATION: imap_presentation(server),
+            SEARCH_PACE: pace,
+            SIEVE_URL: self._sieve_url,
+        }
 
     async def _end_sessions(self) -> None:
         goodbye = asyncio.create_task(self._end_all())

@@ -25,6 +25,8 @@ _BITS = {
     "\\draft": SystemFlag.DRAFT,
 }
 
+_NAMES = tuple((bit, f"\\{name[1:].capitalize()}") for name, bit in _BITS.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -45,6 +47,11 @@ def flags_from(names: Sequence[str]) -> Flags:
         else:
             system |= bit
     return Flags(system, frozenset(keywords))
+
+
+def flag_names(flags: Flags) -> tuple[str, ...]:
+    """As scripts spell them, in a stable order."""
+    return (*(name for bit, name in _NAMES if flags.system & bit), *sorted(flags.keywords))
 
 
 async def placements(

@@ -20,6 +20,7 @@ from storage.model import AccountId, Mailbox, MailboxId, ModSeq, Uid
 from .annotations import Annotations
 from .filtering import MailFilter
 from .memory import NodeMemory
+from .messageevents import MessageEvents
 
 if TYPE_CHECKING:
     from .sending.sending import Sending
@@ -351,6 +352,7 @@ class Services:
     memory: NodeMemory = field(default_factory=NodeMemory)
     filter: MailFilter | None = None  # Sieve; None: all mail is kept
     annotations: Annotations | None = None  # None: there are none (IMAP METADATA)
+    events: MessageEvents | None = None  # None: no script hears of what users do (imapsieve)
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
     sending: Sending | None = None  # what scripts send; None: redirected mail is kept
     namespaces: Sequence[Namespace] = ()  # beside the one without a prefix

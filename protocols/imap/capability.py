@@ -1,6 +1,6 @@
 """The capability line, computed: it cannot announce what is not registered or not possible now.
 
-References: RFC 9051 §6.1.1 and §7.2.2, RFC 7889 (APPENDLIMIT), RFC 4959 (SASL-IR).
+References: RFC 9051 §6.1.1 and §7.2.2, RFC 7889 (APPENDLIMIT), RFC 4959 (SASL-IR), RFC 6785 (IMAPSIEVE).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from .registry import CommandTable, State
 
 # What the machine, the view and the session provide without a command of their own.
 _BUILT_IN: Final = (b"LITERAL+", b"CHILDREN")
+# Words whose value is not part of the name that an operator hides.
+_WITH_VALUE: Final = frozenset({b"APPENDLIMIT", b"IMAPSIEVE"})
 # RFC 9051 Appendix E: IMAP4rev2 folds these in; it is announced when all of them are there.
 _REV2_NEEDS: Final = frozenset(
     b"LITERAL+ CHILDREN BINARY ENABLE ESEARCH IDLE LIST-EXTENDED LIST-STATUS MOVE NAMESPACE "
@@ -29,6 +31,7 @@ class Circumstances:
     max_message_bytes: int
     hidden: frozenset[bytes] = frozenset()  # upper case; see presentation.py
     additional: tuple[bytes, ...] = ()
+    sieve_url: str = ""  # where scripts for events are put (RFC 6785 §2.1); empty: nowhere, or none run
 
 
 def has_rev2(table: CommandTable) -> bool:
@@ -49,9 +52,12 @@ def capabilities(table: CommandTable, now: Circumstances) -> tuple[bytes, ...]:
     else:
         registered = [name for name in registered if not name.startswith(b"AUTH=")]
     names += [*_BUILT_IN, *registered, b"APPENDLIMIT=%d" % now.max_message_bytes]
+    if now.sieve_url:
+        names.append(b"IMAPSIEVE=" + now.sieve_url.encode("ascii"))
     names += now.additional
     return tuple(name for name in dict.fromkeys(names) if not _is_hidden(name.upper(), now.hidden))
 
 
 def _is_hidden(name: bytes, hidden: frozenset[bytes]) -> bool:
-    return name in hidden or (name.startswith(b"APPENDLIMIT=") and b"APPENDLIMIT" in hidden)
+    word, has_value, _ = name.partition(b"=")
+    return name in hidden or (bool(has_value) and word in _WITH_VALUE and word in hidden)

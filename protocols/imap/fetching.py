@@ -27,6 +27,7 @@ from protocols.rowsizes import ROW_BYTES, size_of_row, size_of_rows
 from storage.errors import Corrupt, NotFound, Unavailable
 from storage.model import FlagChange, Flags, FlagsStored, MailboxId, MessageRow, SystemFlag, Uid, Wanted
 
+from . import events
 from .bodyparts import MessageReader, Streamed, UnknownEncoding, has_whole_header
 from .columns import Messages, present
 from .fetchlines import FetchLines
@@ -328,9 +329,13 @@ class FetchRun:
 
     async def _store(self, uids: Sequence[Uid], change: FlagChange) -> FlagsStored:
         services, mailbox = self._session.services, self._view.mailbox
+        is_watched = await events.is_watched(self._session, mailbox)
+        before = events.flags_before(self._session, uids) if is_watched else {}
         stored = await services.mail.store_flags(mailbox.id, uids, change, SEEN)
         if stored.changed:
             origin = self._view if change is FlagChange.ADD else None
             self._view.shared.apply_own(stored.changed, (), stored.highestmodseq, origin)
             services.feed.publish(MailboxChanged(mailbox.account_id, mailbox.id, stored.highestmodseq))
+        if is_watched:
+            await events.flagged(self._session, mailbox, stored.changed, before, SEEN)
         return stored

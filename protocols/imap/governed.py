@@ -112,7 +112,9 @@ _GOVERNED: Final[tuple[tuple[bytes, bytes, Uses], ...]] = (
 )
 # Enforced elsewhere: LITERAL+ by the machine, AUTH= by AUTHENTICATE, and what ENABLE passes over. The rest is
 # nothing that a client could say.
-SHOWS_ONLY: Final = frozenset({b"IMAP4REV1", b"IMAP4REV2", b"INPROGRESS", b"LITERAL+", b"LOGINDISABLED"})
+SHOWS_ONLY: Final = frozenset(
+    {b"IMAP4REV1", b"IMAP4REV2", b"IMAPSIEVE", b"INPROGRESS", b"LITERAL+", b"LOGINDISABLED"}
+)
 
 _BY_COMMAND: Final[defaultdict[bytes, list[tuple[bytes, Uses]]]] = defaultdict(list)
 for _capability, _command, _uses in _GOVERNED:

@@ -74,6 +74,8 @@ MAX_BAD_UNAUTHENTICATED: Final = 10
 MAX_BAD: Final = 100
 # RFC 9051 §5.4: an autologout timer is at least 30 minutes, once the client has logged in.
 MIN_IDLE_S: Final = 1800.0
+# Option of ``ServerPolicy``: the ManageSieve server of these mailboxes, ``sieve://host``.
+SIEVE_URL: Final = "sieve_url"
 NEEDS_ANNOTATIONS: Final = frozenset({b"METADATA", b"METADATA-SERVER"})
 LOOK_AGAIN_S: Final = 5.0  # when storage is slow the reply must not wait for it a second time
 GOODBYES: Final[Mapping[Goodbye, str]] = {
@@ -213,8 +215,15 @@ class ImapSession:
             self.policy.max_message_bytes,
             self.hidden,
             self.presentation.additional,
+            self._sieve_url(),
         )
         return capability.capabilities(self.table, now)
+
+    def _sieve_url(self) -> str:
+        """RFC 6785 §2.1: announced where scripts run on events and can be put by ManageSieve."""
+        url = self.policy.options.get(SIEVE_URL, "")
+        assert isinstance(url, str)
+        return url if self.services.events is not None else ""
 
     # --- what commands change ---
 

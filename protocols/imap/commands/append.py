@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from protocols.messageevents import Cause
 from protocols.ports import MailboxChanged
 from storage.errors import CommitUnknown, NotFound, ReadOnly, StorageError
 from storage.model import Appended, Flags, Mailbox, NewMessage, StagedContent
 
-from .. import responses
+from .. import events, responses
 from ..grammar import Cursor
 from ..machine import AppendStarted
 from ..registry import AUTHENTICATED, Bad, Command, No, Ok, Outcome, ParseContext, Tagged
@@ -125,6 +126,8 @@ class AppendTransfer:
             return Ok("Appended")
         modseq = appended.modseq
         session.services.feed.publish(MailboxChanged(self._mailbox.account_id, self._mailbox.id, modseq))
+        if await events.is_watched(session, self._mailbox):
+            await events.arrived(session, Cause.APPEND, self._mailbox, [(appended.uid, self._args.flags)])
         if session.selected is not None and session.selected.mailbox.id == self._mailbox.id:
             await session.views.refresh(self._mailbox.id, modseq)  # EXISTS before the reply
         if not session.shows(b"UIDPLUS"):

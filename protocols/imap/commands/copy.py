@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from protocols.messageevents import Cause
 from protocols.ports import MailboxChanged
 from storage.errors import NotFound
-from storage.model import Copied, Mailbox, Uid
+from storage.model import Copied, Flags, Mailbox, Uid
 
-from .. import responses
+from .. import events, responses
 from ..grammar import Cursor
 from ..registry import SELECTED, Command, No, Ok, Outcome, ParseContext
 from ..replies import refusal_to_change
@@ -52,6 +53,7 @@ async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
         return NO_TARGET
     if not uids:
         return Ok("No messages to copy")
+    watched = await _watched(session, target, uids)
     try:
         copied = await session.services.mail.copy(session.view.mailbox.id, uids, target.id)
     except NotFound:
@@ -59,6 +61,7 @@ async def run_copy(session: ImapSession, args: CopyArgs) -> Outcome:
     if not copied.pairs:
         return No("The messages no longer exist", b"EXPUNGEISSUED")
     await _publish_target(session, target, copied)
+    await _tell(session, target, copied, watched)
     await _teach(session, b"COPY", target, copied)
     return Ok("Copied", _where(session, copied))
 
@@ -75,6 +78,7 @@ async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
         return Ok("No messages to move")
     if target.id == view.mailbox.id:
         return No("The messages are in this mailbox already", b"CANNOT")
+    watched = await _watched(session, target, uids)
     try:
         moved = await session.services.mail.move(view.mailbox.id, uids, target.id)
     except NotFound:
@@ -84,10 +88,24 @@ async def run_move(session: ImapSession, args: CopyArgs) -> Outcome:
     assert moved.source_modseq is not None
     announce_expunged(session, tuple(source for source, _ in moved.pairs), moved.source_modseq)
     await _publish_target(session, target, moved)
+    await _tell(session, target, moved, watched)
     if (code := _where(session, moved)) is not None:
         session.send(responses.ok("Moved", code))
     await _teach(session, b"MOVE", target, moved)
     return Ok("Moved")
+
+
+async def _watched(session: ImapSession, target: Mailbox, uids: list[Uid]) -> dict[Uid, Flags] | None:
+    """The flags that the copies will have; None: nobody wants to know."""
+    return events.flags_before(session, uids) if await events.is_watched(session, target) else None
+
+
+async def _tell(
+    session: ImapSession, target: Mailbox, copied: Copied, watched: dict[Uid, Flags] | None
+) -> None:
+    if watched is not None:
+        new = [(uid, watched.get(source, events.NO_FLAGS)) for source, uid in copied.pairs]
+        await events.arrived(session, Cause.COPY, target, new)
 
 
 def _where(session: ImapSession, copied: Copied) -> bytes | None:

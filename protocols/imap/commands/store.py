@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from protocols.ports import MailboxChanged
 from storage.model import FlagChange, Flags, FlagsStored, MessageState, ModSeq, Uid
 
-from .. import responses
+from .. import events, responses
 from ..grammar import Cursor
 from ..registry import SELECTED, Command, Ok, Outcome, ParseContext
 from ..replies import refusal_to_change
@@ -68,10 +68,14 @@ async def run_store(session: ImapSession, args: StoreArgs) -> Outcome:
         return Ok("No messages to change")
     uids = [uid for _, uid in targets]
     believed = view.believed(uids) if args.silent else {}
+    is_watched = await events.is_watched(session, view.mailbox)
+    before = events.flags_before(session, uids) if is_watched else {}
     stored = await session.services.mail.store_flags(
         view.mailbox.id, uids, args.change, args.flags, args.unchanged_since
     )
     _publish(session, stored)
+    if is_watched:
+        await events.flagged(session, view.mailbox, stored.changed, before, args.flags)
     if not args.silent:
         await _tell(session, args, targets, set(stored.conflicts))
     else:

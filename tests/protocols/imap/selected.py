@@ -265,5 +265,5 @@ def select(messages: Sequence[Stored], *, read_only: bool = False, recent_from: 
     mail, bodies = FakeMail(messages, highest), FakeBodies(messages)
     published: list[Any] = []
     feed = SimpleNamespace(publish=published.append)
-    services = SimpleNamespace(mail=mail, bodies=bodies, feed=feed)
+    services = SimpleNamespace(mail=mail, bodies=bodies, feed=feed, events=None)
     return Selected(view, services, FakeConnection(), mail, bodies, published)

@@ -18,7 +18,9 @@ from tests.support.wire import Wire
 
 def line(*, without: str = "", hidden: frozenset[bytes] = frozenset()) -> tuple[bytes, ...]:
     table = CommandTable(command for command in COMMANDS if command.name.decode() != without)
-    return capabilities(table, Circumstances(State.AUTHENTICATED, False, True, 1000, hidden))
+    return capabilities(
+        table, Circumstances(State.AUTHENTICATED, False, True, 1000, hidden, sieve_url="sieve://h:1")
+    )
 
 
 def test_rev2_is_announced_only_with_everything_it_folds_in() -> None:
@@ -200,7 +202,10 @@ async def with_a_message(lab: ImapLab) -> Wire:
 
 
 def test_every_announced_capability_says_what_it_governs() -> None:
-    named = {name.partition(b"=")[0] if name.startswith(b"APPENDLIMIT=") else name for name in ANNOUNCED}
+    named = {
+        name.partition(b"=")[0] if name.startswith((b"APPENDLIMIT=", b"IMAPSIEVE=")) else name
+        for name in ANNOUNCED
+    }
     assert named - {b"STARTTLS", b"SASL-IR"} == {*FORMS, *SHOWS_ONLY} - {b"LOGINDISABLED"}
     assert {*FORMS, b"STARTTLS", b"SASL-IR"} - {b"LITERAL+"} == CAPABILITIES
 
