@@ -344,6 +344,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         "RFC 9051 §7.3.1: \\NonExistent implies \\Noselect",
         _no_selectability,
     ),
+    # annotations
+    Difference(
+        "metadata",
+        r"SETMETADATA box \(\): status",
+        "a list of changes without any",
+        "RFC 5464 §5 entry-values: one at least",
+    ),
 )
 
 

@@ -732,6 +732,73 @@ def ask(pair: Pair, judge: Judge, question: str) -> None:
     judge.compare(question, listed(ours, kind), listed(theirs, kind))
 
 
+# --- annotations ----------------------------------------------------------------------------------
+
+ANNOTATIONS = (
+    b'SETMETADATA INBOX (/private/comment "one" /shared/vendor/x/a "")',
+    b'SETMETADATA box (/private/a "1" /private/a/b "22" /private/a/b/c "333" /private/z NIL)',
+    b"GETMETADATA INBOX /private/comment",
+    b"GETMETADATA INBOX (/private/comment /shared/vendor/x/a /private/none)",
+    b"GETMETADATA INBOX /private/none",
+    b"GETMETADATA none /private/comment",
+    b'SETMETADATA none (/private/comment "x")',
+    b"GETMETADATA (DEPTH 1) box /private/a",
+    b"GETMETADATA (DEPTH infinity) box /private/a",
+    b"GETMETADATA (DEPTH infinity) box (/private/a /shared/none)",
+    b"GETMETADATA (MAXSIZE 2) box (/private/a /private/a/b /private/a/b/c)",
+    b"GETMETADATA (MAXSIZE 1 DEPTH infinity) box /private/a",
+    b"GETMETADATA (DEPTH 2) box /private/a",
+    b"GETMETADATA (OTHER 1) box /private/a",
+    b"GETMETADATA box",
+    b"GETMETADATA box (/private/a",
+    b"GETMETADATA box comment",
+    b"GETMETADATA box /private//a",
+    b"GETMETADATA box /private/a/",
+    b'GETMETADATA box "/private/*"',
+    b"SETMETADATA box (/private/a)",
+    b"SETMETADATA box ()",
+    b'SETMETADATA box (/other/a "x")',
+    b"SETMETADATA box (/private/a NIL /private/a/b NIL)",
+    b"GETMETADATA (DEPTH infinity) box /private/a",
+    b'SETMETADATA "" (/private/comment "of the server")',
+    b'GETMETADATA "" /private/comment',
+    b"RENAME box renamed",
+    b"GETMETADATA renamed /private/a/b/c",
+    b"DELETE renamed",
+    b"CREATE renamed",
+    b"GETMETADATA renamed /private/a/b/c",
+)
+
+
+def test_metadata(connect: Connect) -> None:
+    pair, judge = connect(), Judge("metadata")
+    pair.ok(b"CREATE box")
+    for command in ANNOTATIONS:
+        ours, theirs = pair.command(command)
+        where = command.decode()
+        judge.compare(f"{where}: status", ours.status, theirs.status)
+        judge.compare(f"{where}: code", _metadata_code(ours), _metadata_code(theirs))
+        judge.compare(f"{where}: values", annotations(ours), annotations(theirs))
+    for literal in (b"line\r\nline", b"\xc3\xa4", b"x" * 3000):
+        pair.ok(b"SETMETADATA INBOX (/private/v {%d+}\r\n%b)" % (len(literal), literal))
+        ours, theirs = pair.ok(b"GETMETADATA INBOX /private/v")
+        judge.compare(f"{literal[:20]!r}", annotations(ours), annotations(theirs))
+    judge.verdict()
+
+
+def _metadata_code(reply: Reply) -> bytes:
+    return reply.code if reply.code.startswith(b"METADATA") else b""
+
+
+def annotations(reply: Reply) -> dict[bytes, dict[bytes, Any]]:
+    """By mailbox and entry."""
+    found: dict[bytes, dict[bytes, Any]] = {}
+    for _, mailbox, items in reply.data(b"METADATA"):
+        names = [bytes(name).lower() for name in items[::2]]
+        found.setdefault(bytes(mailbox), {}).update(zip(names, items[1::2], strict=True))
+    return found
+
+
 # --- POP3 -----------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,10 @@ service lmtp {{
 service stats {{
   chroot =
 }}
+mail_attribute_dict = file:%h/attributes
+protocol imap {{
+  imap_metadata = yes
+}}
 namespace inbox {{
   inbox = yes
   separator = /

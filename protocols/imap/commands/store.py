@@ -67,8 +67,8 @@ async def run_store(session: ImapSession, args: StoreArgs) -> Outcome:
     if not targets:
         return Ok("No messages to change")
     uids = [uid for _, uid in targets]
-    believed = view.believed(uids) if args.silent else {}
     is_watched = await events.is_watched(session, view.mailbox)
+    believed = view.believed(uids) if args.silent else {}
     before = events.flags_before(session, uids) if is_watched else {}
     stored = await session.services.mail.store_flags(
         view.mailbox.id, uids, args.change, args.flags, args.unchanged_since
