@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.support.postgres import database, pg_database, pg_server, pg_settings
 
 __all__ = ["database", "pg_database", "pg_server", "pg_settings"]
+
+# A busy machine may take longer for one example than any deadline; what is slow is measured elsewhere.
+settings.register_profile("sora", deadline=None)
+settings.load_profile("sora")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
