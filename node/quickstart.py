@@ -86,7 +86,7 @@ class Wish:
     data: Path  # absolute
     s3: str = "file"  # "file" or "rclone"
     host: str = "127.0.0.1"
-    ports: str = ""  # "standard", "high", "auto"; "": standard for root, else high
+    ports: str = ""  # "standard", "high", "auto", "20000-20999"; "": standard for root, else high
     address: str = "test@sora.localhost"
 
 
@@ -129,7 +129,10 @@ def _render(wish: Wish, socket_directory: Path) -> str:
             f'rclone_path = "{data}/objects"\n'
         )
         s3 = RCLONE_STORE.format(
-            port=_free_ports(1)[0], bucket=BUCKET, access_key=f"quickstart{secrets.token_hex(5)}", data=data
+            port=_free_ports(1, _auto_ports(wish))[0],
+            bucket=BUCKET,
+            access_key=f"quickstart{secrets.token_hex(5)}",
+            data=data,
         )
     text = TEMPLATE.format(
         config=wish.data / "config.toml",
@@ -152,22 +155,28 @@ def _choose_ports(wish: Wish) -> dict[str, int]:
         return STANDARD_PORTS
     if kind == "high":
         return HIGH_PORTS
-    return dict(zip(STANDARD_PORTS, _free_ports(len(STANDARD_PORTS)), strict=True))
+    return dict(zip(STANDARD_PORTS, _free_ports(len(STANDARD_PORTS), _auto_ports(wish)), strict=True))
 
 
-def _free_ports(count: int) -> list[int]:
-    """Different ones: each is held until all are found. They lie below those that the system gives to
-    connections: such a one could be taken again before the node listens on it."""
+def _auto_ports(wish: Wish) -> range:
+    """The default lies below the ports that the system gives to connections: such a one could be taken again
+    before the node listens on it."""
+    first, dash, last = wish.ports.partition("-")
+    return range(int(first), int(last) + 1) if dash else AUTO_PORTS
+
+
+def _free_ports(count: int, among: range) -> list[int]:
+    """Different ones: each is held until all are found."""
     found: list[int] = []
     with ExitStack() as held:
-        for port in secrets.SystemRandom().sample(AUTO_PORTS, len(AUTO_PORTS)):
+        for port in secrets.SystemRandom().sample(among, len(among)):
             probe = held.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 found.append(port)
             if len(found) == count:
                 return found
-    raise OSError(f"fewer than {count} ports are free between {AUTO_PORTS[0]} and {AUTO_PORTS[-1]}")
+    raise OSError(f"fewer than {count} ports are free between {among.start} and {among.stop - 1}")
 
 
 def _secret(path: Path) -> None:

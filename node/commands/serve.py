@@ -14,6 +14,7 @@ import click
 from node.quickstart import Made, Wish, prepare
 
 from .load import EXIT_CONFIG, load_or_exit, read_again
+from .portchoice import PortChoice
 
 if TYPE_CHECKING:
     from node.composition import Composition
@@ -64,8 +65,8 @@ def run_command(path: Path, as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--ports",
-    type=click.Choice(["standard", "high", "auto"]),
-    help="143, 993 …; 1143, 1993 …; or any free ones. Default: standard for root, else high.",
+    type=PortChoice(),
+    help="143, 993 …; 1143, 1993 …; any free ones (of a range). Default: standard for root, else high.",
 )
 @click.option("--account", default="test@sora.localhost", show_default=True, help="The first account.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")

@@ -20,8 +20,9 @@ from storage.model import ContentHash, ContentRef
 from storage.objects.codec import Codec, KeyRing
 from storage.objects.s3 import S3BlobStore
 from tests.support.messages import corpus
+from tests.support.ports import free_port
 from tests.support.queue import MemoryQueue
-from tests.support.s3 import ACCESS, BUCKET, SECRET, free_port, s3_config
+from tests.support.s3 import ACCESS, BUCKET, SECRET, s3_config
 from tests.support.way import Way
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from node.rclone import RcloneServer
 from tests.support.issued import CA, NOW, generation
-from tests.support.s3 import ACCESS, SECRET, free_port
+from tests.support.ports import free_port
+from tests.support.s3 import ACCESS, SECRET
 from tls.bundle import verify_bundle
 from tls.vault.bucket import BucketConfig, S3Bucket
 from tls.vault.mirror import Mirror

@@ -20,7 +20,8 @@ from storage.objects.fs import FileBlobStore
 from storage.objects.keys import object_key
 from storage.objects.s3 import BucketUnusable, S3BlobStore, S3Config
 from tests.support.faults import UnsyncedDisk
-from tests.support.s3 import ACCESS, SECRET, free_port, s3_config, s3_server
+from tests.support.ports import free_port
+from tests.support.s3 import ACCESS, SECRET, s3_config, s3_server
 
 __all__ = ["s3_server"]  # a fixture
 

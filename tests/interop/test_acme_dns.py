@@ -13,7 +13,8 @@ import pytest
 import uvloop
 
 from tests.support.named import Named
-from tests.support.pebble import Pebble, PebbleOptions, free_port, require_pebble
+from tests.support.pebble import Pebble, PebbleOptions, require_pebble
+from tests.support.ports import free_port
 from tls.acme.dns01 import DnsFailed, DnsProvider
 from tls.acme.exechook import ExecHook
 from tls.acme.propagation import CheckedDns, Propagation, PropagationSettings

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.support.nodeprocess import ROOT, NodeProcess
-from tests.support.pebble import Pebble, free_port, require_pebble
+from tests.support.pebble import Pebble, require_pebble
+from tests.support.ports import free_port
 from tls.observing import Observation, observe
 
 NAME = "mail.example.test"

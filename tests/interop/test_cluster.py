@@ -13,17 +13,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.clusterprocesses import ClusterProcesses, free_port
+from tests.support.clusterprocesses import ClusterProcesses
 from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap, imap_inbox, message
 from tests.support.nodeprocess import ROOT
+from tests.support.ports import free_port
 
 from .conftest import needs
 
 SOON_S = 10.0
 BAD = "198.51.100.7"
 MAX_PER_USER = 3
-RPC_PORT = free_port(["127.0.0.1"])
+RPC_PORT = free_port("127.0.0.1")
 
 
 def edit(text: str, name: str) -> str:
@@ -236,7 +237,7 @@ table inet filter {
 }
 """
 UNDER_NO_UDP = """
-from tests.support.clusterprocesses import ClusterProcesses, free_port
+from tests.support.clusterprocesses import ClusterProcesses
 
 def names_udp(cluster):
     found = cluster.ask("node-2", "cluster", "doctor", check=False)

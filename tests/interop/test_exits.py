@@ -20,6 +20,7 @@ from tests.support.lineclient import eventually
 from tests.support.livenode import client_context, deliver, message, stored, stored_raw
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import ROOT, NodeProcess
+from tests.support.ports import node_ports
 
 DEBIAN_PG = Path("/usr/lib/postgresql/15/bin")
 START_WITHIN_S = 60
@@ -108,7 +109,7 @@ def test_a_directory_of_another_postgres_major_is_refused_with_the_cure() -> Non
 
 def test_ctrl_c_at_any_moment_of_the_first_start_leaves_nothing_running() -> None:
     node = NodeProcess()
-    command = [sys.executable, "-m", "node", "quickstart", "--ports", "auto", "--json"]
+    command = [sys.executable, "-m", "node", "quickstart", "--ports", node_ports(), "--json"]
     command += ["--data-dir", str(node.directory / "data")]
     for step in itertools.count():
         delay_ms = 150 * 1.5**step

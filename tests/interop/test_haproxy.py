@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
+from tests.support.ports import free_ports
 from tests.support.tlsclient import TlsClient
 
 from .conftest import needs
@@ -21,14 +22,6 @@ from .conftest import needs
 CLIENT = "127.0.0.77"  # what the client binds to, so that it is not the balancer's own address
 KINDS = ("imap", "imaps", "pop3", "lmtp")
 PATIENCE_S = 30
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def with_proxied_servers(text: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -93,3 +94,21 @@ def test_a_path_that_toml_could_not_hold_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["quickstart", "--data-dir", str(tmp_path / 'quo"te')])
     assert done.exit_code == 2
     assert "quotation marks" in done.output
+
+
+def test_ports_of_a_range(tmp_path: Path) -> None:
+    prepare(Wish(tmp_path, ports="31000-31999"), tmp_path / "run")
+    found = [
+        int(port) for port in re.findall(r'addr = "127.0.0.1:(\d+)"', (tmp_path / "config.toml").read_text())
+    ]
+    assert len(set(found)) == len(found) > 5
+    assert all(31000 <= port <= 31999 for port in found)
+    with pytest.raises(OSError, match="between 31000 and 31001"):
+        prepare(Wish(tmp_path / "none", ports="31000-31001"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("given", ["any", "2000", "0-10", "2000-1000", "1-65536", "-5-7"])
+def test_ports_that_are_none(given: str) -> None:
+    done = CliRunner().invoke(cli, ["quickstart", "--ports", given])
+    assert done.exit_code == 2
+    assert "20000-20999" in done.output or "65535" in done.output

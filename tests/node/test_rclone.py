@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from node.rclone import RcloneServer, RcloneUnusable
-from tests.support.s3 import ACCESS, SECRET, free_port
+from tests.support.ports import free_port
+from tests.support.s3 import ACCESS, SECRET
 
 
 async def test_a_server_left_by_a_killed_node_is_replaced(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from node.rclone import RcloneServer
 from storage.errors import Unavailable
 from storage.objects.s3 import S3BlobStore
+from tests.support.ports import free_port
 from tests.support.queue import MemoryQueue
-from tests.support.s3 import ACCESS, BUCKET, SECRET, free_port, s3_config
+from tests.support.s3 import ACCESS, BUCKET, SECRET, s3_config
 from tests.support.way import Way, message
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import free_port
 
 from .nodeprocess import ROOT, NodeProcess
 
@@ -44,7 +45,7 @@ class ClusterProcesses:
     ) -> None:
         self.names = names
         self.ips = {name: f"127.0.1.{number}" for number, name in enumerate(names, start=11)}
-        self.port = free_port(list(self.ips.values()))
+        self.port = free_port(*self.ips.values())
         self._edit = edit
         self._secrets = secrets or {}
         self.nodes: dict[str, NodeProcess] = {}
@@ -137,20 +138,3 @@ class ClusterProcesses:
             assert time.monotonic() - started < patience_s, {name: self.states(name) for name in self.nodes}
             time.sleep(0.1)
         return time.monotonic() - started
-
-
-def free_port(ips: list[str]) -> int:
-    """One that is free for UDP and TCP on each of these addresses."""
-    while True:
-        with ExitStack() as held:
-            probe = held.enter_context(socket.socket())
-            probe.bind((ips[0], 0))
-            port = int(probe.getsockname()[1])
-            try:
-                for number, ip in enumerate(ips):
-                    held.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind((ip, port))
-                    if number:
-                        held.enter_context(socket.socket()).bind((ip, port))
-            except OSError:
-                continue
-            return port

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.ports import free_ports
+
 BINARY = "/usr/sbin/dovecot"
 PACKAGES = ("imap", "lmtp", "pop3")
 PASSWORD = "secret"
@@ -84,17 +86,6 @@ namespace inbox {{
 
 def is_installed() -> bool:
     return os.geteuid() == 0 and all(Path(f"/usr/lib/dovecot/{name}").exists() for name in PACKAGES)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @dataclass

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tls.acme.rfc2136 import Rfc2136Settings
-
-from .pebble import free_port
 
 KEY_NAME, KEY_SECRET = "sora-test", "c29yYS10ZXN0LWtleS0wMTIzNDU2Nzg5YWJjZGVmMDEyMw=="
 

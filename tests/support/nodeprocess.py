@@ -19,6 +19,7 @@ from typing import Any
 
 from node.quickstart import Wish, prepare
 from storage.postgres.server import LocalServer
+from tests.support.ports import node_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 30
@@ -61,14 +62,14 @@ class NodeProcess:
         data = self.directory / "data"
         sockets = LocalServer(data / "postgres", password="")
         sockets.directory.mkdir(mode=0o700, parents=True)
-        made = prepare(Wish(data, s3=s3, ports="auto"), sockets.socket_directory)
+        made = prepare(Wish(data, s3=s3, ports=node_ports()), sockets.socket_directory)
         made.config.write_text(edit(made.config.read_text()))
         return self
 
     def start(self) -> NodeProcess:
         """Returns when the node says that it is ready. The data directory of an earlier start is kept."""
         if self.run_config is None:
-            arguments = ("quickstart", "--data-dir", str(self.directory / "data"), "--ports", "auto")
+            arguments = ("quickstart", "--data-dir", str(self.directory / "data"), "--ports", node_ports())
         else:
             arguments = ("run", "--config", str(self.run_config))
         command = [*self.python, "-m", "node", *arguments, "--json", *self.arguments]

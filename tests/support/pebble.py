@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -32,11 +31,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from tests.support.ports import free_port
 from tls.selfsigned import self_signed
 
 from .acmefront import Front, Rule, Seen
 
-__all__ = ["Front", "Pebble", "PebbleOptions", "Rule", "Seen", "free_port", "pebble", "require_pebble"]
+__all__ = ["Front", "Pebble", "PebbleOptions", "Rule", "Seen", "pebble", "require_pebble"]
 
 EAB_KID = "kid-1"
 EAB_KEY = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
@@ -67,18 +67,6 @@ def require_pebble() -> None:
     for program in ("pebble", "pebble-challtestsrv"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed; .ci/run installs it")
-
-
-def free_port(ip: str = "127.0.0.1") -> int:
-    """Free for TCP and UDP, a moment ago."""
-    while True:
-        with socket.create_server((ip, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind((ip, port))
-            except OSError:
-                continue
-            return port
 
 
 class Pebble:

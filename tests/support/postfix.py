@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Pair
-from tests.support.dovecot import free_ports
 from tests.support.nodeprocess import public_directory
+from tests.support.ports import free_ports
 
 PROGRAM = "/usr/sbin/postfix"
 STARTS_WITHIN_S = 60.0
@@ -173,7 +173,7 @@ class Postfix:
     port6: int = 0  # as ``port``, on ::1 alone
 
     def __post_init__(self) -> None:
-        self.port, self.tls_port, self.port6 = free_ports(3)
+        self.port, self.tls_port, self.port6 = free_ports(3, "127.0.0.1", "::1")
         self._dovecot: subprocess.Popen[bytes] | None = None
 
     # --- life ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,16 +9,10 @@ import pytest_asyncio
 
 from node.rclone import RcloneServer
 from storage.objects.s3 import S3Config
+from tests.support.ports import free_port
 
 ACCESS, SECRET = "SORATESTACCESSKEY001", "sora-test-secret-key-0123456789abcdef"
 BUCKET = "mail"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -5,26 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
+
 from .clusternode import until
-
-
-def free_port(ip: str) -> int:
-    """Free for UDP and TCP, a moment ago."""
-    while True:
-        with socket.create_server((ip, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind((ip, port))
-            except OSError:
-                continue
-            return port
 
 
 class SerfAgent:

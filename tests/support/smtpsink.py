@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 MARK = re.compile(rb"(?m)^X-Mark: (\S+)")
 STARTS_WITHIN_S = 10.0
 
@@ -63,10 +65,3 @@ class SmtpSink:
             raw = path.read_bytes()
             found.update(match.decode() for match in MARK.findall(raw)[:1])
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -20,7 +20,7 @@ from node.config.services import Cluster
 from node.config.storage import Uploader
 from node.loginguard import Guards
 from node.sessions import Sessions
-from tests.support.clusterprocesses import free_port
+from tests.support.ports import free_port
 
 from .cluster import Feed
 
@@ -51,7 +51,7 @@ async def test_an_address_of_another_machine_keeps_a_node_from_starting(tmp_path
 
 
 async def test_a_port_in_use_keeps_a_node_from_starting(tmp_path: Path) -> None:
-    config = config_in(tmp_path, addr=f"127.0.64.1:{free_port(['127.0.64.1'])}")
+    config = config_in(tmp_path, addr=f"127.0.64.1:{free_port('127.0.64.1')}")
     async with AsyncExitStack() as stack:
         await open_cluster(config, parts(config), stack, real_engine)
         with pytest.raises(ClusterUnusable, match="in use"):
@@ -59,7 +59,7 @@ async def test_a_port_in_use_keeps_a_node_from_starting(tmp_path: Path) -> None:
 
 
 async def test_peers_that_are_away_are_no_fault_and_found_later(tmp_path: Path) -> None:
-    port = free_port(["127.0.64.1", "127.0.64.2"])
+    port = free_port("127.0.64.1", "127.0.64.2")
     peers = (f"127.0.64.1:{port}", f"127.0.64.2:{port}")
     async with AsyncExitStack() as stack:
         opened = []
@@ -74,8 +74,8 @@ async def test_peers_that_are_away_are_no_fault_and_found_later(tmp_path: Path) 
 
 
 async def test_the_rpc_answers_where_it_is_configured(tmp_path: Path) -> None:
-    port = free_port(["127.0.64.1"])
-    rpc = free_port(["127.0.0.1"])
+    port = free_port("127.0.64.1")
+    rpc = free_port("127.0.0.1")
     config = config_in(tmp_path, addr=f"127.0.64.1:{port}", rpc_addr=f"127.0.0.1:{rpc}")
     async with AsyncExitStack() as stack:
         import asyncio
