@@ -9,6 +9,7 @@ import click
 
 from .commands.accounts import accounts
 from .commands.blocks import blocks
+from .commands.cleaner import cleaner
 from .commands.connections import connections
 from .commands.credentials import credentials
 from .commands.failure import EXIT_CODES
@@ -37,6 +38,7 @@ def main(config: Path | None) -> None:
 for group in (
     accounts,
     blocks,
+    cleaner,
     connections,
     credentials,
     health,

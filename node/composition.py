@@ -170,6 +170,7 @@ class Composition(ABC):
         await self.relay.open(exit_stack)  # let go of after the workers have stopped
         await core.open()
         self.background = Background(core)
+        self.background.cleaner.is_our_turn = lambda: self.cluster.leads
         self._listen_to_front()
         await self.background.start()
         self.relay.start(core)

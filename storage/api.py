@@ -375,7 +375,8 @@ class Staging(Protocol):
 
 
 class PurgeStore(Protocol):
-    """What the cleaner asks. Every call is one bounded batch and says whether more is left."""
+    """What the cleaner asks. Every call is one bounded batch and says how much it did: less than ``limit``
+    means that nothing more is due now."""
 
     async def expire(self, older_than: timedelta, limit: int) -> int:
         """Expunge live messages whose internaldate is older (max_age_restriction); how many."""
@@ -393,6 +394,11 @@ class PurgeStore(Protocol):
     async def purge_contents(self, limit: int) -> int:
         """Drop contents no message refers to (re-checked under the content's lock, skipping leased
         ones) and queue their objects for deletion."""
+        ...
+
+    async def due(self, grace: timedelta, max_age: timedelta | None) -> Mapping[str, int]:
+        """How much the calls above would find: expired, accounts, mailboxes, messages, contents (of which
+        some may be in use), objects, delivery_keys. Counts rows, so its cost grows with them."""
         ...
 
     async def doomed(self, limit: int) -> list[tuple[int, str]]:

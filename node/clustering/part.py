@@ -73,6 +73,13 @@ class ClusterPart:
         if self.clustering is not None:
             await self.clustering.resume()
 
+    @property
+    def leads(self) -> bool:
+        """This node does what one node is to do for all; so does one that is in no cluster."""
+        if not self._config.cluster.enabled:
+            return True
+        return self.clustering is not None and self.clustering.leadership.is_ours
+
     async def summary(self) -> dict[str, Any] | None:
         """For ``status``."""
         return None if self.clustering is None else await report.summary(self.clustering)

@@ -164,7 +164,13 @@ UPLOADS = (
     _counter(
         "sora_cleaner_removed_total",
         "kind",
-        "Removed for good: expired, messages, contents, objects, delivery_keys, send_log.",
+        "Removed for good: expired, messages, contents, objects, days, delivery_keys, send_log.",
+    ),
+    _counter("sora_cleaner_seconds_total", "kind", "Time that took."),
+    _counter(
+        "sora_cleaner_rounds_total",
+        "result",
+        "Rounds of the cleaner: whole, or cut off when their time was over.",
     ),
     _counter("sora_cleaner_failures_total", "", "Rounds of the cleaner that broke off."),
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from node.logsinks import LOSS
 from node.presentation import node_version
 from protocols.relay.figures import BOUNDS
+from storage.cleaner import STAGES
 
 from .counting import Distribution
 from .process import ProcessFigures
@@ -230,8 +231,11 @@ def read_uploads(uploader: Uploader, cleaner: Cleaner) -> Readings:
     yield "sora_uploads_stuck_total", (), counters.stuck
     yield "sora_uploads_adopted_total", (), counters.adopted
     yield "sora_uploads_paused", (), uploader.is_paused
-    for kind in ("expired", "messages", "contents", "objects", "delivery_keys", "send_log"):
+    for kind in STAGES:
         yield "sora_cleaner_removed_total", (kind,), getattr(cleaned, kind)
+        yield "sora_cleaner_seconds_total", (kind,), cleaner.seconds[kind]
+    yield "sora_cleaner_rounds_total", ("whole",), cleaned.rounds - cleaned.out_of_time
+    yield "sora_cleaner_rounds_total", ("cut",), cleaned.out_of_time
     yield "sora_cleaner_failures_total", (), cleaned.failures
 
 

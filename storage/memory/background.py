@@ -150,7 +150,9 @@ class MemoryPurgeStore:
                 if entry.message is not None and entry.expunged_at <= before and done < limit:
                     entry.message = None
                     done += 1
-        return done or self._purge_deleted(before, limit)
+        while done < limit and (more := self._purge_deleted(before, limit - done)):
+            done += more
+        return done
 
     def _purge_deleted(self, before: datetime, limit: int) -> int:
         gone = {a.id: a for a in self.tables.accounts.values() if a.deleted_at and a.deleted_at <= before}
@@ -201,6 +203,31 @@ class MemoryPurgeStore:
             key = object_key(content.content.hash, content.id)
             self.tables.doomed.append(DoomedObject(self.tables.next_id(), content.id, key))
         return len(free[:limit])
+
+    async def due(self, grace: timedelta, max_age: timedelta | None) -> dict[str, int]:
+        now = self.tables.now()
+        gone = {a.id for a in self.tables.accounts.values() if a.deleted_at and a.deleted_at <= now - grace}
+        boxes = [
+            box
+            for box in self.tables.mailboxes.values()
+            if box.account_id in gone or (box.deleted_at and box.deleted_at <= now - grace)
+        ]
+        logs = [entry for box in self.tables.mailboxes.values() for entry in box.expunged.values()]
+        return {
+            "expired": sum(
+                max_age is not None and message.internaldate < now - max_age
+                for box in self.tables.mailboxes.values()
+                if box.deleted_at is None
+                for message in box.messages.values()
+            ),
+            "accounts": len(gone),
+            "mailboxes": len(boxes),
+            "messages": sum(len(box.messages) for box in boxes)
+            + sum(entry.message is not None and entry.expunged_at <= now - grace for entry in logs),
+            "contents": len(set(self.tables.contents) - set(self._referenced())),
+            "objects": sum(not doomed.is_forgotten for doomed in self.tables.doomed),
+            "delivery_keys": sum(at < now - RETRY_WINDOW for at in self.tables.deliveries.values()),
+        }
 
     async def doomed(self, limit: int) -> list[tuple[int, str]]:
         return [(entry.id, entry.key) for entry in self.tables.doomed if not entry.is_forgotten][:limit]

@@ -169,6 +169,22 @@ WITH expired AS MATERIALIZED (
 SELECT (SELECT count(*) FROM expired) + (SELECT count(*) FROM idle) AS n"""
 
 
+_DUE = """
+SELECT (SELECT count(*) FROM messages m JOIN message_state s ON s.mailbox_id = m.mailbox_id AND s.uid = m.uid
+        JOIN mailboxes b ON b.id = m.mailbox_id AND b.deleted_at IS NULL
+        WHERE m.internaldate < now() - $2::interval) AS expired,
+       (SELECT count(*) FROM accounts WHERE deleted_at <= now() - $1::interval) AS accounts,
+       (SELECT count(*) FROM mailboxes b JOIN accounts a ON a.id = b.account_id
+        WHERE least(b.deleted_at, a.deleted_at) <= now() - $1::interval) AS mailboxes,
+       (SELECT count(*) FROM expunged WHERE purged_at IS NULL AND expunged_at <= now() - $1::interval)
+       + (SELECT count(*) FROM mailboxes b JOIN accounts a ON a.id = b.account_id
+          JOIN message_state s ON s.mailbox_id = b.id
+          WHERE least(b.deleted_at, a.deleted_at) <= now() - $1::interval) AS messages,
+       (SELECT count(*) FROM purge_candidates) AS contents,
+       (SELECT count(*) FROM doomed_objects WHERE forgotten_at IS NULL) AS objects,
+       (SELECT count(*) FROM deliveries WHERE delivered_at < now() - $3::interval) AS delivery_keys"""
+
+
 class PostgresPurgeStore:
     """``storage.api.PurgeStore``."""
 
@@ -180,10 +196,10 @@ class PostgresPurgeStore:
         return found[0]["n"] if found else 0
 
     async def purge_messages(self, grace: timedelta, limit: int) -> int:
-        ((n,),) = await self.db.write(_PURGE_EXPUNGED, grace, limit, mailboxes=())
-        if n >= limit:
-            return int(n)
-        return int(n) + await self._purge_deleted(grace, limit - n)
+        ((done,),) = await self.db.write(_PURGE_EXPUNGED, grace, limit, mailboxes=())
+        while done < limit and (more := await self._purge_deleted(grace, limit - done)):
+            done += more
+        return int(done)
 
     async def _purge_deleted(self, grace: timedelta, limit: int) -> int:
         """A batch of one deleted mailbox; with nothing left in it the mailbox itself. Counts both."""
@@ -226,6 +242,10 @@ class PostgresPurgeStore:
             keys = [object_key(ContentHash(row["hash"]), ContentId(row["id"])) for row in doomed]
             await transaction.execute(_DROP_CONTENTS, [row["id"] for row in doomed], keys)
             return len(ids), len(doomed)
+
+    async def due(self, grace: timedelta, max_age: timedelta | None) -> dict[str, int]:
+        (row,) = await self.db.read(_DUE, grace, max_age, RETRY_WINDOW)
+        return dict(row.items())
 
     async def doomed(self, limit: int) -> list[tuple[int, str]]:
         return [(row["id"], row["key"]) for row in await self.db.read(_DOOMED, limit)]

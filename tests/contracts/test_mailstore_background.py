@@ -304,6 +304,37 @@ async def test_a_deleted_account_is_purged(stores: Stores) -> None:
     assert len(await stores.purge.doomed(10)) == 1
 
 
+async def test_a_short_batch_means_that_all_is_done(stores: Stores) -> None:
+    """Deleted mailboxes and accounts do not wait for a round each."""
+    account_id = await stores.new_account()
+    for n in range(4):
+        box = await stores.mail.create_mailbox(account_id, f"box{n}")
+        await stores.add(box.id, b"%d" % n, b"x%d" % n)
+        await stores.mail.expunge(box.id, None)
+        await stores.mail.delete_mailbox(account_id, box.name)
+    await stores.delete_account(account_id)
+    due = await stores.purge.due(NO_GRACE, None)
+    assert (due["accounts"], due["mailboxes"], due["messages"], due["contents"]) == (1, 10, 8, 0)
+    assert await stores.purge.purge_messages(NO_GRACE, 1000) < 1000
+    assert await stores.purge.purge_messages(NO_GRACE, 1000) == 0
+    assert await stores.purge.purge_contents(1000) == 8
+    due = await stores.purge.due(NO_GRACE, timedelta(days=1))
+    assert {name: count for name, count in due.items() if count} == {"objects": 8}
+
+
+async def test_what_is_due(stores: Stores) -> None:
+    account_id = await stores.new_account()
+    inbox = (await stores.mail.get_mailbox(account_id, INBOX)).id
+    old = datetime.now(UTC) - timedelta(days=40)
+    await stores.mail.append(staged(b"old"), [NewMessage(inbox, internaldate=old, delivery_key=b"k" * 32)])
+    await stores.add(inbox, b"gone", flags=DELETED)
+    await stores.mail.expunge(inbox, None)
+    await stores.age_deliveries(timedelta(days=8))
+    due = await stores.purge.due(timedelta(hours=1), timedelta(days=30))
+    assert {name: count for name, count in due.items() if count} == {"expired": 1, "delivery_keys": 1}
+    assert (await stores.purge.due(NO_GRACE, None))["messages"] == 1
+
+
 async def test_expire_by_age(stores: Stores) -> None:
     inbox = await stores.inbox()
     for days in (40, 1, 50, 60):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -67,6 +68,9 @@ class ScriptedPurge:
     async def purge_delivery_keys(self, limit: int) -> int:
         return await self._batch("keys", limit)
 
+    async def purge_days(self, grace: timedelta, limit: int) -> int:
+        return await self._batch("days", limit)
+
     async def purge_send_log(self, limit: int) -> int:
         return await self._batch("send log", limit)
 
@@ -84,9 +88,21 @@ async def test_full_batches_are_followed_by_a_pause_and_another() -> None:
     purge = ScriptedPurge(messages=2, contents=1)
     cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(), lambda: 0.0, sleep)  # type: ignore[arg-type]
     assert await cleaner.step()
-    assert purge.calls == ["messages"] * 3 + ["contents"] * 2 + ["doomed", "keys", "send log"]
-    assert pauses == [PAUSE_S] * 3
-    assert cleaner.counters.messages == 2 * BATCH
+    turn = ["messages", "contents", "doomed", "days", "keys", "send log"]
+    assert purge.calls == turn * 3
+    assert pauses == [PAUSE_S] * 2
+    assert (cleaner.counters.messages, cleaner.counters.contents) == (2 * BATCH, BATCH)
+
+
+async def test_stages_before_the_one_that_is_busy_are_done_with() -> None:
+    purge = ScriptedPurge(keys=2)
+    cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(), lambda: 0.0, _no_sleep)  # type: ignore[arg-type]
+    assert await cleaner.step()
+    assert purge.calls[6:] == ["keys", "send log"] * 2
+
+
+async def _no_sleep(_seconds: float) -> None:
+    return
 
 
 async def test_round_ends_with_its_time_budget() -> None:
@@ -100,8 +116,47 @@ async def test_round_ends_with_its_time_budget() -> None:
     settings = CleanerSettings(time_budget_s=1000)
     cleaner = Cleaner(purge, MemoryBlobStore(), settings, lambda: now, sleep)  # type: ignore[arg-type]
     assert await cleaner.step()
-    assert len(purge.calls) == 11
-    assert set(purge.calls) == {"messages"}
+    assert purge.calls.count("messages") == 11
+    assert purge.calls.count("keys") == 10  # the others had their share
+    assert (cleaner.counters.rounds, cleaner.counters.out_of_time) == (1, 1)
+
+
+async def test_a_round_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sora.cleaner")
+    purge = ScriptedPurge(messages=1, keys=1)
+    cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(), lambda: 0.0, _no_sleep)  # type: ignore[arg-type]
+    await cleaner.step()
+    assert caplog.messages == ["cleaned in 0.0 s: 500 messages, 500 delivery keys"]
+    caplog.clear()
+    assert not await cleaner.step()
+    assert caplog.messages == []
+
+
+async def test_the_time_of_each_stage_is_counted() -> None:
+    ticks = itertools.count(0.0, 1.0)
+    cleaner = Cleaner(ScriptedPurge(), MemoryBlobStore(), CleanerSettings(), lambda: next(ticks))  # type: ignore[arg-type]
+    await cleaner.step()
+    assert cleaner.seconds["messages"] == 1.0
+    assert cleaner.seconds["expired"] == 0.0
+
+
+async def test_whose_turn_it_is_not_looks_again_soon() -> None:
+    """Who leads may change; what is left to another is not done."""
+    stop = asyncio.Event()
+    purge, asked = ScriptedPurge(), 0
+
+    def is_our_turn() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            stop.set()
+        return False
+
+    cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(wake_interval_s=0))  # type: ignore[arg-type]
+    cleaner.is_our_turn = is_our_turn
+    async with asyncio.timeout(30):
+        await cleaner.run(stop)
+    assert purge.calls == []
 
 
 class AwayStore(MemoryBlobStore):
