@@ -44,8 +44,11 @@ test-debian-postgres: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m lab tests/lab $(ARGS)
 
+# SOAK: the part of a day's mail that goes through staging at the end.
+SOAK ?= 1.0
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.staging --scale $(SOAK)
 
 # Of the cluster: membership and shared state simulated beside an agent's timings, then real nodes (needs root).
 bench-cluster: $(STAMP)
