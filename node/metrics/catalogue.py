@@ -202,7 +202,12 @@ NODE = (
         "When the certificate that is served expires.",
         Across.MIN,
     ),
-    _gauge("sora_disk_free_bytes", "directory", "Free for us on the disk of staging, cache, objects or embedded database.", Across.MIN),
+    _gauge(
+        "sora_disk_free_bytes",
+        "directory",
+        "Free for us on the disk of staging, cache, objects or embedded database.",
+        Across.MIN,
+    ),
     _gauge("sora_disk_size_bytes", "directory", "Size of that disk.", Across.MIN),
     _counter("sora_feed_dropped_total", "", "Change hints that a process did not take; views repair it."),
     _counter("sora_worker_failures_total", "worker", "Crashes of background loops, which are restarted."),
