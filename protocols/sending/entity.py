@@ -1,5 +1,5 @@
 """The body of mail of our own, with the fields that describe it: plain text, or a MIME entity that the author
-of a script wrote (RFC 5230 §4.3). Pure.
+of a script wrote (RFC 5230 §4.4). Pure.
 
 A MIME entity is user input: of its fields only those about the content are taken, each once, and what no
 server has to carry (long lines, octets above 127) is encoded, or mended where it cannot be.

@@ -13,7 +13,7 @@ from protocols.sending.means import SendingLimits
 from storage.errors import CommitUnknown, StagingFull, StorageError, Unavailable
 from storage.model import INBOX
 from tests.support.mailhost import NOW
-from tests.support.sievehost import ANN, FROM, SieveHost, sieve_host
+from tests.support.sievehost import ANN, BOB, FROM, SieveHost, sieve_host
 
 from .letters import message, parsed
 
@@ -288,3 +288,39 @@ async def test_of_two_nodes_with_one_memory_one_answers(host: SieveHost) -> None
     await asyncio.gather(*(host.send(message=mail(number)) for number in range(6)))
     assert len(host.outbox.sent) == 1
     assert await host.count() == {INBOX: 6}
+
+
+async def test_an_answer_whose_node_dies_is_lost_and_not_made_up_for(host: SieveHost) -> None:
+    await host.put(AWAY)
+    host.watched_outbox.faults["submit"] = [asyncio.CancelledError()]
+    with pytest.raises(asyncio.CancelledError):
+        await host.send(message=mail(1))
+    assert await host.send(message=mail(1)) == [None]  # its sender's server tries again
+    assert await host.send(message=mail(2)) == [None]
+    assert not host.outbox.sent
+    assert await host.count() == {INBOX: 2}
+
+
+async def carry(host: SieveHost, sender: str | None) -> int:
+    """Deliver what lies in the outbox, as a relay would; how many messages. ``sender`` replaces the null
+    path, as broken gateways do."""
+    sent, host.outbox.sent = host.outbox.sent, []
+    for each in sent:
+        for address in each.recipients:
+            path = each.envelope_from or (sender or "")
+            assert await host.send(address, message=each.message, sender=path) == [None]
+    return len(sent)
+
+
+@pytest.mark.parametrize("sender", [None, "gateway@example.net"])
+async def test_two_who_are_away_do_not_write_to_each_other_for_ever(
+    host: SieveHost, sender: str | None
+) -> None:
+    script = f'{REQUIRE} vacation :seconds 0 "Away."; notify "mailto:{BOB}"; notify "mailto:{ANN}";'
+    for address in (ANN, BOB):
+        await host.put(script, address)
+    await host.send(message=mail(1, From=f"Bob <{BOB}>"), sender=BOB)
+    assert await carry(host, sender) == 3  # the answer, and a notification to each
+    assert await carry(host, sender) == 0
+    assert await host.count(ANN) == {INBOX: 2}
+    assert await host.count(BOB) == {INBOX: 2}
