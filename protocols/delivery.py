@@ -179,7 +179,8 @@ class _Letter:
 
     def own_mail(self, places: Sequence[Placement]) -> list[_Copy]:
         """Of what was sent because of it."""
-        return [self._copy(place, self._further(number, b"own")) for number, place in enumerate(places)]
+        copies = [self._copy(place, self._further(number, b"own")) for number, place in enumerate(places)]
+        return [replace(copy, is_own=True) for copy in copies]
 
     def _further(self, number: int, what: bytes) -> bytes:
         return hashlib.sha256(self.key + what + number.to_bytes(4, "big")).digest()
@@ -200,6 +201,14 @@ class _Copy:
     target: FileInto | None = None
     rewritten: Rewritten | None = None
     body_start: int = 0  # of what was received
+    is_own: bool = False  # of mail that was sent because of the message
+
+    def conclude(self, outcomes: list[Outcome], outcome: Outcome) -> None:
+        """What was sent is not sent again, so a second attempt would have nothing to file."""
+        if not self.is_own:
+            _settle(outcomes, self.positions, outcome)
+        elif outcome is not None:
+            _note_unfiled(self.destination, outcome)
 
 
 async def deliver(
@@ -320,14 +329,24 @@ class _Desk:
                 return []
             place = partial(placements, mail_filter.names, recipient, created=self._created(recipient))
             copies = letter.copies(await place(decision.actions))
-            copies += letter.own_mail([place_ for own in carried.copies for place_ in await place([own])])
         except StorageError as error:
             _settle(outcomes, letter.positions, error)
             return []
+        copies += await self._own_mail(letter, carried, place)
         for copy in copies:
             if copy.rewritten is not None:
                 copy.body_start = decode_structure(self._content.structure).body_start
         return copies
+
+    async def _own_mail(
+        self, letter: _Letter, carried: Carried, place: Callable[[list[FileInto]], Awaitable[list[Placement]]]
+    ) -> list[_Copy]:
+        try:
+            places = [found for own in carried.copies for found in await place([own])]
+        except StorageError as error:
+            _note_unfiled(letter.destination, error)
+            return []
+        return letter.own_mail(places)
 
     async def _unscripted(self, letter: _Letter, outcomes: list[Outcome]) -> list[_Copy]:
         recipient, mail_filter = letter.destination.recipient, self._services.filter
@@ -474,6 +493,12 @@ def _settle(outcomes: list[Outcome], positions: Sequence[int], outcome: Outcome)
             outcomes[position] = outcome
 
 
+def _note_unfiled(destination: Destination, why: object) -> None:
+    log.warning(
+        "the copy of what was sent for %s is not filed: %s", destination.recipient.primary_address, why
+    )
+
+
 async def _write_rewritten(
     services: Services,
     copy: _Copy,
@@ -492,7 +517,7 @@ async def _write_rewritten(
         staged = await services.intake.take(spool)
     except StorageError as error:
         spool.close()
-        _settle(outcomes, copy.positions, error)
+        copy.conclude(outcomes, error)
         return
     writer = _Writer(services, staged, sleep)
     await writer.write([copy], outcomes, resolve)
@@ -517,7 +542,7 @@ class _Writer:
         except NotFound:
             found = [await self._write_again(copy, resolve) for copy in copies]
         for copy, outcome in zip(copies, found, strict=True):
-            _settle(outcomes, copy.positions, outcome)
+            copy.conclude(outcomes, outcome)
 
     async def _append(self, copies: Sequence[_Copy]) -> list[Outcome]:
         """Raises NotFound; every other trouble is the outcome."""

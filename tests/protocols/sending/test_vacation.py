@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -228,6 +229,26 @@ async def test_copies_of_several_sent_for_one_message_are_all_there(host: SieveH
     assert await host.send(message=mail()) == [None]
     assert await host.count() == {INBOX: 1, "Sent": 2, "Archive": 1}
     assert len(host.outbox.sent) == 3
+
+
+@pytest.mark.parametrize("call", ["append", "take"])
+async def test_a_copy_that_cannot_be_filed_delays_no_message(host: SieveHost, call: str) -> None:
+    await host.put(REQUIRE + 'vacation :fcc "Sent" "Away.";')
+    watched = host.host.mail if call == "append" else host.host.intake
+    real, calls = getattr(watched, call), 0
+
+    async def second_fails(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Unavailable("away")
+        return await real(*args)
+
+    setattr(watched, call, second_fails)
+    assert await host.send(message=mail()) == [None]
+    assert calls == 2
+    assert await host.count() == {INBOX: 1}
+    assert len(host.outbox.sent) == 1
 
 
 # --- trouble --------------------------------------------------------------------------------------
