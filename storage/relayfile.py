@@ -35,12 +35,14 @@ class Fate(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Of one recipient, at one attempt. ``status`` is an RFC 3463 code, ``reply`` what the remote said (or
-    what went wrong here), ``remote`` who said it."""
+    what went wrong here), ``remote`` who said it. ``has_dsn``: the remote took over what the sender wants to
+    be told (RFC 3461)."""
 
     fate: Fate
     status: str
     reply: str
     remote: str = ""
+    has_dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Record:
     at: float
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
     is_attempt: bool = False
-    told: frozenset[int] = frozenset()  # refusals that the sender knows of, or may not be told of
+    told: frozenset[int] = frozenset()  # of whom the sender knows, or may not be told
     is_reset: bool = False  # an operator wants it tried again: refusals and attempts do not count
 
 
@@ -79,7 +81,7 @@ class Progress:
     def fold(self, record: Record) -> None:
         if record.is_reset:
             taken = {at: each for at, each in self.verdicts.items() if each.fate is Fate.TAKEN}
-            self.attempts, self.told, self.verdicts = 0, set(), taken
+            self.attempts, self.told, self.verdicts = 0, self.told & taken.keys(), taken
         self.verdicts.update(record.verdicts)
         self.attempts += record.is_attempt
         self.told |= record.told
@@ -167,6 +169,9 @@ def encode_record(record: Record) -> bytes:
             str(at): [each.fate.value, each.status, each.reply, each.remote]
             for at, each in record.verdicts.items()
         }
+    with_dsn = sorted(at for at, each in record.verdicts.items() if each.has_dsn)
+    if with_dsn:  # beside the verdicts, whose form other versions read, too
+        plain["dsn"] = with_dsn
     if record.told:
         plain["told"] = sorted(record.told)
     flags = {"attempt": record.is_attempt, "reset": record.is_reset}
@@ -182,8 +187,9 @@ def parse_record(line: bytes) -> Record | None:
         if int(checksum, 16) != zlib.crc32(raw):
             return None
         plain = json.loads(raw)
+        with_dsn = frozenset(plain.get("dsn", ()))
         verdicts = {
-            int(at): Verdict(Fate(fate), status, reply, remote)
+            int(at): Verdict(Fate(fate), status, reply, remote, int(at) in with_dsn)
             for at, (fate, status, reply, remote) in plain.get("verdicts", {}).items()
         }
         return Record(

@@ -21,13 +21,13 @@ from functools import partial
 from typing import Final
 
 from storage.budget import ByteBudget
-from storage.dsn import NO_REQUEST
+from storage.dsn import NO_REQUEST, RecipientDsn
 from storage.errors import NotFound, StorageError
 from storage.relayfile import Fate, Record, RelayMessage, Verdict
 from storage.relaywindow import DueWindow
 
 from .breaker import Breaker, BreakerState
-from .dsn import MAX_HEADER_BYTES, Failure, bounce
+from .dsn import MAX_HEADER_BYTES, Action, Failure, Reported, report
 from .figures import RelayFigures
 from .queue import Bouncer, Queue
 from .transport import RelayDown, Transport
@@ -323,7 +323,7 @@ class Runner:
             self.figures.verdicts[message.envelope.kind, verdict.fate.value] += 1
         record = Record(self._clock(), verdicts, is_attempt=is_attempt)
         self._log(message, record)
-        if _is_all(message, verdicts):
+        if _is_all(message, verdicts) and not _owes_confirmation(message, verdicts):
             message.progress.fold(record)  # removing the file says the same
         else:
             await self._settle(self._queue.record, message, record)
@@ -349,34 +349,35 @@ class Runner:
             )
 
     async def _tell(self, message: RelayMessage) -> bool:
-        """Report refusals to the sender, once. False: not possible now, the message is back in the queue."""
-        progress = message.progress
-        untold = [at for at in progress.with_fate(Fate.REFUSED) if at not in progress.told]
-        wanted = [at for at in untold if message.envelope.dsn.of(at).wants_failure]
-        if not untold:
-            return True
-        try:
-            result = await self._bounce(message, wanted) if wanted else "unwanted"
-        except StorageError as error:
-            self._complain(f"no report of {message.id} to its sender for now: %s", error)
-            await self._postpone(message)
-            return False
-        self.figures.bounces[result] += 1
-        await self._settle(self._queue.record, message, Record(self._clock(), told=frozenset(untold)))
+        """Report to the sender what is due, each thing once. False: not possible now, the message is back in
+        the queue."""
+        for action, untold in _untold(message).items():
+            wanted = [at for at in untold if _wants(message.envelope.dsn.of(at), action)]
+            try:
+                result = await self._report(message, action, wanted) if wanted else "unwanted"
+            except StorageError as error:
+                self._complain(f"no report of {message.id} to its sender for now: %s", error)
+                await self._postpone(message)
+                return False
+            self.figures.bounces[result] += 1
+            await self._settle(self._queue.record, message, Record(self._clock(), told=frozenset(untold)))
         return True
 
-    async def _bounce(self, message: RelayMessage, positions: Sequence[int]) -> str:
+    async def _report(self, message: RelayMessage, action: Action, positions: Sequence[int]) -> str:
         envelope, progress = message.envelope, message.progress
         if not envelope.sender:
             return "none"  # RFC 5321 §6.1: what has no sender is never bounced
         head = await asyncio.to_thread(self._queue.body, message, "processing", MAX_HEADER_BYTES + 4)
-        failures = [
+        fates = [
             Failure(envelope.recipients[at], progress.verdicts[at], envelope.dsn.of(at).orcpt)
             for at in positions
         ]
-        report = bounce(envelope, failures, head, hostname=self._settings.hostname, at=progress.refused_at)
-        key = f"bounce {envelope.id} {progress.refused_at} {positions}".encode()
-        return await self._bouncer.bounce(envelope.sender, report, key)
+        at = progress.refused_at if action is Action.FAILED else progress.last_attempt_at
+        reported = Reported(envelope.id, envelope.sender, envelope.created_at, envelope.dsn.message.envid)
+        made = report(action, reported, fates, head, hostname=self._settings.hostname, at=at)
+        word = "bounce" if action is Action.FAILED else action.value
+        key = f"{word} {envelope.id} {at} {positions}".encode()
+        return await self._bouncer.bounce(envelope.sender, made, key)
 
     async def _conclude(self, message: RelayMessage) -> None:
         if message.open_positions:
@@ -432,3 +433,26 @@ def _is_all(message: RelayMessage, verdicts: dict[int, Verdict]) -> bool:
     return len(verdicts) == len(message.envelope.recipients) and all(
         each.fate is Fate.TAKEN for each in verdicts.values()
     )
+
+
+def _untold(message: RelayMessage) -> dict[Action, list[int]]:
+    """Recipients of whom the sender does not know yet what became of them. Who took the message and sends
+    reports itself tells of successes (RFC 3461 §5.2.2); for who does not, we do."""
+    progress, dsn = message.progress, message.envelope.dsn
+    refused = [at for at in progress.with_fate(Fate.REFUSED) if at not in progress.told]
+    taken = [
+        at
+        for at in progress.with_fate(Fate.TAKEN)
+        if at not in progress.told and dsn.of(at).wants_success and not progress.verdicts[at].has_dsn
+    ]
+    found = {Action.FAILED: refused, Action.RELAYED: taken}
+    return {action: positions for action, positions in found.items() if positions}
+
+
+def _wants(wishes: RecipientDsn, action: Action) -> bool:
+    return wishes.wants_failure if action is Action.FAILED else wishes.wants_success
+
+
+def _owes_confirmation(message: RelayMessage, verdicts: dict[int, Verdict]) -> bool:
+    dsn = message.envelope.dsn
+    return bool(dsn) and any(dsn.of(at).wants_success and not each.has_dsn for at, each in verdicts.items())

@@ -14,7 +14,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from storage.dsn import NO_REQUEST, DsnRequest
@@ -211,6 +211,7 @@ class SmtpTransport:
             verdicts = [verdict] * len(recipients)
         if any(each.fate is Fate.TAKEN for each in verdicts):
             said = await self._data(smtp, data)
+            said = replace(said, has_dsn=bool(dsn))
             verdicts = [said if each.fate is Fate.TAKEN else each for each in verdicts]
         if not any(each.fate is Fate.TAKEN for each in verdicts):
             await self._reset(smtp)

@@ -400,3 +400,27 @@ async def test_a_full_queue(tmp_path: Path) -> None:
     assert judge_room(0.5).state is State.OK
     outbox.obey(Config(relay=relay, relay_queue=RelayQueueConfig(path=path, max_messages=2)))
     await outbox.submit("", ["b@x.test"], MESSAGE, kind=MailKind.REDIRECT, account=None)
+
+
+@pytest.mark.parametrize("has_dsn", [True, False])
+async def test_who_wants_to_know_of_success(host: RelayHost, has_dsn: bool) -> None:
+    """By the next system if that has a word for it, else by us; one that fails for a while is told later."""
+    host.ledger.has_dsn = has_dsn
+    wishes = {"a@x.test": "SUCCESS", "b@x.test": "NEVER", "late@x.test": "SUCCESS,FAILURE", "c@x.test": ""}
+    host.ledger.will_say("late@x.test", "451 4.3.0 later", "250 2.0.0 ok")
+    await host.outbox.submit(
+        *("ann@example.test", list(wishes), MESSAGE),
+        kind=MailKind.REDIRECT,
+        account=AccountId(1),
+        dsn=DsnRequest(recipients=tuple(RecipientDsn(notify_from(each)) for each in wishes.values())),
+    )
+    await host.settle()
+    stored = [each.content for each in await host.host.inbox("ann@example.test")]
+    if has_dsn:
+        assert stored == []
+        return
+    assert all(b"Action: relayed\r\n" in each for each in stored)
+    told = [[address for address in wishes if b"; " + address.encode() in each] for each in stored]
+    assert told == [["a@x.test"], ["late@x.test"]]
+    assert host.queue.ids("failed") == []
+    assert sum(host.ledger.taken.values()) == 4

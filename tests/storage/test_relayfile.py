@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,10 @@ def test_an_envelope_is_read_as_it_was_written(
     assert parse_head(raw) == envelope
 
 
-@pytest.mark.parametrize("record", RECORDS)
+WITH_DSN = Record(4.0, {0: replace(TAKEN, has_dsn=True), 1: TAKEN})
+
+
+@pytest.mark.parametrize("record", [*RECORDS, WITH_DSN])
 def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert parse_record(encode_record(record).rstrip(b"\n")) == record
 
@@ -72,6 +77,21 @@ def test_a_torn_end_does_not_count_and_the_rest_does(cut: int) -> None:
 def test_a_changed_octet_ends_what_counts() -> None:
     broken = TAIL.replace(b"250 ok", b"250 oo")
     assert fold_tail(broken) == (Progress(), 0)
+
+
+def test_a_record_has_the_form_that_other_versions_read() -> None:
+    plain = json.loads(encode_record(WITH_DSN).partition(b" ")[2])
+    assert plain["verdicts"]["0"] == ["taken", "2.0.0", "250 ok", "mx"]
+    assert plain["dsn"] == [0]
+    assert b"dsn" not in TAIL
+
+
+def test_who_was_told_of_a_success_is_not_told_again_after_a_reset() -> None:
+    progress = Progress()
+    records = (WITH_DSN, Record(5.0, {2: REFUSED}), Record(6.0, told=frozenset({1, 2})))
+    for record in (*records, Record(7.0, is_reset=True)):
+        progress.fold(record)
+    assert (progress.told, sorted(progress.verdicts)) == ({1}, [0, 1])
 
 
 def test_progress() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from protocols.relay.transport import RelayDown, verdict_of
 from storage.dsn import NO_REQUEST, DsnRequest
@@ -22,6 +23,7 @@ class Ledger:
         self.failures: deque[RelayDown | Exception] = deque()
         self.transactions: list[tuple[str, ...]] = []
         self.requests: list[DsnRequest] = []
+        self.has_dsn = False
         self.on_send: Callable[[], None] = lambda: None
         self.is_closed = False
 
@@ -36,7 +38,7 @@ class Ledger:
         self.requests.append(dsn)
         if self.failures:
             raise self.failures.popleft()
-        verdicts = [self._answer(each) for each in recipients]
+        verdicts = [replace(self._answer(each), has_dsn=self.has_dsn and bool(dsn)) for each in recipients]
         for recipient, verdict in zip(recipients, verdicts, strict=True):
             self.taken[sender, recipient, message] += verdict.fate is Fate.TAKEN
         return verdicts

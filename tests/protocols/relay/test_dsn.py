@@ -30,6 +30,7 @@ async def commands(server: SmtpServer) -> list[str]:
     finally:
         await relay.close()
     assert [each.fate for each in verdicts] == [Fate.TAKEN] * 3
+    assert [each.has_dsn for each in verdicts] == ["DSN" in server.extensions] * 3
     return [each for each in server.commands if each.startswith(("MAIL", "RCPT"))]
 
 
