@@ -25,6 +25,7 @@ from .certificatelink import Intake
 from .certificates import Certificates
 from .core import Core
 from .doors import Doors, password_verifier
+from .gathering import Gathered
 from .link import Answerer, Hearer, Link, LinkFault
 from .linkports import LinkGates, LinkMaildropLock, LinkSessions
 from .memory import keep_large_buffers_apart
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.processes")
 
 ORPHANED_WITHIN_S: Final = 5.0
+# The uploader gathers for longer, and a notice costs both processes.
+STAGED_NOTICE_S: Final = 0.05
 
 
 class WorkerProcess:
@@ -117,7 +120,7 @@ class WorkerProcess:
         self._intake.serve(certificates)
         core = Core(config, self._exit, processes=workers + 1, certificates=certificates)
         await core.open()
-        core.mail.on_staged = lambda: self.link.notify("staged")
+        core.mail.on_staged = Gathered(lambda: self.link.notify("staged"), STAGED_NOTICE_S)
         verifier = password_verifier(workers)
         self._sessions = LinkSessions(self.link, config, workers)
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)

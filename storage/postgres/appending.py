@@ -10,8 +10,9 @@ locked, or from ``ON CONFLICT``, which asks the index.
 The same bytes may have come before and wait on the disk of another node, which may be gone; ``moved`` then
 brings the content here, also for a message that is a duplicate: no acknowledgement rests on a foreign disk.
 
-There are two statements with the same effect. The general one takes any number of messages and mailboxes;
-the other is for one message, which is nearly every delivery, and costs the server two thirds of it.
+There are three statements with the same effect. The general one takes any number of messages of one content;
+the second is for one message, which is nearly every delivery, and costs the server two thirds of it; the
+third is for single messages that come at the same time (``grouping.py``).
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from storage.errors import NotFound
 from storage.flags import canonical_keywords
 from storage.model import Appended, MailboxId, ModSeq, NewMessage, StagedContent, Uid, UidValidity
 
+from .grouping import AppendGroups, is_groupable
 from .part import Part
-from .pool import Record
+from .pool import Database, Record
+from .queue import MailboxQueue
 
 FRAMES_INLINE = 4  # bodies up to so many frames ride in the one statement; a frame is about 256 KiB
 FRAMES_BATCH = 16  # frames a further statement carries
@@ -36,7 +39,7 @@ WITH target AS MATERIALIZED (
     SELECT m.id, m.account_id, m.uidvalidity, m.highestmodseq FROM mailboxes m
     WHERE m.id = $9 AND m.deleted_at IS NULL
       AND EXISTS (SELECT FROM accounts a WHERE a.id = m.account_id AND a.deleted_at IS NULL)
-    FOR NO KEY UPDATE OF m
+    FOR NO KEY UPDATE OF m{waiting}
 ), fresh AS ({fresh}
 ), content AS (
     INSERT INTO contents (hash, size_bytes, header, envelope, structure)
@@ -80,14 +83,20 @@ SELECT t.account_id, t.id AS mailbox_id, t.uidvalidity, coalesce(b.uid, 0) AS ui
        coalesce(b.is_new, false) OR v.content_id IS NOT NULL AS takes_frames
 FROM target t LEFT JOIN bump b ON true LEFT JOIN moved v ON true"""
 
-_ONE_KEYED = _ONE.format(
-    fresh="""
+_KEYED = """
     INSERT INTO deliveries AS d (account_id, key) SELECT account_id, $14::bytea FROM target
     ON CONFLICT (account_id, key) DO UPDATE SET delivered_at = now()
         WHERE d.delivered_at < now() - $15::interval
     RETURNING 1"""
-)
-_ONE_WITHOUT_KEY = _ONE.format(fresh="SELECT FROM target")
+_WITHOUT_KEY = "SELECT FROM target"
+# By whether there is a key, and whether it waits for a mailbox that another transaction holds.
+_ONES = {
+    (has_key, waits): _ONE.format(
+        fresh=_KEYED if has_key else _WITHOUT_KEY, waiting="" if waits else " SKIP LOCKED"
+    )
+    for has_key in (False, True)
+    for waits in (False, True)
+}
 
 # The parts run in this order because each reads the one before it to the end: all mailboxes are locked (by
 # id), then the keys, then the content; `target` is empty unless every mailbox is there, and so is the rest.
@@ -166,6 +175,68 @@ LEFT JOIN fresh f ON f.n = i.n LEFT JOIN bump b ON b.id = f.mailbox_id
 LEFT JOIN content c ON true LEFT JOIN moved v ON true
 ORDER BY i.n"""
 
+# For messages with contents, keys and mailboxes of their own. The order of locks is that above: mailboxes by
+# id, keys, contents by hash. A mailbox that another transaction holds is passed over, and so is its message;
+# so are bytes that wait on a foreign disk.
+_GROUP = """
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[],
+                         $7::bigint[], $8::bytea[], $9::bigint[], $10::bytea[], $11::smallint[],
+                         $12::text[], $13::timestamptz[], $14::bytea[])
+        AS i (hash, body_bytes, header, envelope, structure, node, encoded_bytes, data, mailbox_id, prefix,
+              flags, keywords, internaldate, key)
+), target AS MATERIALIZED (
+    SELECT m.id, m.account_id, m.uidvalidity, m.highestmodseq FROM mailboxes m
+    JOIN input i ON i.mailbox_id = m.id
+    WHERE m.id = ANY ($9) AND m.deleted_at IS NULL
+      AND EXISTS (SELECT FROM accounts a WHERE a.id = m.account_id AND a.deleted_at IS NULL)
+      AND NOT EXISTS (SELECT FROM contents c JOIN staged_contents g ON g.content_id = c.id
+                      WHERE c.hash = i.hash AND g.node IS NOT NULL AND g.node IS DISTINCT FROM i.node)
+    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED
+), keyed AS (
+    INSERT INTO deliveries AS d (account_id, key)
+    SELECT t.account_id, i.key FROM input i JOIN target t ON t.id = i.mailbox_id
+    WHERE i.key IS NOT NULL ORDER BY 1, 2
+    ON CONFLICT (account_id, key) DO UPDATE SET delivered_at = now()
+        WHERE d.delivered_at < now() - $15::interval
+    RETURNING d.key
+), fresh AS MATERIALIZED (
+    SELECT i.*, i.body_bytes + length(i.prefix) AS size_bytes, coalesce(i.internaldate, now()) AS received
+    FROM input i JOIN target t ON t.id = i.mailbox_id LEFT JOIN keyed k ON k.key = i.key
+    WHERE i.key IS NULL OR k.key IS NOT NULL
+), content AS (
+    INSERT INTO contents (hash, size_bytes, header, envelope, structure)
+    SELECT hash, body_bytes, header, envelope, structure FROM fresh ORDER BY hash
+    ON CONFLICT (hash) DO UPDATE SET last_taken_at = now()
+    RETURNING id, hash, xmax = 0 AS is_new
+), staged AS (
+    INSERT INTO staged_contents (content_id, node, encoded_bytes)
+    SELECT c.id, f.node, f.encoded_bytes FROM content c JOIN fresh f ON f.hash = c.hash WHERE c.is_new
+), frames AS (
+    INSERT INTO staged_frames (content_id, n, data)
+    SELECT c.id, 1, f.data FROM content c JOIN fresh f ON f.hash = c.hash
+    WHERE c.is_new AND f.data IS NOT NULL
+), bump AS (
+    UPDATE mailboxes m
+    SET uidnext = m.uidnext + 1, highestmodseq = m.highestmodseq + 1, messages = m.messages + 1,
+        unseen = m.unseen + 1 - (f.flags & 1), deleted = m.deleted + (f.flags & 8) / 8,
+        size_bytes = m.size_bytes + f.size_bytes
+    FROM fresh f JOIN content c ON c.hash = f.hash WHERE m.id = f.mailbox_id
+    RETURNING m.id, m.uidnext - 1 AS uid, m.highestmodseq, c.id AS content_id,
+              f.prefix, f.size_bytes, f.received, f.flags, f.keywords
+), stored AS (
+    INSERT INTO messages (mailbox_id, uid, content_id, prefix, size_bytes, internaldate)
+    SELECT id, uid, content_id, prefix, size_bytes, received FROM bump
+), states AS (
+    INSERT INTO message_state (mailbox_id, uid, modseq, flags, keywords, size_bytes, internaldate)
+    SELECT id, uid, highestmodseq, flags, string_to_array(keywords, ' '), size_bytes,
+           floor(extract(epoch FROM received))::bigint
+    FROM bump
+)
+SELECT t.account_id, t.id AS mailbox_id, t.uidvalidity, coalesce(b.uid, 0) AS uid,
+       coalesce(b.highestmodseq, t.highestmodseq) AS modseq, b.uid IS NULL AS duplicate
+FROM target t LEFT JOIN bump b ON b.id = t.id"""
+
 _MORE_FRAMES = """
 INSERT INTO staged_frames (content_id, n, data)
 SELECT $1, $2 + f.n, f.data FROM unnest($3::bytea[]) WITH ORDINALITY AS f (data, n)"""
@@ -176,25 +247,48 @@ WHERE m.id = $1 AND d.key = $2 AND d.delivered_at >= now() - $3::interval"""
 
 
 class Appending(Part):
+    def __init__(self, db: Database, queue: MailboxQueue) -> None:
+        super().__init__(db, queue)
+        self._groups = AppendGroups(self._append_one, self._append_free)
+
     async def append(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Appended]:
         if not messages:
             return []
         ids = {message.mailbox_id for message in messages}
-        sql, arguments = _statement(staged, messages)
         async with self.queue.turn(ids):
-            if len(staged.frames) <= FRAMES_INLINE:
-                found = await self.db.write(sql, *arguments, mailboxes=ids)
+            if is_groupable(staged, messages):
+                found = await self._groups.append(staged, messages[0])
+            elif len(staged.frames) <= FRAMES_INLINE:
+                found = await self._append_at_once(staged, messages)
             else:
-                found = await self._append_large(staged, sql, arguments, ids)
+                found = await self._append_large(staged, messages)
         if not found:
             raise NotFound("one of the mailboxes is gone")
         self._wrote_accounts(found)
         return [_appended(row) for row in found]
 
-    async def _append_large(
-        self, staged: StagedContent, sql: str, arguments: list[object], ids: set[MailboxId]
-    ) -> list[Record]:
+    async def _append_at_once(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Record]:
+        sql, arguments = _statement(staged, messages)
+        ids = {message.mailbox_id for message in messages}
+        return await self.db.write(sql, *arguments, mailboxes=ids)
+
+    async def _append_one(self, staged: StagedContent, message: NewMessage) -> list[Record]:
+        return await self._append_at_once(staged, (message,))
+
+    async def _append_free(self, letters: Sequence[tuple[StagedContent, NewMessage]]) -> list[Record]:
+        """Rows of those messages whose mailbox is there and not held by another transaction."""
+        ids = [message.mailbox_id for _, message in letters]
+        if len(letters) == 1:
+            ((staged, message),) = letters
+            sql, arguments = _statement_of_one(staged, message, waits=False)
+            return await self.db.write(sql, *arguments, mailboxes=ids)
+        columns = zip(*(_group_columns(staged, message) for staged, message in letters), strict=True)
+        return await self.db.write(_GROUP, *map(list, columns), RETRY_WINDOW, mailboxes=ids)
+
+    async def _append_large(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Record]:
         """The frames that do not fit follow in the same transaction."""
+        sql, arguments = _statement(staged, messages)
+        ids = {message.mailbox_id for message in messages}
         async with self.db.transaction(mailboxes=ids) as transaction:
             found = await transaction.fetch(sql, *arguments)
             if found and found[0]["takes_frames"]:
@@ -210,8 +304,23 @@ class Appending(Part):
 
 def _statement(staged: StagedContent, messages: Sequence[NewMessage]) -> tuple[str, list[object]]:
     """The statement that fits, and its arguments."""
+    if len(messages) == 1:
+        return _statement_of_one(staged, messages[0], waits=True)
+    columns = map(list, zip(*map(_columns, messages), strict=True))
+    count = len({message.mailbox_id for message in messages})
+    return _MANY, [*_content_arguments(staged), *columns, count, RETRY_WINDOW]
+
+
+def _statement_of_one(staged: StagedContent, message: NewMessage, *, waits: bool) -> tuple[str, list[object]]:
+    has_key = message.delivery_key is not None
+    columns = _columns(message)
+    rest = (*columns, RETRY_WINDOW) if has_key else columns[:-1]
+    return _ONES[has_key, waits], [*_content_arguments(staged), *rest]
+
+
+def _content_arguments(staged: StagedContent) -> tuple[object, ...]:
     content = staged.content
-    arguments: list[object] = [
+    return (
         content.hash,
         content.size_bytes,
         content.header,
@@ -220,14 +329,13 @@ def _statement(staged: StagedContent, messages: Sequence[NewMessage]) -> tuple[s
         staged.node,
         staged.encoded_bytes,
         list(staged.frames[:FRAMES_INLINE]),
-    ]
-    columns = [_columns(message) for message in messages]
-    if len(messages) > 1:
-        count = len({message.mailbox_id for message in messages})
-        return _MANY, [*arguments, *map(list, zip(*columns, strict=True)), count, RETRY_WINDOW]
-    if messages[0].delivery_key is None:
-        return _ONE_WITHOUT_KEY, [*arguments, *columns[0][:-1]]
-    return _ONE_KEYED, [*arguments, *columns[0], RETRY_WINDOW]
+    )
+
+
+def _group_columns(staged: StagedContent, message: NewMessage) -> tuple[object, ...]:
+    *content, frames = _content_arguments(staged)
+    assert isinstance(frames, list)
+    return (*content, frames[0] if frames else None, *_columns(message))
 
 
 def _columns(message: NewMessage) -> tuple[object, ...]:
