@@ -74,6 +74,7 @@ PURE = (
     "protocols/imap/capability.py",
     "protocols/imap/governed.py",
     "protocols/addresslists.py",
+    "protocols/messageevents.py",
     "protocols/imap/metadataargs.py",
     "protocols/imap/registry.py",
     "protocols/imap/view.py",

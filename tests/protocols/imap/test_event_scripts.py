@@ -14,12 +14,17 @@ from protocols.imap.eventqueue import SLICE, EventQueue
 from protocols.imap.eventscripts import EventScripts
 from protocols.mailboxnames import MailboxNames
 from protocols.messageevents import Happened
+from protocols.ports import MailKind
+from protocols.sending.means import Means, SendingLimits
+from protocols.sending.sending import Sending
 from storage.errors import Unavailable
 from storage.memory.scripts import MemoryScriptStore
+from storage.memory.sendlog import MemorySendLog
 from storage.model import INBOX, Flags, SystemFlag
 from storage.scripts import ScriptQuota
 from tests.support.imap import ACCOUNT, NOW, ImapLab
-from tests.support.mailhost import Watched
+from tests.support.mailhost import FaultPlan, Watched
+from tests.support.outbox import FakeOutbox
 from tests.support.wire import Wire
 
 REQUIRE = (
@@ -291,6 +296,91 @@ async def test_owner_is_told_of_a_failing_script_once() -> None:
     assert len(lab.flags(INBOX)) == 1
 
 
+# --- what is sent ---
+
+
+class Addresses:
+    async def addresses(self, _account_id: Any) -> frozenset[str]:
+        return frozenset({"ann@example.org"})
+
+
+def with_relay(lab: Lab) -> FakeOutbox:
+    outbox = FakeOutbox()
+    log = MemorySendLog(lab.mail.tables)
+    lab.services.accounts = cast("Any", Addresses())
+    lab.services.sending = Sending(
+        Means(
+            outbox=outbox,
+            memory=cast("Any", lab.scripts),
+            redirect_log=log,
+            answers=log,
+            accounts=lab.services.accounts,
+            limits=SendingLimits(redirects=3),
+            now=lambda: NOW,
+        )
+    )
+    return outbox
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ('redirect "a@far.example";', {"work", "DELETED"}),
+        ('redirect :copy "a@far.example";', {"work"}),
+        ('redirect "a@far.example"; keep;', {"work"}),
+        ('redirect "a@far.example"; fileinto "Archive";', {"work", "DELETED"}),
+    ],
+)
+async def test_redirect_comes_from_the_owner(script: str, flags: set[str]) -> None:
+    lab = Lab()
+    outbox = with_relay(lab)
+    await lab.script(script)
+    await lab.append(await lab.log_in(), flags="work")
+    (sent,) = outbox.sent
+    assert (sent.envelope_from, sent.recipients) == ("ann@example.org", ("a@far.example",))
+    assert sent.message.endswith(SUBJECT)
+    assert lab.flags() == {1: flags}
+
+
+async def test_redirect_that_cannot_go_leaves_the_message_as_it_is() -> None:
+    lab = Lab()
+    outbox = with_relay(lab)
+    outbox.failure = Unavailable("away")
+    await lab.script('redirect "a@far.example";')
+    wire = await lab.log_in()
+    await lab.append(wire, flags="work")
+    await lab.script('redirect "ann@example.org";')  # to herself
+    await lab.append(wire, flags="work")
+    assert lab.flags() == {1: {"work"}, 2: {"work"}}
+    assert outbox.sent == []
+
+
+async def test_redirects_of_many_messages_are_limited() -> None:
+    lab = Lab()
+    outbox = with_relay(lab)
+    for _ in range(5):
+        lab.mail.deliver()
+    await lab.script('redirect "a@far.example";', "Trash")
+    await (await lab.log_in(INBOX)).send(b"1 COPY 1:* Trash\r\n")
+    await lab.queue.settle()
+    assert len(outbox.sent) == 3
+    assert sorted(map(len, lab.flags("Trash").values())) == [0, 0, 1, 1, 1]  # \\Deleted where it was sent
+
+
+async def test_each_event_notifies() -> None:
+    lab = Lab()
+    outbox = with_relay(lab)
+    lab.mail.deliver(body=b"From: b@far.example\r\n" + SUBJECT)
+    await lab.script(
+        'require "enotify"; if hasflag "\\\\Flagged" { notify :message "look" "mailto:me@far.example"; }'
+    )
+    wire = await lab.log_in(INBOX)
+    for change in (b"+", b"-", b"+"):
+        await wire.send(b"1 STORE 1 %bFLAGS (\\Flagged)\r\n" % change)
+        await lab.queue.settle()
+    assert [sent.kind for sent in outbox.sent] == [MailKind.NOTIFY] * 2
+
+
 # --- what it costs ---
 
 
@@ -414,3 +504,25 @@ async def test_capability_is_there_with_scripts_and_a_server_for_them() -> None:
     assert word in await (await Lab(**options).log_in()).send(b"1 CAPABILITY\r\n")
     assert b"IMAPSIEVE" not in await (await Lab().log_in()).send(b"1 CAPABILITY\r\n")
     assert b"IMAPSIEVE" not in await (await ImapLab(**options).log_in()).send(b"1 CAPABILITY\r\n")
+
+
+# --- any call may fail ---
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize("nth", range(1, 12))
+async def test_any_failing_call_loses_no_message(nth: int, *, is_after: bool) -> None:
+    """\\Deleted is set only where the copy is."""
+    lab = Lab()
+    outbox = with_relay(lab)
+    await lab.script('if header "subject" "x" { fileinto "Archive"; redirect "a@far.example"; }')
+    wire = await lab.log_in()
+    plan = FaultPlan(nth, is_after=is_after)
+    lab.watched.plan = lab.watched_annotations.plan = lab.scripts.plan = plan
+    await wire.send(b"a APPEND INBOX {18+}\r\n" + SUBJECT + b"\r\n")
+    await lab.queue.settle()
+    for flags in lab.flags().values():
+        if "DELETED" in flags:
+            assert len(lab.flags("Archive")) == len(outbox.sent) == 1
+    assert len(outbox.sent) <= 1
+    assert len(lab.flags("Archive")) <= 1
