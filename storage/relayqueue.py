@@ -202,12 +202,16 @@ class RelayQueue(RelaySpool):
         message.progress.fold(record)
 
     def release(self, ids: Collection[str]) -> None:
-        """Back to pending untried, due as before. Raises NotFound, Unavailable."""
+        """Back to pending untried, due as before; what is not in processing any more is left out.
+
+        Raises Unavailable.
+        """
         if not ids:
             return
         try:
             for each in ids:
-                self._disk.rename(self.place_of(PROCESSING, each), self.place_of(PENDING, each))
+                with contextlib.suppress(FileNotFoundError):  # an operator was faster
+                    self._disk.rename(self.place_of(PROCESSING, each), self.place_of(PENDING, each))
         except OSError as error:
             raise storage_error(error, "releasing mail of the relay queue") from error
         self._sync_both(PENDING, PROCESSING)
@@ -258,10 +262,7 @@ class RelayQueue(RelaySpool):
             old = [name for name, at in self._scan(FAILED) if now - at > retention_s]
             for name in old:
                 removed += self._remove(FAILED, name)
-        for path in self._temporaries():
-            with contextlib.suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > STALE_TEMPORARY_S:
-                    self._disk.unlink(path)
+        self._remove_temporaries(now)
         return removed
 
     # --- files ---
@@ -277,10 +278,16 @@ class RelayQueue(RelaySpool):
         except OSError as error:
             raise storage_error(error, f"reading the relay queue ({state})") from error
 
-    def _temporaries(self) -> list[Path]:
-        return [
-            path for path in (self.root / PENDING).glob(f".*{TEMPORARY_SUFFIX}") if path.name.startswith(".")
-        ]
+    def _remove_temporaries(self, now: float) -> None:
+        try:
+            with os.scandir(self.root / PENDING) as found:  # one at a time: Path.glob has all of them at once
+                for entry in found:
+                    if entry.name[0] == "." and entry.name.endswith(TEMPORARY_SUFFIX):
+                        with contextlib.suppress(FileNotFoundError):
+                            if now - entry.stat(follow_symlinks=False).st_mtime > STALE_TEMPORARY_S:
+                                self._disk.unlink(Path(entry.path))
+        except OSError as error:
+            raise storage_error(error, "removing what broken submissions left") from error
 
     def _take(self, message_id: str, now: float) -> bool:
         source = self.place_of(PENDING, message_id)

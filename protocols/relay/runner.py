@@ -167,7 +167,6 @@ class Runner:
             retention_s = self._settings.failed_retention_s
             removed = await asyncio.to_thread(self._queue.sweep, retention_s)
             self.figures.expired += removed
-            self.figures.failed = await asyncio.to_thread(lambda: len(self._queue.ids("failed")))
         if self._window.must_refill or now - self._looked_at >= self._settings.interval_s:
             await self._look()
 
@@ -179,12 +178,13 @@ class Runner:
         try:
             await asyncio.to_thread(self._queue.recover, busy)
             found, count = await asyncio.to_thread(self._earliest)
+            failed = await asyncio.to_thread(lambda: len(self._queue.ids("failed")))  # operators change it
         finally:
             late, self._late = self._late, None
         self._window.replace(found)
         for due_at, message_id in late:
             self._window.offer(due_at, message_id)
-        self.figures.pending = count
+        self.figures.pending, self.figures.failed = count, failed
 
     def _earliest(self) -> tuple[list[tuple[float, str]], int]:
         counter = itertools.count()

@@ -16,10 +16,10 @@ from tests.support.dovecot import PASSWORD as DOVECOT_PASSWORD
 from tests.support.dovecot import Dovecot, is_installed
 from tests.support.nodeprocess import NodeProcess, public_directory
 
-from . import crowds, frontdoor, scenarios
+from . import crowds, frontdoor, relay, scenarios
 from .measure import Server, table
 
-FRONTDOOR = "frontdoor"
+FRONTDOOR, RELAY = "frontdoor", "relay"
 
 
 def sora(node: NodeProcess) -> Server:
@@ -53,13 +53,15 @@ def dovecot(running: Dovecot) -> Server:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the usual amounts, e.g. 0.1")
-    names = [*(each.__name__ for each in scenarios.ALL), FRONTDOOR]
+    names = [*(each.__name__ for each in scenarios.ALL), FRONTDOOR, RELAY]
     parser.add_argument("--only", choices=names, action="append")
     parser.add_argument("--without-dovecot", action="store_true")
     wanted = parser.parse_args()
     chosen = [each for each in scenarios.ALL if not wanted.only or each.__name__ in wanted.only]
     if not wanted.only or FRONTDOOR in wanted.only:
         frontdoor.report(wanted.scale)
+    if not wanted.only or RELAY in wanted.only:
+        relay.report(wanted.scale)
     if not chosen:
         return
     directory = public_directory("sora-bench-")

@@ -257,12 +257,15 @@ async def test_a_worker_tells_the_control_process_what_it_has_queued(tmp_path: P
         (Relay(type="smtp", smtp_host="mx.test", smtp_use_starttls=True), 587),
         (Relay(type="smtp", smtp_host="mx.test", smtp_tls=False), 25),
         (Relay(type="smtp", smtp_host="mx.test:2525"), 2525),
+        (Relay(type="smtp", smtp_host="[2001:db8::25]:2525"), 2525),
+        (Relay(type="smtp", smtp_host="[2001:db8::25]"), 465),
     ],
 )
 def test_ports_of_the_relay(relay: Relay, port: int) -> None:
     transport = transport_of(Config(relay=relay))
     assert isinstance(transport, SmtpTransport)
     assert transport.settings.port == port
+    assert transport.settings.host in ("mx.test", "2001:db8::25")
 
 
 def test_a_client_certificate_that_is_not_there() -> None:
@@ -310,6 +313,66 @@ async def test_a_message_that_nobody_wants_a_report_of_ends_all_the_same(host: R
     assert await host.host.inbox("ann@example.test") == []
     assert host.runner.figures.bounces == {"unwanted": 1}
     assert len(host.queue.ids("failed")) == 1
+
+
+class Crowd(Ledger):
+    """Holds every transaction until ``release``, and counts those that are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = asyncio.Event()
+        self.inside = self.most = 0
+
+    async def send(
+        self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
+    ) -> list[Verdict]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.release.wait()
+            return await super().send(sender, recipients, message, dsn)
+        finally:
+            self.inside -= 1
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.inside < count:
+                await asyncio.sleep(0.002)
+
+
+async def test_so_many_at_the_same_time_and_no_more(host: RelayHost) -> None:
+    crowd = Crowd()
+    settings = RunnerSettings("mail.test", interval_s=0.05, concurrency=3, batch_size=2, backoff_s=(0.0,))
+    host.runner.replace(crowd, Breaker(5, 0.05, 1), settings)
+    for n in range(12):
+        await host.submit(f"r{n}@x.test")
+    await crowd.wait_for(3)
+    crowd.release.set()
+    await host.settle()
+    assert crowd.most == 3
+    assert sum(crowd.taken.values()) == 12
+
+
+async def test_a_relay_that_may_be_back_gets_few_at_first(host: RelayHost) -> None:
+    """Half open: ``max_requests`` at once; one that fails leaves it alone again, and the others go on."""
+    crowd = Crowd()
+    crowd.failures.append(RelayDown("4.4.1", "no answer"))
+    crowd.release.set()
+    settings = RunnerSettings("mail.test", interval_s=0.05, concurrency=8, max_attempts=99, backoff_s=(0.0,))
+    host.runner.replace(crowd, Breaker(1, 0.2, 2), settings)
+    await host.submit("first@x.test")
+    async with asyncio.timeout(10):
+        while not host.runner.figures.relay_failures:
+            await asyncio.sleep(0.002)
+    crowd.release.clear()
+    crowd.most = 0
+    for n in range(10):
+        await host.submit(f"r{n}@x.test")
+    await crowd.wait_for(2)
+    assert crowd.most == 2
+    crowd.release.set()
+    await host.settle()
+    assert sum(crowd.taken.values()) == 11
 
 
 # --- another configuration while it runs ---

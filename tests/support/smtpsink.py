@@ -18,10 +18,12 @@ STARTS_WITHIN_S = 10.0
 
 
 class SmtpSink:
-    """``options`` as in smtp-sink(1): ``-r .`` answers the end of data with 4xx, for instance."""
+    """``options`` as in smtp-sink(1): ``-r .`` answers the end of data with 4xx, for instance. ``keeps``:
+    whether messages are written down; for figures they are not."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, keeps: bool = True) -> None:
         self._options = options
+        self._keeps = keeps
         self.port = port or free_port()
 
     def __enter__(self) -> SmtpSink:
@@ -36,7 +38,7 @@ class SmtpSink:
 
     def start(self, *options: str) -> None:
         program = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
-        dump = ["-d", f"{self.directory}/m."]
+        dump = ["-d", f"{self.directory}/m."] if self._keeps else []
         command = [program, "-u", "postfix", *dump, *self._options, *options]
         self._process = subprocess.Popen([*command, f"127.0.0.1:{self.port}", "100"])
         deadline = time.monotonic() + STARTS_WITHIN_S
