@@ -25,7 +25,7 @@ from storage.errors import StagingFull
 from storage.relayadopt import interrupted
 from storage.relayqueue import RelayQueue, SpoolTaken
 from storage.relayroom import RelayLimits
-from storage.relayspool import RelaySpool
+from storage.relayspool import RelaySpool, id_of
 
 from .controlrelay import RelayCommands
 from .health import OK, Finding, State, worst
@@ -102,9 +102,10 @@ class QueueOutbox:
             self._queued(message_id)
         return message_id
 
-    async def release(self, name: str) -> None:
-        await asyncio.to_thread(self._spool.let_go, name)
-        self._queued(name)
+    async def release(self, key: bytes) -> None:
+        message_id = id_of(key)
+        if await asyncio.to_thread(self._spool.let_go, message_id):
+            self._queued(message_id)
 
 
 def worker_outbox(config: Config, queued: Callable[[str], None]) -> QueueOutbox | None:

@@ -292,8 +292,9 @@ class Outbox(Protocol):
         """
         ...
 
-    async def release(self, name: str) -> None:
-        """Relay what was held, now. Harmless when it is gone. Never raises: at the worst it goes later."""
+    async def release(self, key: bytes) -> None:
+        """Relay what was held with this key, now. Harmless when it is gone. Never raises: at worst it goes
+        later."""
         ...
 
 

@@ -110,14 +110,17 @@ class RelaySpool:
         self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now + held_s)
         return message_id
 
-    def let_go(self, message_id: str) -> None:
-        """Due now, if it still waits. Never raises StorageError: at the worst it is due when it was to be."""
+    def let_go(self, message_id: str) -> bool:
+        """Due now, if it still waits; whether it does. Never raises StorageError: at the worst it is due when
+        it was to be."""
         try:
             self._disk.set_due(self.place_of(PENDING, message_id), self._clock())
         except FileNotFoundError:
-            return
+            return False
         except OSError as error:
             log.warning("%s waits until its time, it cannot be made due: %s", message_id, error)
+            return False
+        return True
 
     def state_of(self, message_id: str) -> str | None:
         """Where it is; None: it is not (any more)."""

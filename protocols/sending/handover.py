@@ -8,6 +8,7 @@ node it goes when the time is over.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from protocols.ports import Outbox
 from storage.errors import StorageError
@@ -22,25 +23,32 @@ HELD_S = 5_400.0
 
 
 class Handover:
-    """For one occasion. ``put`` may be told again what an attempt before has put."""
+    """For one occasion."""
 
     def __init__(self, means: Means, outbox: Outbox, occasion: Occasion) -> None:
-        self._means = means
+        self._memory = means.memory
         self._account_id = occasion.account_id
         self.outbox = outbox
-        self._names: dict[bytes, str] = {}
+        self._queued: list[bytes] = []
 
-    def queued(self, key: bytes, name: str) -> None:
+    async def unsent(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those that no attempt before has sent. Raises StorageError."""
+        known = await self._memory.seen(self._account_id, keys)
+        for key in known:  # who remembered may have died before it could let go
+            await self.outbox.release(key)
+        return [key for key in keys if key not in known]
+
+    def queued(self, key: bytes) -> None:
         """It was submitted with this key, held for HELD_S."""
-        self._names[key] = name
+        self._queued.append(key)
 
     async def finish(self) -> None:
-        """Remember and release. Raises StorageError: nothing is relayed, it can be put again."""
-        if not self._names:
+        """Remember and release. Raises StorageError: nothing is relayed, the next attempt goes on."""
+        if not self._queued:
             return
-        await self._means.memory.remember(self._account_id, [(key, REMEMBERED_S) for key in self._names])
-        for name in self._names.values():
-            await self.outbox.release(name)
+        await self._memory.remember(self._account_id, [(key, REMEMBERED_S) for key in self._queued])
+        for key in self._queued:
+            await self.outbox.release(key)
 
     async def finish_if_possible(self) -> None:
         """Before trouble is told: the next attempt should find out about these by memory."""

@@ -101,10 +101,8 @@ class _Errand:
 
     async def run(self, plan: _Plan) -> None:
         """Raises StorageError: what was sent is remembered as far as that goes, and the rest is not sent."""
-        account_id, memory = self._occasion.account_id, self._means.memory
         keys = {self._occasion.key("redirect", address): each for address, each in plan.going.items()}
-        known = await memory.seen(account_id, list(keys))
-        unsent = [key for key in keys if key not in known]
+        unsent = await self._handover.unsent(list(keys))
         admitted = await self._admit(unsent)
         if len(admitted) < len(unsent):
             plan.keep(f"more than {self._means.limits.redirects} of the account in a short time")
@@ -128,7 +126,7 @@ class _Errand:
     async def _submit(self, action: Redirect, key: bytes, plan: _Plan) -> None:
         occasion = self._occasion
         try:
-            name = await self._handover.outbox.submit(
+            await self._handover.outbox.submit(
                 self._sender(),
                 [action.address],
                 self._content(action.message),
@@ -141,7 +139,7 @@ class _Errand:
         except InvalidName as error:
             plan.keep(str(error))
         else:
-            self._handover.queued(key, name)
+            self._handover.queued(key)
 
     def _sender(self) -> str:
         srs, sender = self._means.srs, self._occasion.sender

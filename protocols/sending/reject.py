@@ -30,11 +30,11 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
     if means.outbox is None:
         return Sent(instead=(action,))
     key = occasion.key("reject")
-    if key in await means.memory.seen(occasion.account_id, [key]):
-        return Sent()
     handover = Handover(means, means.outbox, occasion)
+    if not await handover.unsent([key]):
+        return Sent()
     try:
-        name = await means.outbox.submit(
+        await means.outbox.submit(
             "",
             [occasion.sender],
             _report(occasion, action.reason, key),
@@ -45,7 +45,7 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
         )
     except InvalidName:  # no report can reach such a sender, a refusal can
         return Sent(instead=(action,))
-    handover.queued(key, name)
+    handover.queued(key)
     await handover.finish()
     return Sent(notes=(f"reject: {occasion.sender} is told by a report",))
 

@@ -105,6 +105,24 @@ async def test_what_is_submitted_is_relayed(host: RelayHost) -> None:
     assert host.runner.figures.verdicts == {("redirect", "taken"): 2}
 
 
+async def test_what_is_held_is_relayed_when_it_is_released(host: RelayHost) -> None:
+    kind, account = MailKind.REDIRECT, AccountId(1)
+    for name in ("held", "also"):
+        for _attempt in range(2):
+            await host.outbox.submit(
+                "", [f"{name}@x.test"], MESSAGE, kind=kind, account=account, key=name.encode(), held_s=3600
+            )
+    await host.submit("plain@x.test", sender="")
+    await host.outbox.release(b"held")
+    await host.outbox.release(b"unknown")
+    async with asyncio.timeout(10):
+        while len(host.ledger.taken) < 2:
+            await asyncio.sleep(0.002)
+    host.runner.look_soon()
+    assert host.ledger.taken == {("", to, MESSAGE): 1 for to in ("held@x.test", "plain@x.test")}
+    assert len(host.queue.ids("pending")) == 1
+
+
 async def test_many_recipients_go_in_several_transactions(host: RelayHost) -> None:
     host.ledger.will_say("r150@x.test", "451 later", "250 ok")
     await host.submit(*(f"r{n}@x.test" for n in range(250)))

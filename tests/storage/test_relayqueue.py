@@ -71,12 +71,12 @@ def test_what_is_held_waits_for_its_release(queue: RelayQueue, clock: Clock) -> 
     assert due == {held: clock.now + 60, other: clock.now + 60}
     clock.now += 1
     assert queue.submit(*envelope, kind="redirect", account=7, key=b"a", held_s=60) == held
-    queue.let_go(held)
+    assert queue.let_go(held)
     due = {name: due_at for due_at, name in queue.entries()}
     assert due == {held: clock.now, other: clock.now + 59}
     queue.take([held])
-    queue.let_go(held)
-    queue.let_go("nobody")
+    assert not queue.let_go(held)
+    assert not queue.let_go("nobody")
     assert states(queue)["processing"] == [held]
 
 
@@ -89,7 +89,7 @@ def test_a_release_that_fails_is_no_trouble(
         raise OSError("read-only")
 
     monkeypatch.setattr(os, "utime", fail)
-    queue.let_go(held)
+    assert not queue.let_go(held)
     assert [due_at for due_at, _ in queue.entries()] == [clock.now + 60]
 
 

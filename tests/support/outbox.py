@@ -28,6 +28,7 @@ class FakeOutbox:
     def __init__(self) -> None:
         self.sent: list[Submitted] = []  # all that was ever taken
         self.queued: dict[str, bytes] = {}  # what waits: key by name
+        self.held: set[bytes] = set()  # keys
         self.is_fast = False  # what is due is relayed at once
         self.failure: StorageError | None = None
 
@@ -52,10 +53,13 @@ class FakeOutbox:
         self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn))
         name = f"fake-{len(self.sent)}"
         self.queued[name] = key
+        if held_s:
+            self.held.add(key)
         if self.is_fast and not held_s:
             del self.queued[name]
         return name
 
-    async def release(self, name: str) -> None:
+    async def release(self, key: bytes) -> None:
+        self.held -= {key}
         if self.is_fast:
-            self.queued.pop(name, None)
+            self.queued = {name: waiting for name, waiting in self.queued.items() if waiting != key}

@@ -259,6 +259,7 @@ async def test_any_failing_call_loses_and_doubles_nothing(host: SieveHost, nth: 
     else:
         pytest.fail("never delivered")
     assert plan.has_fired == (nth <= CALLS)
+    assert not host.outbox.held
     assert sorted(host.sent_to()) == [AWAY, ELSE]
     assert await host.count() == {"Junk": 1, INBOX: 1}
 
@@ -276,6 +277,7 @@ async def test_a_node_killed_at_any_call_loses_and_doubles_nothing(
         await host.send()
     host.host.intake.open_spools = 0
     assert await host.send() == [None]
+    assert not host.outbox.held
     assert sorted(host.sent_to()) == [AWAY, ELSE]
     assert await host.count() == {"Junk": 1, INBOX: 1}
 

@@ -1,0 +1,223 @@
+"""Redirects and rejections of a whole node, whose relay ends at Postfix's smtp-sink: envelopes, circles
+between accounts, reports that come back, and kill -9 while messages are sent on."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from imapclient import IMAPClient
+
+from tests.support.livenode import client_context
+from tests.support.lmtp import LmtpClient
+from tests.support.nodeprocess import NodeProcess
+from tests.support.smtpsink import SmtpSink
+
+from .conftest import PASSWORD, SECRET_HASH, needs
+from .test_relay import CONCURRENCY, RELAY, is_empty, queue_of, relaying, until
+from .test_sieve import put
+
+AWAY = "ann@away.test"
+SRS = '[sieve]\nsrs_domain = "srs.test"\nsrs_secret = "0123456789abcdef"\n'
+ROUNDS, CONNECTIONS, MESSAGES = 3, 6, 4_000
+_ENVELOPE = re.compile(
+    rb"\AX-Client-Addr: [^\n]*\n(?:X-[^\n]*\n)*?X-Mail-Args: <([^>]*)>[^\n]*\n"
+    rb"((?:X-Rcpt-Args: <[^>]*>[^\n]*\n)+)"
+    rb"(?:Received: from [^\n]*\n(?:[ \t][^\n]*\n)*)?"
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    sender: str
+    recipients: tuple[str, ...]
+    message: bytes
+
+
+def taken(sink: SmtpSink) -> list[Taken]:
+    """By smtp-sink, without the fields that it puts before a message and the line that it puts behind."""
+    found = []
+    for path in sorted(sink.directory.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        raw = path.read_bytes()
+        match = _ENVELOPE.match(raw)
+        assert match is not None, raw[:500]
+        to = tuple(each.decode() for each in re.findall(rb"<([^>]*)>", match[2]))
+        message = raw[match.end() :].removesuffix(b"\n").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        found.append(Taken(match[1].decode(), to, message))
+    return found
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[tuple[SmtpSink, NodeProcess]]:
+    needs("smtp-sink")
+    with SmtpSink() as sink:
+        node = NodeProcess()
+        text = RELAY.format(port=sink.port, path=queue_of(node), attempts=50, concurrency=CONCURRENCY)
+        with node.prepare(lambda config: config + text + SRS):
+            yield sink, node
+
+
+def account(node: NodeProcess, name: str, script: str) -> str:
+    address = f"{name}@interop.example.test"
+    node.admin("accounts", "create", address, "--password-hash", SECRET_HASH)
+    put(node, address, "main", script)
+    node.admin("sieve", "activate", address, "main")
+    return address
+
+
+def deliver(node: NodeProcess, address: str, message: bytes, sender: str = "bob@far.test") -> tuple[int, str]:
+    async def run() -> tuple[int, str]:
+        client = await LmtpClient.connect("127.0.0.1", node.port("lmtp"))
+        (reply,) = await client.deliver(message, [address], sender)
+        await client.close()
+        return reply
+
+    return asyncio.run(run())
+
+
+def stored(node: NodeProcess, address: str, password: str = PASSWORD) -> list[bytes]:
+    with IMAPClient("localhost", port=node.port("imaps"), ssl_context=client_context(node)) as client:
+        client.login(address, password)
+        client.select_folder("INBOX", readonly=True)
+        return [entry[b"BODY[]"] for entry in client.fetch(client.search(), ["BODY.PEEK[]"]).values()]
+
+
+def marked(mark: str) -> bytes:
+    return f"From: bob@far.test\r\nX-Mark: {mark}\r\nSubject: x\r\n\r\nhello\r\n".encode()
+
+
+def relayed(sink: SmtpSink, node: NodeProcess, mark: str) -> list[Taken]:
+    """What carries the mark in the sink, when nothing is on its way any more."""
+    until(lambda: is_empty(node))
+    return [each for each in taken(sink) if f"X-Mark: {mark}\r\n".encode() in each.message]
+
+
+def test_a_redirect_and_the_report_about_it(world: tuple[SmtpSink, NodeProcess]) -> None:
+    sink, node = world
+    address = account(node, "redirects", f'redirect "{AWAY}"; redirect "ann@else.test";')
+    assert deliver(node, address, marked("redirects"))[0] == 250
+    first, second = sorted(relayed(sink, node, "redirects"), key=lambda each: each.recipients)
+    assert (first.recipients, second.recipients) == ((AWAY,), ("ann@else.test",))
+    assert first.sender.startswith("SRS0=")
+    assert first.sender.endswith("=far.test=bob@srs.test")
+    assert first.message.startswith(b"X-Sora-Loop: 1\r\nDelivered-To: redirects@interop.example.test\r\n")
+    assert first.message.endswith(marked("redirects"))
+    assert stored(node, address) == []
+    # the remote refuses it later: its report comes to the sender that we made
+    report = b"X-Mark: report\r\nSubject: Undelivered\r\n\r\nno such user\r\n"
+    assert deliver(node, first.sender, report, "")[0] == 250
+    (back,) = relayed(sink, node, "report")
+    assert (back.sender, back.recipients) == ("", ("bob@far.test",))
+    assert deliver(node, first.sender, report, "mallory@far.test")[0] == 550
+    assert deliver(node, first.sender.replace("bob@", "rob@"), report, "")[0] == 550
+
+
+def test_rejections(world: tuple[SmtpSink, NodeProcess]) -> None:
+    sink, node = world
+    plain = account(node, "rejects", 'require "reject"; reject "Not here";')
+    assert deliver(node, plain, marked("plain")) == (550, "550 5.7.1 Not here")
+    other = account(node, "reports", 'require "reject"; reject "Schöne Grüße";')
+    assert deliver(node, other, marked("rejected"))[0] == 250
+    (report,) = relayed(sink, node, "rejected")
+    assert (report.sender, report.recipients) == ("", ("bob@far.test",))
+    assert b"Status: 5.7.1\r\n" in report.message
+    assert stored(node, plain) == stored(node, other) == []
+
+
+def test_two_accounts_that_redirect_to_each_other(world: tuple[SmtpSink, NodeProcess]) -> None:
+    """The relay hands everything back to the node, as the site's MTA does."""
+    sink, node = world
+    first = account(node, "first", 'redirect "second@interop.example.test";')
+    second = account(node, "second", f'redirect "{first}";')
+    assert deliver(node, first, marked("circle"))[0] == 250
+    seen = 0
+    while seen < len(relayed(sink, node, "circle")):
+        each = relayed(sink, node, "circle")[seen]
+        seen += 1
+        assert seen < 5
+        for recipient in each.recipients:
+            assert deliver(node, recipient, each.message, each.sender)[0] == 250
+    assert (len(stored(node, first)), len(stored(node, second))) == (0, 1)
+
+
+# --- kill -9 --------------------------------------------------------------------------------------
+
+
+async def deliver_until_cut(node: NodeProcess, unsent: collections.deque[int], acked: set[int]) -> None:
+    """What was not answered when the connection broke goes back, as an MTA does."""
+    try:
+        client = await LmtpClient.connect("127.0.0.1", node.port("lmtp"))
+    except OSError:
+        return
+    while unsent:
+        number = unsent.popleft()
+        try:
+            ((code, text),) = await client.deliver(marked(f"m{number}."), [node.address])
+        except (ConnectionError, OSError):
+            unsent.append(number)
+            return
+        if code == 250:
+            acked.add(number)
+        else:
+            assert 400 <= code < 500, text
+            unsent.append(number)
+    await client.close()
+
+
+@pytest.mark.parametrize("relays", [False, True], ids=["relay away", "relay takes all"])
+def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
+    """Every message has one copy here and is sent on once; with the relay at work, what it was just being
+    handed may go twice (``docs/relay.md``), and that is all."""
+    seed = int(time.time()) % 1_000_000
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    unsent, acked = collections.deque(range(MESSAGES)), set[int]()
+    with SmtpSink() as sink:
+        node = relaying(sink)
+        config = node.directory / "data" / "config.toml"
+        config.write_text(
+            config.read_text().replace('type = "lmtp"\n', 'type = "lmtp"\nlimits.redirect_rate_limit = 0\n')
+        )
+        if not relays:
+            sink.stop()
+        with node:
+            put(node, node.address, "main", f'require "copy"; redirect :copy "{AWAY}";')
+            node.admin("sieve", "activate", node.address, "main")
+            for _ in range(ROUNDS):
+                before = len(acked)
+
+                async def load(cut_after_s: float) -> None:
+                    tasks = [
+                        asyncio.create_task(deliver_until_cut(node, unsent, acked))
+                        for _ in range(CONNECTIONS)
+                    ]
+                    await asyncio.sleep(cut_after_s)
+                    node.kill(children=True)
+                    await asyncio.gather(*tasks)
+
+                asyncio.run(load(rng.uniform(0.5, 2.0)))
+                node.start()
+                assert len(acked) > before
+            while len(unsent) > 50:  # those without an answer stand at the end
+                unsent.popleft()
+            asyncio.run(deliver_until_cut(node, unsent, acked))
+            assert not unsent
+            if not relays:
+                sink.start()
+            until(lambda: is_empty(node))
+            here = collections.Counter(
+                int(match[1])
+                for message in stored(node, node.address, node.password)
+                if (match := re.search(rb"X-Mark: m(\d+)\.", message))
+            )
+        there = collections.Counter({int(mark[1:-1]): count for mark, count in sink.marks().items()})
+    assert here == dict.fromkeys(acked, 1)
+    assert set(there) == acked, "lost, or sent on without an answer"
+    again = sum(there.values()) - len(acked)
+    assert again <= (ROUNDS * CONCURRENCY if relays else 0), f"{again} were sent on twice"
