@@ -7,16 +7,16 @@ each other: one row each, asked in order, the first that speaks against it says 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from protocols.sieve.fields import Fields
+from protocols.sieve.fields import Fields, Mailbox, mailboxes
 from protocols.sieve.outcome import Vacation
 from protocols.sieve.spamheaders import SPAM_PERCENT, spam_percent, virus_value
 from storage.addresses import BadAddress, canonical
-from storage.mime.envelope import parse_addresses
+from storage.mime.envelope import MAX_LIST_BYTES, parse_addresses
 from storage.mime.headers import first_value, iter_fields
 from storage.mime.text import decode_charset, decode_words
 
@@ -64,11 +64,21 @@ class Question:
     @cached_property
     def met(self) -> str | None:
         """The first address among the recipients that the account goes by, as it is written there."""
-        for name in RECIPIENT_FIELDS:
-            for each in self.fields.addresses(name):
-                if self.concerns(each.address):
-                    return each.address
-        return None
+        found = self._addresses(RECIPIENT_FIELDS)
+        return next((each.address for each in found if self.concerns(each.address)), None)
+
+    @cached_property
+    def authors(self) -> list[Mailbox]:
+        return list(self._addresses(("from",)))
+
+    def _addresses(self, names: Sequence[str]) -> Iterator[Mailbox]:
+        """Of the first octets of these fields: what is longer is no letter to somebody."""
+        left = MAX_LIST_BYTES
+        for field in (field for name in names for field in self.fields.named(name)):
+            yield from mailboxes(field.raw_value[:left])
+            left -= len(field.raw_value)
+            if left <= 0:
+                return
 
 
 def _canonical(addresses: tuple[str, ...] | list[str]) -> Iterator[str]:
@@ -92,7 +102,7 @@ def _is_unmailable(question: Question) -> bool:
 
 def _is_from_machine(question: Question) -> bool:
     locals_ = [question.occasion.sender.rpartition("@")[0]]
-    locals_ += [each.local for each in question.fields.addresses("from")]
+    locals_ += [each.local for each in question.authors]
     return any(_MACHINES.fullmatch(local) for local in locals_)
 
 
@@ -151,7 +161,7 @@ RULES: Final = (
 
 
 def why_no_answer(question: Question) -> str:
-    """Empty: answer it."""
+    """Empty: answer it. Linear in the header: some 100 us for a usual one, a second for a megabyte."""
     return next((rule.why for rule in RULES if rule.holds(question)), "")
 
 

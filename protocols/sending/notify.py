@@ -37,6 +37,7 @@ from .composing import (
 )
 from .copying import filed
 from .entity import text_entity
+from .large import beside_loop
 from .mailto import Mailto, parse_mailto
 from .means import Means
 from .occasion import Occasion, Sent
@@ -66,7 +67,7 @@ async def notify(means: Means, occasion: Occasion, actions: Sequence[Notify]) ->
     if means.outbox is None:
         return Sent(notes=("notify: this node has no relay, nobody is notified",))
     fields = Fields(occasion.header)
-    if is_automatic(fields):
+    if await beside_loop(occasion, lambda: is_automatic(fields)):
         log.info("account %d: no notification, the message was sent automatically", occasion.account_id)
         return Sent()
     notes: list[str] = []

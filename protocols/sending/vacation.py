@@ -33,6 +33,7 @@ from .composing import (
 )
 from .copying import filed
 from .entity import Entity, mime_entity, text_entity
+from .large import beside_loop
 from .means import Means
 from .occasion import Occasion, Sent
 from .once import Errand, TooMany, send_once
@@ -46,7 +47,7 @@ async def vacation(means: Means, occasion: Occasion, actions: Sequence[Vacation]
     if means.outbox is None:
         return Sent(notes=("vacation: this node has no relay, nobody is answered",))
     question = Question(occasion, action)
-    why = why_no_answer(question)
+    why = await beside_loop(occasion, lambda: why_no_answer(question))
     if why:
         log.info("account %d: no vacation answer, %s", occasion.account_id, why)
         return Sent()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -147,3 +148,23 @@ def test_who_is_met_under_a_foreign_address_answers_as_the_account() -> None:
     asked = question({"To": FORWARDED}, addresses=(FORWARDED,))
     assert asked.met == FORWARDED
     assert author_of(asked.occasion, "", asked.met).address == ANN
+
+
+LARGE = 480_000
+HOSTILE = {
+    "fields": b"a:\r\n" * (LARGE // 4),
+    "recipients": b"To: a@b.test\r\n" * (LARGE // 14),
+    "broken recipients": b'To: ((((("\\,;:<<>@@@,,\r\n' * (LARGE // 24),
+    "comments": b"To: " + b"(" * LARGE + b"\r\n",
+    "authors": b"From: noreplyx@b.test\r\n" * (LARGE // 23),
+    "a long author": b"From: " + b"no-" * (LARGE // 3) + b"@b.test\r\n",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_large_header_is_read_in_linear_time(what: str) -> None:
+    data = HOSTILE[what] + message()
+    asked = Question(occasion(data), Vacation(Place("main", 1), "Away.", 60))
+    started = time.process_time()
+    why_no_answer(asked)
+    assert time.process_time() - started < 10.0  # some tenths of a second; minutes if it were quadratic

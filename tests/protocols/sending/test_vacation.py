@@ -345,3 +345,22 @@ async def test_two_who_are_away_do_not_write_to_each_other_for_ever(
     assert await carry(host, sender) == 0
     assert await host.count(ANN) == {INBOX: 2}
     assert await host.count(BOB) == {INBOX: 2}
+
+
+async def test_a_large_header_is_read_beside_the_loop(
+    host: SieveHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = set()
+
+    async def to_thread(look: Any, *rest: Any) -> Any:
+        beside.add(look.__module__)
+        return look(*rest)
+
+    await host.put(f'{REQUIRE} vacation "Away."; notify "mailto:{BOB}";')
+    monkeypatch.setattr("protocols.sending.large.asyncio.to_thread", to_thread)
+    await host.send(message=mail(1))
+    assert len(host.outbox.sent) == 2
+    assert not beside
+    await host.send(message=b"X-Large: x\r\n" * 20_000 + mail(2))
+    assert len(host.outbox.sent) == 3
+    assert beside >= {"protocols.sending.vacation", "protocols.sending.notify"}
