@@ -20,6 +20,7 @@ from .commands.relay import relay
 from .commands.sieve import sieve
 from .commands.status import status
 from .commands.uploader import uploader
+from .commands.verify import verify
 
 
 @click.group(
@@ -48,6 +49,7 @@ for group in (
     relay,
     status,
     uploader,
+    verify,
 ):
     main.add_command(group)
 
