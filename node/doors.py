@@ -51,6 +51,7 @@ from .training import spam_trainer
 from .verify import PasswordVerifier
 
 if TYPE_CHECKING:
+    from protocols.imap.eventqueue import EventQueue
     from protocols.spamtraining.trainer import Trainer
     from storage.api import MailStore
     from storage.bodies import BodyFinder
@@ -81,6 +82,7 @@ class Doors:
         self._hurry = asyncio.Event()
         self.listeners: list[Listener] = []
         self.trainer: Trainer | None = None
+        self.events: EventQueue | None = None
         self.instruments = {protocol: ProtocolInstruments() for protocol in PROTOCOLS}
         self.memory = node_memory(core.config, processes=state.processes)
         self.verifier = verifier
@@ -176,7 +178,7 @@ class Doors:
         exit_stack = self._core.exit
         self._event_services = replace(self._shared)
         self._set_event_sending(self._core.config)
-        events = self._shared.events = event_queue(self._core.config, self._event_services)
+        events = self._shared.events = self.events = event_queue(self._core.config, self._event_services)
         if events is not None:
             exit_stack.push_async_callback(events.close)
         self._sieve_url = sieve_url(self._core.config, sockets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +28,9 @@ def event_queue(config: Config, services: Services) -> EventQueue | None:
         return None
     if not allowed_extensions(config.sieve) >= NEEDED:
         return None
-    scripts = EventScripts(services, config.hostname or socket.getfqdn())
-    return EventQueue(services.annotations, scripts.run)
+    results = Counter[str]()
+    scripts = EventScripts(services, config.hostname or socket.getfqdn(), results=results)
+    return EventQueue(services.annotations, scripts.run, results=results)
 
 
 def sieve_url(config: Config, sockets: Mapping[str, Sequence[socket.socket]]) -> str:

@@ -355,6 +355,16 @@ TRAINING = (
     _gauge("sora_spam_training_breaker", "", "0 in use, 1 tried again, 2 left alone.", Across.MAX),
 )
 
+EVENTS = (
+    _counter(
+        "sora_imapsieve_messages_total",
+        "result",
+        "Messages that users brought or changed where a script is named: ran, failed (its fault), missing (no"
+        " script of that name), unavailable (storage), dropped (the node stopped), bug (in the log).",
+    ),
+    _gauge("sora_imapsieve_waiting", "", "Messages that wait for such a script."),
+)
+
 FAMILIES: Final = (
     *CONNECTIONS,
     *AUTHENTICATION,
@@ -368,4 +378,5 @@ FAMILIES: Final = (
     *CERTIFICATES,
     *RELAY,
     *TRAINING,
+    *EVENTS,
 )

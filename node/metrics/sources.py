@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from node.sessions import Sessions
     from node.verify import PasswordVerifier
     from node.workers import Workers
+    from protocols.imap.eventqueue import EventQueue
     from protocols.imap.views import ViewRegistry
     from protocols.memory import NodeMemory
     from protocols.relay.runner import Runner
@@ -83,6 +84,8 @@ def add_doors(registry: Registry, doors: Doors) -> None:
     add(lambda: read_bodies(doors.bodies, doors.views))
     if (trainer := doors.trainer) is not None:
         add(lambda: read_training(trainer))
+    if (events := doors.events) is not None:
+        add(lambda: read_events(events))
 
 
 def add_relay(registry: Registry, runner: Runner, outbox: QueueOutbox) -> None:
@@ -202,6 +205,12 @@ def read_training(trainer: Trainer) -> Readings:
         yield "sora_spam_training_total", labels, count
     yield "sora_spam_training_waiting", (), len(trainer)
     yield "sora_spam_training_breaker", (), int(trainer.breaker.state(monotonic()))
+
+
+def read_events(events: EventQueue) -> Readings:
+    for result in ("ran", "failed", "missing", "unavailable", "dropped", "bug"):
+        yield "sora_imapsieve_messages_total", (result,), events.results[result]
+    yield "sora_imapsieve_waiting", (), events.waiting
 
 
 def read_cache(cache: BodyCache) -> Readings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -38,7 +38,10 @@ class EventQueue:
         *,
         max_waiting: int = MAX_WAITING,
         workers: int = WORKERS,
+        results: Counter[str] | None = None,
     ) -> None:
+        """``results`` counts messages, with what ``handle`` counts there."""
+        self.results = Counter[str]() if results is None else results
         self._annotations = annotations
         self._handle = handle
         self._max_waiting = max_waiting
@@ -70,7 +73,7 @@ class EventQueue:
 
     def _put(self, event: Happened) -> None:
         if self._is_closed:
-            log.warning("no script runs on %d messages: the node stops", len(event.messages))
+            self._drop(len(event.messages))
             return
         self._waiting += len(event.messages)
         account_id = event.account_id
@@ -99,6 +102,7 @@ class EventQueue:
                 await self._handle(event)
             except Exception:
                 log.exception("account %d: running a script on an event failed", account_id)
+                self.results["bug"] += len(event.messages)
             finally:
                 del self._busy[account_id]
                 if line:
@@ -109,6 +113,10 @@ class EventQueue:
         self._waiting -= messages
         async with self._room:
             self._room.notify_all()
+
+    def _drop(self, messages: int) -> None:
+        log.warning("no script runs on %d messages: the node stops", messages)
+        self.results["dropped"] += messages
 
     async def settle(self) -> None:
         """Wait until nothing is left to do."""
@@ -121,7 +129,7 @@ class EventQueue:
             async with asyncio.timeout(within_s):
                 await self.settle()
         except TimeoutError:
-            log.warning("no script runs on %d messages: the node stops", self._waiting)
+            self._drop(self._waiting)
         self._is_closed = True
         self._lines.clear()
         async with self._room:

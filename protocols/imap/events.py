@@ -54,14 +54,22 @@ async def flagged(
             continue
         pair = (was, state.flags)
         if pair not in names:
-            names[pair] = flag_names(difference(*pair))
+            names[pair] = flag_names(_difference(*pair))
         messages.append(Touched(state.uid, state.flags, names[pair]))
     await _tell(session, Cause.FLAG, mailbox, tuple(messages))
 
 
-def difference(one: Flags, other: Flags) -> Flags:
+def without(flags: Flags, others: Flags) -> Flags:
+    """Those of ``flags`` that are not among ``others``; keywords compare without case."""
+    folded = {name.lower() for name in others.keywords}
+    keywords = frozenset(name for name in flags.keywords if name.lower() not in folded)
+    return Flags(flags.system & ~others.system, keywords)
+
+
+def _difference(one: Flags, other: Flags) -> Flags:
     """Those that only one of them has."""
-    return Flags(one.system ^ other.system, one.keywords ^ other.keywords)
+    left, right = without(one, other), without(other, one)
+    return Flags(left.system | right.system, left.keywords | right.keywords)
 
 
 async def _tell(session: ImapSession, cause: Cause, mailbox: Mailbox, messages: tuple[Touched, ...]) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ from storage.model import (
     Wanted,
 )
 
-from .events import difference
+from .events import without
 
 if TYPE_CHECKING:
     from protocols.annotations import Annotations
@@ -85,7 +86,10 @@ class EventScripts:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         token: Callable[[int], bytes] = secrets.token_bytes,
+        results: Counter[str] | None = None,
     ) -> None:
+        """``results`` counts messages by what became of their scripts: ran, failed, missing, unavailable."""
+        self.results = Counter[str]() if results is None else results
         self.services = services
         self.hostname = hostname
         self.now = now
@@ -112,6 +116,7 @@ class EventScripts:
             )
         except StorageError as error:
             log.warning("%s: no script runs on %d messages: %s", event.email, len(event.messages), error)
+            self.results["unavailable"] += len(event.messages)
             return
         await _Slice(self, event, script).run({row.uid: row for row in rows})
 
@@ -123,6 +128,7 @@ class EventScripts:
         found = await self.filter.scripts.contents(event.account_id, [name])
         if name not in found:
             log.info("%s: there is no script %r for what happens in %r", event.email, name, event.mailbox)
+            self.results["missing"] += len(event.messages)
             return None
         return ActiveScript(name, found[name])
 
@@ -146,7 +152,8 @@ class _Slice:
                 continue  # it is gone by now
             if position % _MESSAGES_BETWEEN_TURNS == _MESSAGES_BETWEEN_TURNS - 1:
                 await asyncio.sleep(0)
-            await self._tried(self._run_one(touched, row))
+            if not await self._tried(self._run_one(touched, row)):
+                self._owner.results["unavailable"] += 1
         await self._carry_out()
 
     # --- deciding ---
@@ -156,6 +163,7 @@ class _Slice:
             self._event.account_id, self._script, self._incoming(touched, row)
         )
         if decision.fault:
+            self._owner.results["failed"] += 1
             await self._report(decision.fault)
             return
         carried = await self._send(decision, row)
@@ -169,6 +177,7 @@ class _Slice:
         elif is_filed and not any(isinstance(each, Keep) for each in actions):
             self._plan.deleted.add(touched.uid)
         self._plan.outcomes[touched.uid] = decision
+        self._owner.results["ran"] += 1
 
     def _incoming(self, touched: Touched, row: MessageRow) -> Incoming:
         event = self._event
@@ -305,10 +314,8 @@ class _Slice:
         self._publish(target, appended.modseq)
 
     def _change_flags(self, touched: Touched, flags: Flags) -> None:
-        apart = difference(touched.flags, flags)
-        if apart != NO_FLAGS:
-            add = Flags(apart.system & flags.system, apart.keywords & flags.keywords)
-            take = Flags(apart.system & touched.flags.system, apart.keywords & touched.flags.keywords)
+        add, take = without(flags, touched.flags), without(touched.flags, flags)
+        if add != NO_FLAGS or take != NO_FLAGS:
             self._plan.changes.setdefault((add, take), []).append(touched.uid)
 
     async def _carry_out(self) -> None:

@@ -90,6 +90,7 @@ async def test_a_bug_ends_one_slice_only(caplog: pytest.LogCaptureFixture) -> No
     assert len(lab.handled) == 1
     assert lab.queue.waiting == 0
     assert "a bug" in caplog.text
+    assert lab.queue.results == {"bug": SLICE}
 
 
 async def test_close_finishes_what_waits() -> None:
@@ -111,5 +112,6 @@ async def test_close_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) ->
         await lab.queue.close(within_s=0.01)
     await waiting
     assert "no script runs on 5 messages" in caplog.text
+    assert lab.queue.results == {"dropped": 6}
     assert lab.handled == []
     assert lab.under_way == []

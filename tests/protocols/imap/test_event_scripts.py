@@ -12,6 +12,9 @@ from protocols.annotations import SCRIPT
 from protocols.filtering import MailFilter
 from protocols.imap.eventqueue import SLICE, EventQueue
 from protocols.imap.eventscripts import EventScripts
+from protocols.imap.presentation import OPTION as PRESENTATION
+from protocols.imap.presentation import Presentation
+from protocols.imap.session import SIEVE_URL
 from protocols.mailboxnames import MailboxNames
 from protocols.messageevents import Happened
 from protocols.ports import MailKind
@@ -62,7 +65,7 @@ class Lab(ImapLab):
             now=lambda: NOW,
         )
         self.handled: list[Happened] = []
-        runner = EventScripts(self.services, "mail.example.org", now=lambda: NOW)
+        runner = self.runner = EventScripts(self.services, "mail.example.org", now=lambda: NOW)
 
         async def run(event: Happened) -> None:
             self.handled.append(event)
@@ -133,6 +136,9 @@ async def test_which_script_runs(mailbox: bytes | None, server: bytes | None, ru
     await lab.name_script(server, None)
     await lab.append(await lab.log_in())
     assert lab.flags()[1] == ({runs} if runs else set())
+    became = {b"absent": "missing", b"\xff": "missing", b"broken": "failed"}
+    result = "ran" if runs else became.get(mailbox or b"")
+    assert lab.runner.results == ({result: 1} if result else {})
 
 
 async def test_script_may_be_named_over_the_wire() -> None:
@@ -213,7 +219,9 @@ async def test_what_changes_nothing_is_no_event(command: bytes) -> None:
         ("keep;", {"work"}, None),
         ('addflag "\\\\Flagged";', {"work", "FLAGGED"}, None),
         ('setflag "new";', {"new"}, None),
-        ('removeflag "work";', set(), None),
+        ('removeflag "WORK";', set(), None),
+        ('setflag "WORK";', {"work"}, None),
+        ('setflag ["WORK", "\\\\SEEN"];', {"work", "SEEN"}, None),
         ('keep :flags ["\\\\Seen", "work"];', {"work", "SEEN"}, None),
         ('if hasflag "work" { addflag "seen-it"; }', {"work", "seen-it"}, None),
         ("discard;", {"work", "DELETED"}, None),
@@ -452,6 +460,7 @@ async def test_trouble_fails_no_command_and_loses_no_message(
         await lab.append(wire)
     assert "away" in caplog.text
     assert lab.flags() == {1: set()}
+    assert lab.runner.results.keys() <= {"unavailable", "ran"}
     lab.watched.faults.clear()
     await lab.append(wire)
     assert lab.flags()[2] == {"DELETED"}
@@ -499,10 +508,12 @@ async def test_changes_are_told_to_who_has_the_mailbox_open() -> None:
 
 
 async def test_capability_is_there_with_scripts_and_a_server_for_them() -> None:
-    options = {"options": {"sieve_url": "sieve://mail.example.org"}}
+    options: dict[str, dict[str, Any]] = {"options": {SIEVE_URL: "sieve://mail.example.org"}}
     word = b" IMAPSIEVE=sieve://mail.example.org"
     assert word in await (await Lab(**options).log_in()).send(b"1 CAPABILITY\r\n")
     assert b"IMAPSIEVE" not in await (await Lab().log_in()).send(b"1 CAPABILITY\r\n")
+    options["options"][PRESENTATION] = Presentation(hidden=frozenset({b"IMAPSIEVE"}))
+    assert b"IMAPSIEVE" not in await (await Lab(**options).log_in()).send(b"1 CAPABILITY\r\n")
     assert b"IMAPSIEVE" not in await (await ImapLab(**options).log_in()).send(b"1 CAPABILITY\r\n")
 
 
