@@ -107,7 +107,7 @@ class Limits:
     redirect_rate_limit: int = option(
         COUNT,
         100,
-        "Messages redirected per account in redirect_rate_limit_window.",
+        "Redirects of an account in redirect_rate_limit_window, each address counted; 0 is no limit.",
         types="lmtp http_api",
         feature="sieve redirect",
     )

@@ -47,7 +47,7 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
         return Sent(instead=(action,))
     handover.queued(key)
     await handover.finish()
-    return Sent(notes=(f"reject: {occasion.sender} is told by a report",))
+    return Sent()
 
 
 def _report(occasion: Occasion, reason: str, key: bytes) -> bytes:

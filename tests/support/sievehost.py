@@ -77,13 +77,17 @@ class SieveHost:
         await self.host.scripts.activate(account, "main")
 
     async def send(
-        self, *to: str | Returned, message: bytes = MESSAGE, sender: str = FROM, envelope: Envelope = ENVELOPE
+        self,
+        *to: str | Destination | Returned,
+        message: bytes = MESSAGE,
+        sender: str = FROM,
+        envelope: Envelope = ENVELOPE,
     ) -> list[Outcome]:
         spool = self.host.intake.spool()
         spool.write(message)
         destinations: list[Destination | Returned] = []
         for each in to or (ANN,):
-            found = each if isinstance(each, Returned) else await self.resolve(each)
+            found = await self.resolve(each) if isinstance(each, str) else each
             assert found is not None
             destinations.append(found)
 

@@ -12,6 +12,7 @@ from protocols.sending.means import SendingLimits
 from protocols.sending.redirect import MAX_HOSTS
 from protocols.sending.srs import Srs
 from protocols.sending.way import LOOP_FIELD
+from storage.dsn import MessageDsn, Notify, RecipientDsn
 from storage.errors import StagingFull, Unavailable
 from storage.model import INBOX
 from tests.support.sievehost import ANN, BOB, ENVELOPE, FROM, MESSAGE, NOW, Killed, SieveHost, sieve_host
@@ -298,3 +299,38 @@ async def test_large_mail_is_sent_in_pieces(host: SieveHost) -> None:
     large = MESSAGE + b"0123456789abcde\n" * 200_000
     assert await host.send(message=large, envelope=replace(ENVELOPE, received_at=NOW)) == [None]
     assert host.outbox.sent[0].message.endswith(large)
+
+
+@pytest.mark.parametrize(
+    ("script", "notify", "confirmed_here"),
+    [
+        (f'redirect "{AWAY}";', {Notify.SUCCESS, Notify.FAILURE}, False),
+        (f'redirect :copy "{AWAY}";', {Notify.FAILURE}, True),
+        (f'redirect "{AWAY}"; redirect "{ELSE}";', {Notify.FAILURE}, False),
+    ],
+)
+async def test_who_reports_to_a_sender_that_wants_to_know(
+    host: SieveHost, script: str, notify: set[Notify], confirmed_here: bool
+) -> None:
+    """RFC 3461 §5.2.7: the one who brings the message to its only place."""
+    await host.put(REQUIRE + script)
+    wishes = RecipientDsn(frozenset({Notify.SUCCESS, Notify.FAILURE}), "rfc822;ann@example.test")
+    envelope = replace(ENVELOPE, dsn=MessageDsn("HDRS", "envelope-1"))
+    found = await host.resolve(ANN)
+    assert found is not None
+    assert await host.send(replace(found, dsn=wishes), envelope=envelope) == [None]
+    redirected = [each for each in host.outbox.sent if each.kind is MailKind.REDIRECT]
+    for each in redirected:
+        assert each.dsn.message == envelope.dsn
+        assert each.dsn.recipients == (RecipientDsn(frozenset(notify), wishes.orcpt),)
+    confirmations = [each for each in host.outbox.sent if each.kind is MailKind.REPORT]
+    assert len(confirmations) == confirmed_here
+
+
+async def test_only_success_was_wanted_and_is_told_here(host: SieveHost) -> None:
+    await host.put(REQUIRE + f'redirect :copy "{AWAY}";')
+    found = await host.resolve(ANN)
+    assert found is not None
+    await host.send(replace(found, dsn=RecipientDsn(frozenset({Notify.SUCCESS}))))
+    sent = next(each for each in host.outbox.sent if each.kind is MailKind.REDIRECT)
+    assert sent.dsn.recipients == (RecipientDsn(frozenset({Notify.NEVER})),)
