@@ -56,10 +56,11 @@ def pair() -> Iterator[Pair]:
     with SmtpSink() as sink, relaying(sink) as first:
         second = first.beside("second")
         assert second.run_config is not None
-        text = second.run_config.read_text().replace(
-            f'path = "{first.directory}/data/relay"', f'path = "{second.directory}/data/relay"'
-        )
-        second.run_config.write_text(text)
+        text = second.run_config.read_text()
+        assert "workers = 1\n" in text
+        text = text.replace("workers = 1\n", "workers = 2\n")  # the crowd comes to three processes
+        own = f'path = "{second.directory}/data/relay"'
+        second.run_config.write_text(text.replace(f'path = "{first.directory}/data/relay"', own))
         with second:
             yield Pair(sink, (first, second))
 
