@@ -42,7 +42,7 @@ from storage.staging import (
 
 from .certificates import REFRESH_S, Certificates
 from .database import settings_from
-from .feed import HostFeed
+from .feed import HostFeed, feed_directory, settings_changed
 from .metrics.store import MeteredStore
 from .workers import Workers, every
 
@@ -101,11 +101,13 @@ class Core:
         self.exit.push_async_callback(self.database.close)
         self.accounts = PostgresAccountStore(self.database)
         self.mail = _MailStore(self.database)
-        self.scripts = PostgresScriptStore(self.database)
+        self.scripts = PostgresScriptStore(
+            self.database, lambda account_id: self.feed.publish(settings_changed(account_id))
+        )
         self.send_log = PostgresSendLog(self.database)
         self.annotations = PostgresAnnotationStore(self.database)
         self._build_bodies()
-        self.feed = HostFeed(Path(self.config.uploader.path) / "feed")
+        self.feed = HostFeed(feed_directory(self.config))
         self.exit.callback(self.feed.close)
         self.feed.start(asyncio.get_running_loop())
         self.exit.push_async_callback(self.workers.stop, STOP_WORKERS_WITHIN_S)

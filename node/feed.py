@@ -18,20 +18,30 @@ import secrets
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocols.ports import MailboxChanged
+from protocols.ports import SETTINGS, MailboxChanged
 from storage.model import AccountId, MailboxId, ModSeq
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from .config import Config
 
 log = logging.getLogger("sora.feed")
 
 _WIRE = struct.Struct("!QQQ")  # account, mailbox, modseq
 _RECEIVE_BUFFER_BYTES = 1 << 20  # some thousand hints
 _DIRECTORY_TIME_GRAIN_NS = 100_000_000
+
+
+def feed_directory(config: Config) -> Path:
+    return Path(config.uploader.path) / "feed"
+
+
+def settings_changed(account_id: AccountId) -> MailboxChanged:
+    return MailboxChanged(account_id, SETTINGS, ModSeq(0))
 
 
 class LocalFeed:
@@ -146,6 +156,19 @@ class HostFeed(LocalFeed):
             change = MailboxChanged(AccountId(account), MailboxId(mailbox), ModSeq(modseq))
             self._dispatch(change)
             self.beyond(change)
+
+
+def announce(directory: Path, account_id: AccountId) -> None:
+    """From a process beside the node, a command: tell its processes that settings of the account changed.
+
+    Raises OSError where the node's directory is closed to this user."""
+    if not directory.is_dir():
+        return  # no node ran here
+    feed = HostFeed(directory)
+    try:
+        feed.publish(settings_changed(account_id))
+    finally:
+        feed.close()
 
 
 def _nobody(_change: MailboxChanged) -> None:

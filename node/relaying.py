@@ -147,6 +147,7 @@ class RelayPart:
             return
         hostname = _hostname(self._config)
         directory = RecipientDirectory(core.accounts, clock=time.monotonic)
+        directory.follow(core.feed)
         bouncer = LocalBouncer(_services(core), directory.look_up, self.outbox, hostname)
         self.runner = self._runner = Runner(
             self.queue,

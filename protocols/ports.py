@@ -92,11 +92,16 @@ class Admission(Protocol):
 # --- changes --------------------------------------------------------------------------------------
 
 
+# In place of a mailbox: what the account itself says has changed, its Sieve scripts for instance.
+SETTINGS = MailboxId(2**63 - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class MailboxChanged:
     """A hint that a commit moved a mailbox to this modseq; losing it costs seconds, never mail.
 
-    ``modseq`` 0: the mailbox was created, deleted or renamed.
+    ``modseq`` 0: the mailbox was created, deleted or renamed. ``SETTINGS`` go to all nodes, whether there are
+    sessions of the account or not.
     """
 
     account_id: AccountId

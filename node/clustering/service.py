@@ -153,7 +153,9 @@ class Clustering:
             clock=self.clock,
             everybody=self._other_nodes,
         )
-        self.notices = MailboxNotices(gossip, self.directory.nodes_of, parts.feed.publish_heard, call_later)
+        self.notices = MailboxNotices(
+            gossip, self.directory.nodes_of, self._other_nodes, parts.feed.publish_heard, call_later
+        )
         self.kicks = Kicks(gossip, parts.kick, self.wall_clock)
 
     def _connect(self) -> None:

@@ -15,7 +15,9 @@ import click
 
 from node.config import Config, Problem
 from node.database import settings_from
+from node.feed import announce, feed_directory
 from storage.errors import StorageError
+from storage.model import AccountId
 from storage.postgres.accounts import PostgresAccountStore
 from storage.postgres.migrate import MigrationError, migrate
 from storage.postgres.pool import Database, DatabaseSettings
@@ -49,7 +51,8 @@ class Access:
 
     def run(self, action: Callable[[Stores], Awaitable[T]]) -> T:
         """Run ``action`` on open stores of a database with the right schema. Raises Failure."""
-        return self.run_on_database(functools.partial(_with_stores, action))
+        directory = feed_directory(read_config(self.config))
+        return self.run_on_database(functools.partial(_with_stores, action, directory))
 
     def run_on_database(self, action: Callable[[DatabaseSettings], Awaitable[T]]) -> T:
         """The same without looking at the schema. Raises Failure."""
@@ -76,7 +79,7 @@ class Access:
             click.echo(text)
 
 
-async def _with_stores(action: Callable[[Stores], Awaitable[T]], settings: DatabaseSettings) -> T:
+async def _with_stores(action: Callable[[Stores], Awaitable[T]], feed: Path, settings: DatabaseSettings) -> T:
     missing = await migrate(settings, dry_run=True)
     if missing:
         raise Failure(
@@ -89,11 +92,19 @@ async def _with_stores(action: Callable[[Stores], Awaitable[T]], settings: Datab
             database,
             PostgresAccountStore(database),
             PostgresMailStore(database),
-            PostgresScriptStore(database),
+            PostgresScriptStore(database, functools.partial(_announce, feed)),
         )
         return await action(stores)
     finally:
         await database.close()
+
+
+def _announce(feed: Path, account_id: AccountId) -> None:
+    """The node of this host, if there is one, tells the others."""
+    try:
+        announce(feed, account_id)
+    except OSError as error:
+        click.echo(f"note: the node was not told ({error.strerror}); it will see it within 10 s", err=True)
 
 
 def read_config(given: Path | None) -> Config:

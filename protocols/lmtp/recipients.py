@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
 from protocols.delivery import Destination
+from protocols.ports import SETTINGS, ChangeFeed, MailboxChanged
 from storage.addresses import split_detail
 from storage.api import AccountStore
-from storage.model import Recipient
+from storage.model import AccountId, Recipient
 
-# Long enough for a burst of mail to one user, short enough that a deleted account is soon unknown.
+# Long enough for a burst of mail to one user, short enough that a deleted account is soon unknown, and that a
+# changed script is soon in force where no notice of it came.
 TTL_S = 10.0
 MAX_ENTRIES = 10_000
 
@@ -35,6 +38,26 @@ class RecipientDirectory:
         self._ttl_s = ttl_s
         self._max_entries = max_entries
         self._found: OrderedDict[str, tuple[float, Recipient]] = OrderedDict()
+        self._addresses: dict[AccountId, set[str]] = {}
+        self._changes = 0
+
+    def follow(self, feed: ChangeFeed) -> None:
+        """Forget accounts whose scripts change, for as long as this directory lives."""
+        this = weakref.ref(self)
+
+        def heard(change: MailboxChanged) -> None:
+            directory = this()
+            if directory is None:
+                end()
+            else:
+                directory.forget(change.account_id)
+
+        end = feed.subscribe(SETTINGS, heard)
+
+    def forget(self, account_id: AccountId) -> None:
+        self._changes += 1
+        for address in self._addresses.pop(account_id, ()):
+            self._found.pop(address, None)
 
     def remembered(self, address: str) -> Destination | None:
         """What is known without a read. ``address`` is canonical and may have a detail."""
@@ -46,19 +69,32 @@ class RecipientDirectory:
 
     async def look_up(self, address: str) -> Destination | None:
         """Ask the store. Raises StorageError."""
+        changes = self._changes
         for key, detail in _candidates(address):
             recipient = await self._accounts.recipient(key)
             if recipient is not None:
-                self._remember(key, recipient)
+                if changes == self._changes:  # else it may have been read before the change
+                    self._remember(key, recipient)
                 return Destination(address, detail, recipient)
-            self._found.pop(key, None)
+            self._drop(key)
         return None
 
     def _remember(self, key: str, recipient: Recipient) -> None:
+        self._drop(key)
         self._found[key] = (self._clock() + self._ttl_s, recipient)
-        self._found.move_to_end(key)
+        self._addresses.setdefault(recipient.account_id, set()).add(key)
         while len(self._found) > self._max_entries:
-            self._found.popitem(last=False)
+            self._drop(next(iter(self._found)))
+
+    def _drop(self, key: str) -> None:
+        entry = self._found.pop(key, None)
+        if entry is None:
+            return
+        account_id = entry[1].account_id
+        addresses = self._addresses[account_id]
+        addresses.discard(key)
+        if not addresses:
+            del self._addresses[account_id]
 
 
 def _candidates(address: str) -> tuple[tuple[str, str], ...]:

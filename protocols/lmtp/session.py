@@ -69,6 +69,7 @@ def lmtp_sessions(
 ) -> SessionFactory:
     """The factory of one LMTP server; its sessions share the recipients they know."""
     directory = RecipientDirectory(services.accounts, clock=clock)
+    directory.follow(services.feed)
 
     def make(connection: Connection) -> tuple[Machine, Session]:
         machine = LmtpMachine(

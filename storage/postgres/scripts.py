@@ -6,13 +6,13 @@ nor make two scripts active.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 
-from storage.errors import AlreadyExists, NotFound, NotPermitted
+from storage.errors import AlreadyExists, CommitUnknown, NotFound, NotPermitted
 from storage.model import AccountId
 from storage.scripts import ScriptInfo, ScriptQuota, ScriptStore, checked_name
 
@@ -62,8 +62,11 @@ ON CONFLICT (account_id, key) DO UPDATE
 
 
 class PostgresScriptStore(ScriptStore):
-    def __init__(self, db: Database) -> None:
+    """``on_changed`` is told after each commit that changed scripts of an account."""
+
+    def __init__(self, db: Database, on_changed: Callable[[AccountId], None] = lambda _account: None) -> None:
         self._db = db
+        self._on_changed = on_changed
 
     async def scripts(self, account_id: AccountId) -> list[ScriptInfo]:
         rows = await self._db.read(_LIST, account_id, on_primary=True)
@@ -127,10 +130,15 @@ class PostgresScriptStore(ScriptStore):
     @asynccontextmanager
     async def _changing(self, account_id: AccountId) -> AsyncIterator[Transaction]:
         """Raises NotFound."""
-        async with self._db.transaction(account=account_id) as transaction:
-            if not await transaction.fetch(_LOCK, account_id):
-                raise NotFound("the account is gone")
-            yield transaction
+        try:
+            async with self._db.transaction(account=account_id) as transaction:
+                if not await transaction.fetch(_LOCK, account_id):
+                    raise NotFound("the account is gone")
+                yield transaction
+        except CommitUnknown:
+            self._on_changed(account_id)
+            raise
+        self._on_changed(account_id)
 
 
 def _unknown(name: str) -> NotFound:

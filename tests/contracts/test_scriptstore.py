@@ -17,6 +17,7 @@ from storage.memory.scripts import MemoryScriptStore
 from storage.memory.tables import Tables
 from storage.model import AccountId, ActiveScript
 from storage.postgres.accounts import PostgresAccountStore
+from storage.postgres.pool import Database
 from storage.postgres.purge import PostgresPurgeStore
 from storage.postgres.scripts import PostgresScriptStore
 from storage.scripts import MAX_NAME_BYTES, ScriptQuota, ScriptStore
@@ -157,3 +158,19 @@ async def test_keys_are_remembered_for_their_time(stores: Stores) -> None:
     await stores.scripts.remember(stores.account, [(two, 60), (one, 1)])
     assert await stores.scripts.seen(stores.account, [one, two, gone, b"4" * 32]) == {one, two}
     assert await stores.scripts.seen(AccountId(stores.account + 1), [one]) == frozenset()
+
+
+async def test_who_asked_is_told_of_every_change_and_of_no_other(database: Database) -> None:
+    told: list[AccountId] = []
+    store = PostgresScriptStore(database, told.append)
+    account_id = (await PostgresAccountStore(database).create_account(ANN, "h")).id
+    await store.put(account_id, "a", b"keep;", QUOTA)
+    await store.activate(account_id, "a")
+    await store.rename(account_id, "a", "b")
+    await store.activate(account_id, None)
+    await store.delete(account_id, "b")
+    assert told == [account_id] * 5
+    with pytest.raises(NotFound):
+        await store.activate(account_id, "b")
+    await store.scripts(account_id)
+    assert told == [account_id] * 5

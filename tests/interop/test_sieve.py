@@ -12,6 +12,7 @@ from imapclient import IMAPClient
 from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import ROOT, NodeProcess
+from tests.support.sieveeditor import SieveEditor
 
 from .conftest import PASSWORD
 
@@ -104,3 +105,26 @@ def test_mail_of_a_broken_script_is_kept(node: NodeProcess, account: str) -> Non
     with IMAPClient("localhost", port=node.port("imaps"), ssl_context=client_context(node)) as client:
         client.login(account, PASSWORD)
         assert subjects(client, "INBOX") == {"kept": set(), "Your mail filter does not work": set()}
+
+
+def test_a_changed_script_acts_on_the_next_message(node: NodeProcess, account: str) -> None:
+    """Recipients are remembered with their scripts; a change in the same process ends that before its OK."""
+
+    def outcome(number: int) -> int:
+        ((code, _text),) = send(node, [(account, message("x", number))])
+        return code
+
+    assert outcome(1) == 250
+    editor = SieveEditor(node, account, PASSWORD)
+    try:
+        refusing = b'require "ereject"; ereject "no";'
+        assert editor.ask(b'PUTSCRIPT "a" {%d+}\r\n%b\r\n' % (len(refusing), refusing))[0].startswith(b"OK")
+        assert editor.ask(b'SETACTIVE "a"\r\n')[0].startswith(b"OK")
+        assert outcome(2) == 550
+        assert editor.ask(b'PUTSCRIPT "a" {5+}\r\nkeep;\r\n')[0].startswith(b"OK")
+        assert outcome(3) == 250
+        assert editor.ask(b'PUTSCRIPT "a" {%d+}\r\n%b\r\n' % (len(refusing), refusing))[0].startswith(b"OK")
+        assert editor.ask(b'SETACTIVE ""\r\n')[0].startswith(b"OK")
+        assert outcome(4) == 250
+    finally:
+        editor.close()

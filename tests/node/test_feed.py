@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from node.feed import HostFeed, LocalFeed
-from protocols.ports import MailboxChanged
+from node.feed import HostFeed, LocalFeed, announce, settings_changed
+from protocols.ports import SETTINGS, MailboxChanged
 from storage.model import AccountId, MailboxId, ModSeq
 
 
@@ -68,3 +68,19 @@ async def test_a_full_queue_drops_hints_and_never_blocks(tmp_path: Path) -> None
     finally:
         sender.close()
         deaf.close()
+
+
+async def test_a_command_beside_the_node_tells_it_of_changed_settings(tmp_path: Path) -> None:
+    announce(tmp_path / "never", AccountId(7))  # no node ran here
+    node, told = HostFeed(tmp_path), asyncio.Event()
+    beyond: list[MailboxChanged] = []
+    node.beyond = beyond.append
+    node.subscribe(SETTINGS, lambda _change: told.set())
+    node.start(asyncio.get_running_loop())
+    try:
+        announce(tmp_path, AccountId(7))
+        await asyncio.wait_for(told.wait(), 20)
+        assert beyond == [settings_changed(AccountId(7))]  # and so do the other nodes
+        assert len(list(tmp_path.iterdir())) == 1
+    finally:
+        node.close()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from protocols.errors import AuthenticationFailed
-from protocols.ports import Identity, MailboxChanged, Peer, Services
+from protocols.ports import SETTINGS, Identity, MailboxChanged, Peer, Services
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.memory.accounts import MemoryAccountStore
 from storage.memory.mail import MemoryMailStore
@@ -191,14 +191,19 @@ def staged(data: bytes) -> StagedContent:
 
 
 class Feed:
+    """Remembers what was published, and tells those who follow settings."""
+
     def __init__(self) -> None:
         self.published: list[MailboxChanged] = []
+        self.listeners: list[Callable[[MailboxChanged], None]] = []
 
     def publish(self, change: MailboxChanged) -> None:
         self.published.append(change)
 
     def subscribe(self, mailbox_id: MailboxId, listener: Callable[[MailboxChanged], None]) -> Any:
-        raise AssertionError("nothing here subscribes")
+        assert mailbox_id == SETTINGS, "no mailbox is followed here"
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
 
 
 class Passwords:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.clustering.directory import FRESH_S, LINGER_S
 from node.clustering.notices import GATHER_S, MAX_WAITING
+from node.feed import settings_changed
 from protocols.ports import MailboxChanged
 from storage.model import AccountId, MailboxId, ModSeq
 
@@ -111,3 +112,10 @@ def test_a_notice_of_another_form_is_counted(nodes: Nodes) -> None:
     _, second, _ = nodes.three()
     second.clustering.notices.heard(b"x" * 25)
     assert second.clustering.unreadable == 1
+
+
+def test_settings_of_an_account_go_to_all_nodes(nodes: Nodes) -> None:
+    first, second, third = nodes.three()
+    first.feed.publish(settings_changed(AccountId(7)))
+    nodes.pass_by(GATHER_S)
+    assert second.feed.published == third.feed.published == [settings_changed(AccountId(7))]
