@@ -48,7 +48,7 @@ from .filing import Placement, locate, placements
 from .filtering import Incoming, remember
 from .junk import JUNK
 from .ports import MailboxChanged, MailKind, Services
-from .sending.content import pieces
+from .sending.content import Pieces
 from .sending.occasion import Occasion
 from .sending.ownernote import tell_owner
 from .sending.sending import STORES, Carried, without_sending
@@ -476,7 +476,7 @@ async def _send_back(
     if read_way(staged.content.header).received_fields > MAX_RECEIVED_FIELDS:
         return MailLoop()
     key = hashlib.sha256(staged.content.hash + returned.address.encode("utf-8", "surrogateescape")).digest()
-    message = [_received(envelope), *pieces(data)]
+    message = Pieces(_received(envelope), data)
     try:
         await services.outbox.submit(
             envelope.reverse_path, [returned.address], message, kind=MailKind.BOUNCE, account=None, key=key

@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -107,7 +108,8 @@ class RelaySpool:
         head = encode_head(envelope)
         if kind != UNLIMITED_KIND:
             self.room.admit(len(head) + size)
-        self._put(message_id, [head + pieces[0], *pieces[1:]] if pieces else [head], now + held_s)
+        first = head + pieces[0] if pieces else head
+        self._put(message_id, chain([first], islice(pieces, 1, None)), now + held_s)
         return message_id
 
     def let_go(self, message_id: str) -> bool:
@@ -129,7 +131,7 @@ class RelaySpool:
                 return state
         return None
 
-    def _put(self, message_id: str, pieces: Sequence[bytes], due_at: float) -> None:
+    def _put(self, message_id: str, pieces: Iterable[bytes], due_at: float) -> None:
         target = self.place_of(PENDING, message_id)
         temporary = target.with_name(f".{message_id}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         try:
@@ -140,7 +142,7 @@ class RelaySpool:
             self._take_back(temporary, target)
             raise spool_error(error, "queueing mail") from error
 
-    def _write(self, path: Path, pieces: Sequence[bytes], due_at: float) -> None:
+    def _write(self, path: Path, pieces: Iterable[bytes], due_at: float) -> None:
         fd = self._disk.create(path)
         try:
             for piece in pieces:

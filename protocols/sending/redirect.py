@@ -14,7 +14,7 @@ from protocols.sieve.outcome import Action, Keep, Redirect, Rewritten
 from storage.addresses import BadAddress, canonical
 from storage.errors import InvalidName, StorageError
 
-from .content import sent_on
+from .content import Pieces, sent_on
 from .handover import HELD_S, Handover
 from .means import Means
 from .occasion import Occasion, Sent
@@ -97,7 +97,7 @@ class _Errand:
         self._handover = Handover(means, outbox, occasion)
         self._occasion = occasion
         self._hops = way.hops + 1
-        self._contents: dict[Rewritten | None, list[bytes]] = {}
+        self._contents: dict[Rewritten | None, Pieces] = {}
 
     async def run(self, plan: _Plan) -> None:
         """Raises StorageError: what was sent is remembered as far as that goes, and the rest is not sent."""
@@ -145,7 +145,7 @@ class _Errand:
         srs, sender = self._means.srs, self._occasion.sender
         return srs.forward(sender, self._means.today()) if srs is not None and sender else sender
 
-    def _content(self, rewritten: Rewritten | None) -> list[bytes]:
+    def _content(self, rewritten: Rewritten | None) -> Pieces:
         if rewritten not in self._contents:
             self._contents[rewritten] = sent_on(self._occasion, rewritten, self._hops)
         return self._contents[rewritten]
