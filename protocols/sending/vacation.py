@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 
 from protocols.ports import MailKind, Outbox
@@ -39,6 +40,9 @@ from .occasion import Occasion, Sent
 from .once import Errand, TooMany, send_once
 
 log = logging.getLogger("sora.sieve")
+
+# What hosts put before a sender's local part, another one each day, to know their own reports (BATV).
+_TAG = re.compile(r"^(?:prvs=[0-9a-z]+=|btv1==[0-9a-z]+==)")
 
 
 async def vacation(means: Means, occasion: Occasion, actions: Sequence[Vacation]) -> Sent:
@@ -84,7 +88,7 @@ async def _answer(means: Means, outbox: Outbox, question: Question) -> Sent:
 def memory_key(action: Vacation, sender: str) -> bytes:
     """Who is answered with what (RFC 5230 §4.2). Raises BadAddress."""
     digest = hashlib.sha256()
-    for each in (action.handle, canonical(sender)):
+    for each in (action.handle, _TAG.sub("", canonical(sender))):
         raw = each.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(4, "big") + raw)
     return digest.digest()

@@ -98,6 +98,17 @@ async def test_each_sender_is_answered_once_in_the_period(host: SieveHost) -> No
     assert await host.count() == {INBOX: 6}
 
 
+async def test_a_sender_whose_host_tags_addresses_is_one_sender(host: SieveHost) -> None:
+    await host.put(AWAY)
+    tags = ("", "prvs=0717a2b3c4=", "prvs=0718d5e6f7=", "btv1==123abc==")
+    for number, tag in enumerate(tags):
+        await host.send(message=mail(number), sender=f"{tag}bob@far.example")
+    assert host.sent_to() == ["bob@far.example"]
+    await days_pass(host, 8)
+    await host.send(message=mail(9), sender=f"{tags[1]}bob@far.example")
+    assert host.sent_to()[1:] == [f"{tags[1]}bob@far.example"]  # answers go to the address as it is
+
+
 @pytest.mark.parametrize(
     ("before", "after", "answers"),
     [
