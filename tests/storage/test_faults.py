@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.adoption import Adoption
 from storage.errors import CommitUnknown, StorageError, Unavailable
 from storage.model import ContentRef, NewMessage
 from storage.objects.fs import FileBlobStore
@@ -25,11 +26,21 @@ from storage.staging import IN_FLIGHT_S
 from tests.support.faults import Fault, FaultyBlobs, FaultyCalls, FaultyDisk, Killed, Kind, UnsyncedDisk
 from tests.support.queue import MailQueue, MemoryQueue, PostgresQueue
 from tests.support.stores import PostgresStores, postgres_stores
-from tests.support.way import Way, message
+from tests.support.way import NODE, Way, message
 
 __all__ = ["postgres_stores"]  # a fixture
 
-WRITES = ("append", "mark_stored", "release", "lease", "purge_messages", "purge_contents", "forget_doomed")
+WRITES = (
+    "append",
+    "mark_stored",
+    "release",
+    "restore_turns",
+    "take_over",
+    "lease",
+    "purge_messages",
+    "purge_contents",
+    "forget_doomed",
+)
 # two small ones, the first again as another message, and one of several frames
 MAIL = [message(1), message(2), message(1), message(3, 300_000)]
 SPOOLED = message(4, 1_200_000)
@@ -48,7 +59,7 @@ class World:
         self.mail = FaultyCalls(queue.mail, fault, WRITES)
         self.acked: list[tuple[ContentRef, bytes]] = []
 
-    def node(self) -> Way:
+    def node(self, name: str = NODE) -> Way:
         """A life with faults."""
         self.fault.is_over = False
         return Way(
@@ -58,6 +69,7 @@ class World:
             store=FaultyBlobs(FileBlobStore(self.root / "objects", self.disk), self.fault),
             disk=self.disk,
             use_disk=self.use_disk,
+            node=name,
         )
 
     def calm(self) -> Way:
@@ -95,6 +107,7 @@ class World:
     async def check(self) -> None:
         """All invariants, and that the way drains."""
         way = self.calm()
+        await way.uploader.adopt()  # as it does at its start
         await self._check_messages(way)
         for _ in range(5):
             await self.queue.pass_time(24 * 3600)
@@ -145,6 +158,18 @@ async def upload(world: World) -> None:
             world.age_staging()
             await way.uploader.sweep()
         await world.queue.pass_time(way.uploader.settings.lease_s + 200)
+
+
+async def adopt(world: World) -> None:
+    """The machine is made anew under another name; later its directory is adopted into the database."""
+    await world.deliver_all(world.calm())
+    way = world.node("rebuilt")
+    for _ in range(2):
+        with contextlib.suppress(StorageError):
+            await way.uploader.adopt()
+    for _ in range(2):
+        with contextlib.suppress(StorageError):
+            await Adoption(way.uploads, way.codec, way.staging_dir, disk=way.disk).run()
 
 
 async def purge(world: World) -> None:
@@ -206,6 +231,22 @@ async def test_nothing_acknowledged_is_lost(
         return MemoryQueue()
 
     await try_every_fault(tmp_path, new_queue, scenario, kind, use_disk=use_disk)
+
+
+@KINDS
+async def test_nothing_is_lost_by_adopting(tmp_path: Path, kind: Kind) -> None:
+    async def new_queue() -> MailQueue:
+        return MemoryQueue()
+
+    await try_every_fault(tmp_path, new_queue, adopt, kind, use_disk=True)
+
+
+async def test_nothing_is_lost_by_adopting_on_postgresql(
+    tmp_path: Path, postgres_stores: PostgresStores
+) -> None:
+    await try_every_fault(
+        tmp_path, lambda: PostgresQueue.create(postgres_stores), adopt, Kind.ANSWER_LOST, use_disk=True
+    )
 
 
 @SCENARIOS

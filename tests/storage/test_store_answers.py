@@ -86,3 +86,16 @@ async def test_hours_of_outage_are_a_trickle_of_probes(tmp_path: Path) -> None:
         way.queue.now += MAX_BACKOFF_S
         await way.drain()
         assert len(s3.objects) == 20
+
+
+async def test_a_store_that_throttles_gets_everything_in_the_end(tmp_path: Path) -> None:
+    async with SullenS3("throttles").listening() as s3:
+        way = way_to(s3, tmp_path)
+        refs = [await way.deliver(message(number)) for number in range(BODIES)]
+        for _ in range(3600):
+            await way.uploader.step()
+            way.queue.now += 1
+        assert (await way.uploader.backlog()).contents == 0
+        assert set(s3.objects) == {f"/mail/{object_key(ref.hash, ref.id)}" for ref in refs}
+        assert all(row.attempts == 0 for row in way.queue.rows.values())
+        assert s3.most_at_once <= 4

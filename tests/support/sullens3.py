@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found", 429: "Too Many", 500:
 
 @dataclass
 class SullenS3:
-    """``mood``: a status with an S3 error code, "hangs", "cuts" (connections), or empty when it is well."""
+    """``mood``: a status with an S3 error code, "hangs", "cuts" (connections), "throttles" (half of all
+    requests are refused), or empty when it is well."""
 
     mood: str = ""
     port: int = 0
@@ -23,6 +25,7 @@ class SullenS3:
     at_once: int = 0
     most_at_once: int = 0
     _cheered: asyncio.Event = field(default_factory=asyncio.Event)
+    _chance: random.Random = field(default_factory=lambda: random.Random(1))
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -76,14 +79,19 @@ class SullenS3:
             await asyncio.sleep(0)
             if self.mood == "cuts":
                 return False
-            return await self._reply(writer, method, target.split("?")[0], body)
+            if self.mood == "throttles" and self._chance.random() < 0.5:
+                return await self._reply(writer, "503 SlowDown", method, target.split("?")[0], body)
+            mood = "" if self.mood == "throttles" else self.mood
+            return await self._reply(writer, mood, method, target.split("?")[0], body)
         finally:
             self.at_once -= 1
 
-    async def _reply(self, writer: asyncio.StreamWriter, method: str, key: str, body: bytes) -> bool:
+    async def _reply(
+        self, writer: asyncio.StreamWriter, mood: str, method: str, key: str, body: bytes
+    ) -> bool:
         status, answer, length = 200, b"", None
-        if self.mood:
-            code, _, name = self.mood.partition(" ")
+        if mood:
+            code, _, name = mood.partition(" ")
             status, answer = int(code), f"<Error><Code>{name}</Code></Error>".encode()
         elif method == "PUT":
             if key not in self.objects:

@@ -336,3 +336,49 @@ async def test_a_cancelled_waiter_leaves_the_queue() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert len(queue) == 0
+
+
+async def test_the_same_bytes_through_several_nodes_while_they_are_uploaded_and_purged(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    """Wherever a body is said to wait, it does; those in the database have frames, and no other has."""
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    nodes = ["a", "b", None, "a", "b", None]
+    rng = random.Random(1)
+
+    async def deliver(store: PostgresMailStore, node: str | None) -> None:
+        for _ in range(15):
+            body = staged(b"%d" % rng.randrange(3), frames=0 if node else rng.choice((1, 9)), node=node)
+            (answer,) = await store.append(body, [NewMessage(inbox, flags=Flags(SystemFlag.DELETED))])
+            if rng.random() < 0.5:
+                await store.expunge(inbox, [answer.uid])
+            assert await misplaced(database) == []
+
+    async def upload(node: str) -> None:
+        for _ in range(20):
+            leases = await postgres_stores.uploads.lease(node, 1, 60)
+            await postgres_stores.uploads.mark_stored([lease.ref.id for lease in leases])
+
+    async def adopt() -> None:
+        for n in range(30):
+            await postgres_stores.uploads.take_over(staged(b"%d" % (n % 3)).content.hash, "b", (), 1)
+
+    async def clean() -> None:
+        for _ in range(30):
+            await postgres_stores.purge.purge_messages(NO_GRACE, 100)
+            await postgres_stores.purge.purge_contents(100)
+
+    deliveries = (deliver(*pair) for pair in zip(others, nodes, strict=True))
+    await asyncio.gather(*deliveries, upload("a"), upload("b"), adopt(), clean())
+    assert await misplaced(database) == []
+    await postgres_stores.audit(inbox)
+
+
+async def misplaced(database: Database) -> list[object]:
+    return list(
+        await database.read(
+            "SELECT content_id, g.node, g.content_id IS NULL, f.n FROM staged_frames f"
+            " FULL JOIN staged_contents g USING (content_id)"
+            " WHERE g.content_id IS NULL OR (g.node IS NULL) <> (f.n IS NOT NULL)"
+        )
+    )
