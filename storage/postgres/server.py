@@ -45,6 +45,7 @@ DURABLE: Mapping[str, str] = {
     "full_page_writes": "on",
     "wal_compression": "on",
     "max_wal_size": "1GB",
+    "autovacuum_naptime": "15s",  # bodies in staging come and go within seconds
 }
 
 

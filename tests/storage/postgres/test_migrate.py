@@ -58,3 +58,17 @@ def test_checksum_and_newer_schema_are_refused() -> None:
         pending([ours], {1: ("one", "other")})
     with pytest.raises(MigrationError, match="newer"):
         pending([ours], {1: ("one", ours.checksum), 2: ("two", "x")})
+
+
+async def test_staging_tables_are_vacuumed_soon_and_without_pauses(database: Database) -> None:
+    """Their bodies are in the table behind, which has settings of its own."""
+    rows = await database.read(
+        "SELECT c.relname, c.reloptions, t.reloptions AS behind FROM pg_class c"
+        " LEFT JOIN pg_class t ON t.oid = c.reltoastrelid"
+        " WHERE c.relname IN ('staged_contents', 'staged_frames')"
+    )
+    options = {row["relname"]: set(row["reloptions"]) for row in rows}
+    (behind,) = [set(row["behind"]) for row in rows if row["relname"] == "staged_frames"]
+    for found in (*options.values(), behind):
+        assert found >= {"autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_cost_delay=0"}
+    assert "autovacuum_vacuum_threshold=4000" in behind
