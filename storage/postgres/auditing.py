@@ -17,16 +17,25 @@ from .pool import Database, Record
 FRAME_BYTES = 256 * 1024  # of a row of staged_frames
 FRAMES_BATCH = 16
 
+# LIMIT keeps the planner from hashing whole tables for each page
 _FACTS = f"""
-SELECT {rows.REF_COLUMNS}, EXISTS (SELECT FROM messages m WHERE m.content_id = c.id) AS is_used,
-       EXISTS (SELECT FROM purge_candidates p WHERE p.content_id = c.id) AS is_candidate,
-       EXISTS (SELECT FROM doomed_objects d WHERE d.content_id = c.id AND d.forgotten_at IS NULL) AS is_doomed
-FROM contents c LEFT JOIN staged_contents g ON g.content_id = c.id"""
+SELECT {rows.REF_COLUMNS}, (SELECT true FROM messages m WHERE m.content_id = c.id LIMIT 1) AS is_used,
+       (SELECT true FROM purge_candidates p WHERE p.content_id = c.id LIMIT 1) AS is_candidate,
+       (SELECT true FROM doomed_objects d
+        WHERE d.content_id = c.id AND d.forgotten_at IS NULL LIMIT 1) AS is_doomed
+FROM page c LEFT JOIN staged_contents g ON g.content_id = c.id"""
 
-_BY_HASH = f"{_FACTS} WHERE c.hash > $1 AND c.hash < $2 ORDER BY c.hash LIMIT $3"
-_OF_ACCOUNT = f"""{_FACTS} WHERE c.id IN (
-    SELECT m.content_id FROM mailboxes b JOIN messages m ON m.mailbox_id = b.id
-    WHERE b.account_id = $1 AND m.content_id > $2 ORDER BY m.content_id LIMIT $3) ORDER BY c.id"""
+_BY_HASH = f"""
+WITH page AS MATERIALIZED (
+    SELECT id, hash, size_bytes FROM contents WHERE hash > $1 AND hash < $2 ORDER BY hash LIMIT $3
+) {_FACTS} ORDER BY c.hash"""
+_OF_ACCOUNT = f"""
+WITH ids AS MATERIALIZED (
+    SELECT DISTINCT m.content_id AS id FROM mailboxes b JOIN messages m ON m.mailbox_id = b.id
+    WHERE b.account_id = $1 AND m.content_id > $2 ORDER BY 1 LIMIT $3
+), page AS MATERIALIZED (
+    SELECT c.id, c.hash, c.size_bytes FROM ids JOIN contents c ON c.id = ids.id
+) {_FACTS} ORDER BY c.id"""
 
 _LAST_ID = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last FROM contents_id_seq"
 
@@ -43,8 +52,9 @@ SELECT {rows.REF_COLUMNS}, g.encoded_bytes, g.attempts, coalesce(g.last_error, '
         WHERE f.content_id = c.id)::bigint AS frame_bytes
 FROM staged_contents g JOIN contents c ON c.id = g.content_id
 WHERE g.content_id > $1
-  AND ($3::bigint IS NULL OR EXISTS (SELECT FROM messages m JOIN mailboxes b ON b.id = m.mailbox_id
-                                     WHERE m.content_id = c.id AND b.account_id = $3))
+  AND ($3::bigint IS NULL
+       OR (SELECT true FROM messages m JOIN mailboxes b ON b.id = m.mailbox_id
+           WHERE m.content_id = c.id AND b.account_id = $3 LIMIT 1))
 ORDER BY g.content_id LIMIT $2"""
 
 # The counters of deleted mailboxes mean nothing any more.
@@ -287,7 +297,9 @@ class PostgresAudit:
 
 
 def _content_facts(row: Record) -> ContentFacts:
-    return ContentFacts(rows.ref(row), row["is_used"], row["is_candidate"], row["is_doomed"])
+    return ContentFacts(
+        rows.ref(row), bool(row["is_used"]), bool(row["is_candidate"]), bool(row["is_doomed"])
+    )
 
 
 def _by_mailbox(found: Sequence[Record]) -> dict[MailboxId, list[int]]:

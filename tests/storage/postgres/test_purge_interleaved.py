@@ -269,8 +269,10 @@ async def test_two_looks_at_once_number_a_message_once(database: Database) -> No
     world = Twice(database, is_uploaded=True, is_purged=False)
 
     async def nothing_twice() -> None:
-        (mailbox,) = await world.stores.recovered.mailboxes(world.account)
-        view = await world.stores.recovered.load_view(mailbox.id)
-        assert list(view.uids) == [mailbox.uidnext - 2, mailbox.uidnext - 1]
+        uids: list[int] = []
+        for mailbox in await world.stores.recovered.mailboxes(world.account):  # two around midnight
+            uids += (await world.stores.recovered.load_view(mailbox.id)).uids
+        assert len(uids) == 2
+        assert uids[1] == uids[0] + 1
 
     assert await every_order(world, looking, looking, nothing_twice) >= 20
