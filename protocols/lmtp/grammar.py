@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from protocols.xtext import BadText, decode_xtext, is_xtext
+from protocols.xtext import BadText, decode_xtext
 from storage.addresses import MAX_ADDRESS_CHARS
 from storage.dsn import MessageDsn, RecipientDsn, notify_from
 
@@ -136,10 +136,15 @@ def _taken(parameters: dict[str, str | None], key: str) -> str:
 
 def _is_printable(xtext: str) -> bool:
     """RFC 3461 §4.4: what it stands for is printable ASCII."""
+    return _is_text(xtext) and decode_xtext(xtext).isascii()
+
+
+def _is_text(xtext: str) -> bool:
     try:
-        return decode_xtext(xtext).isascii()
+        decode_xtext(xtext)
     except BadText:
         return False
+    return True
 
 
 def _is_original_recipient(text: str, *, has_smtputf8: bool) -> bool:
@@ -149,4 +154,5 @@ def _is_original_recipient(text: str, *, has_smtputf8: bool) -> bool:
     address = match["address"]
     if match["type"].lower() == "utf-8" and _UTF8_ADDRESS.fullmatch(address):
         return address.isascii() or has_smtputf8
-    return is_xtext(address) and _is_printable(address)
+    # what it stands for may be UTF-8, though it should be ASCII: Postfix passes on what it was given
+    return _is_text(address)

@@ -71,6 +71,8 @@ async def test_bad_parameters_of_mail(wire: Wire, parameters: bytes) -> None:
         b"ORCPT=ann@example.test",
         b"ORCPT=rfc822;",
         b"ORCPT=;x",
+        b"ORCPT=rfc822;a+0Ab",
+        b"ORCPT=rfc822;+FF",
         b"ORCPT=rfc822;a+b@c",
         b"ORCPT=rfc822;" + b"x" * 494,
     ],
@@ -89,6 +91,8 @@ async def test_bad_parameters_of_rcpt(wire: Wire, parameters: bytes) -> None:
         b"ORCPT=rfc822;ann+2Bx@example.test NOTIFY=FAILURE",
         b"ORCPT=utf-8;gr\\x{FC}n@example.test",
         b"ORCPT=x400;anything",
+        b"ORCPT=rfc822;gr+C3+BCn@example.test",
+        b"ORCPT=utf-8;gr+C3+BCn@example.test",
         b"ORCPT=rfc822;" + b"x" * 493,
     ],
 )
