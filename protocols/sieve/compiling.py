@@ -12,6 +12,7 @@ from .control import chain, sequence
 from .errors import MAX_ERRORS, BadScript, RunFault, ScriptErrors
 from .grammar import parse
 from .phrases import MAX_CAPTURES, BadText, Constant, Phrase, Template, decode_characters, phrase
+from .regexsyntax import BadPattern
 from .run import Run
 from .script import IncludeName, Script
 from .skipping import Needs, passing_over
@@ -23,12 +24,16 @@ from .tree import Test as TestNode
 
 # A hundred times the usual limit of an upload.
 MAX_SCRIPT_BYTES = 4 * 1024 * 1024
+# Of all regular expressions of a script, see ``Program.cost``: some 5,000 usual ones. The largest single ones
+# take 40 ms, so that 16 KB of script could hold seconds of work and 100 MB without this.
+MAX_PATTERN_COST = 250_000
 
 
 def compile(script: bytes, *, extensions: Collection[str] | None = None) -> Script | ScriptErrors:
     """``extensions`` are the names that scripts may require; None: all there are.
 
-    Never raises. Linear in the script; 10,000 rules take less than a second.
+    Never raises. Linear in the script; 10,000 rules take less than a second, and so do the worst patterns
+    that are taken (``MAX_PATTERN_COST``).
     """
     try:
         if len(script) > MAX_SCRIPT_BYTES:
@@ -59,6 +64,7 @@ class Compiler:
         self._defers = False  # ihave has been seen: what is unknown fails at run time only
         self._rows: dict[str, dict[str, Row]] = {}
         self._needs: dict[Holds, Needs] = {}
+        self._pattern_cost = 0
 
     def compile(self) -> Script | ScriptErrors:
         try:
@@ -136,6 +142,12 @@ class Compiler:
         if lacking:
             return BadScript(tag.offset, f':{tag.name} needs require "{lacking[0]}"')
         return BadScript(tag.offset, f'"{row.name}" has no argument :{tag.name[:60]}')
+
+    def spend_on_patterns(self, cost: int) -> None:
+        """Raises BadPattern."""
+        self._pattern_cost += cost
+        if self._pattern_cost > MAX_PATTERN_COST:
+            raise BadPattern("those of the script are too large together")
 
     def _lookup(self, table: dict[str, registry.Found], name: str, offset: int, what: str) -> registry.Found:
         found = table.get(name)

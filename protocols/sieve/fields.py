@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-from storage.mime.envelope import parse_addresses
+from storage.mime.envelope import MAX_LIST_BYTES, parse_addresses
 from storage.mime.text import decode_charset, decode_words
 
 _FOLDING = re.compile(rb"\r?\n[ \t]")
@@ -78,10 +78,11 @@ def _raw_values_of(fields: Sequence[Field]) -> dict[str, list[bytes]]:
 
 
 def mailboxes(raw: bytes) -> list[Mailbox]:
-    """The addresses in a field value, groups left out; at most ``storage.mime.envelope.MAX_ADDRESSES``."""
+    """The addresses in a field value, groups left out; as many as ENVELOPE shows: at most ``MAX_ADDRESSES``,
+    and those in the first ``MAX_LIST_BYTES``."""
     return [
         Mailbox(decode_charset(each.mailbox or b"", None), decode_charset(each.host, None))
-        for each in parse_addresses(raw)
+        for each in parse_addresses(raw[:MAX_LIST_BYTES])
         if each.host is not None
     ]
 

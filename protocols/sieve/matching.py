@@ -67,7 +67,7 @@ class Matching:
         self._prepared: Any = None
         if keys.constants is not None:
             try:
-                self._prepared = self._prepare(keys.constants)
+                self._prepared = self._prepare(keys.constants, bound.compiler.spend_on_patterns)
             except BadPattern as error:
                 raise bound.fail(f"bad regular expression: {error}") from None
 
@@ -107,10 +107,10 @@ class Matching:
             raise bound.fail(f":{self._kind} takes one of {', '.join(RELATIONS)}, not {name[:20]!r}")
         return found
 
-    def _prepare(self, keys: Sequence[str]) -> Any:
+    def _prepare(self, keys: Sequence[str], spend: Callable[[int], None]) -> Any:
         normal = self._comparator.normal
         if self._kind == "regex":
-            return [_regex(key, self._comparator.ignores_case) for key in keys]
+            return [self._made(key, spend) for key in keys]
         if self._kind == "matches":
             return [_glob(normal(key)) for key in keys]
         if self._kind == "count":
@@ -119,12 +119,18 @@ class Matching:
             return list(keys)
         return [normal(key) for key in keys]
 
+    def _made(self, key: str, spend: Callable[[int], None]) -> Regex:
+        spend(0)  # nothing is made once too much was
+        made = _regex(key, self._comparator.ignores_case)
+        spend(made.cost)
+        return made
+
     def holds(self, run: Run, values: Iterable[str]) -> bool:
         """Whether any value matches any key. Raises RunFault, Unanswered."""
         prepared = self._prepared
         if prepared is None:
             try:
-                prepared = self._prepare(self._keys.values(run))
+                prepared = self._prepare(self._keys.values(run), run.budget.spend)
             except BadPattern as error:
                 raise RunFault(f"bad regular expression: {error}") from None
         return self._way(self, run, values, prepared)

@@ -132,6 +132,7 @@ class Regex:
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
         self._program: Program = compile_pattern(pattern, ignore_case=ignore_case)
+        self.cost = self._program.cost
         self._search = _Automaton(self._program.forward, is_search=True)
         self._backward: _Automaton | None = None
         self._forward: _Automaton | None = None

@@ -137,6 +137,7 @@ class Program:
     forward: tuple[Instruction, ...]
     backward: tuple[Instruction, ...]  # matches the reversed value; without groups
     groups: int
+    cost: int  # nodes that were visited to make it, one for each instruction and more
 
 
 def compile_pattern(pattern: str, *, ignore_case: bool) -> Program:
@@ -146,7 +147,8 @@ def compile_pattern(pattern: str, *, ignore_case: bool) -> Program:
     forward, backward = _Assembler(is_reversed=False), _Assembler(is_reversed=True)
     forward.add(_Group(0, tree))
     backward.add(tree)
-    return Program(forward.finished(), backward.finished(), parser.groups)
+    cost = forward.visits + backward.visits
+    return Program(forward.finished(), backward.finished(), parser.groups, cost)
 
 
 class _Parser:

@@ -129,6 +129,19 @@ def test_actions(script: str, expected: list[str]) -> None:
         (["stop;", 'require "fileinto"; fileinto "B";'], ["file B"]),
         (['require "imap4flags"; addflag "x";', "keep;"], ["keep (x)"]),
         (["", 'require "fileinto"; fileinto "B"; keep;', "discard;"], ["file B", "discard"]),
+        (['redirect "a@example.net";', "discard;"], ["redirect a@example.net"]),
+        (['require "ereject"; ereject "no";', "keep;"], ["ereject no"]),
+        (
+            ['require "variables"; set "x" "1";', 'require "variables"; if string "${x}" "" { discard; }'],
+            ["discard"],
+        ),
+        (
+            [
+                'require "editheader"; addheader "X-Site" "seen";',
+                'require "fileinto"; if header "x-site" "seen" { fileinto "B"; }',
+            ],
+            ["file B"],
+        ),
     ],
 )
 def test_scripts_one_after_the_other(scripts: list[str], expected: list[str]) -> None:

@@ -19,7 +19,7 @@ def test_ten_thousand_rules_compile_in_about_a_second() -> None:
         started = time.process_time()
         assert isinstance(compile(script.encode()), Script)
         best = min(best, time.process_time() - started)
-    assert best < 2.5  # a second on a quiet core; a shared one takes more CPU time for the same
+    assert best < 4.0  # a second on a quiet core; a shared one takes more CPU time for the same
 
 
 def test_many_fields() -> None:
