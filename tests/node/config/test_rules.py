@@ -103,6 +103,15 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
         ),
         ("[spam_training]\nenabled = true", ("error", "missing", "spam_training.endpoint")),
         (
+            '[spam_training]\nenabled = true\nendpoint = "filter:80"',
+            ("error", "value", "spam_training.endpoint"),
+        ),
+        (
+            '[spam_training]\nenabled = true\nendpoint = "http://filter.test/"\nauth_token = "x"',
+            ("warning", "inadvisable", "spam_training.endpoint"),
+        ),
+        ('[sieve]\nspam_fields = ["X-Spam yes"]', ("error", "value", "sieve.spam_fields")),
+        (
             '[servers.i]\ntype = "imap"\naddr = ":1"\ntls = true',
             ("error", "missing", "servers.i.tls_cert_file"),
         ),
