@@ -17,6 +17,7 @@ Decisions:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -34,7 +35,7 @@ from protocols.sending.occasion import Occasion
 from protocols.sending.ownernote import tell_owner
 from protocols.sending.sending import Carried, without_sending
 from protocols.sieve.outcome import FileInto, Keep, Outcome, Rewritten
-from storage.errors import CommitUnknown, StorageError
+from storage.errors import CommitUnknown, NotFound, StorageError
 from storage.mime.structure import decode_structure
 from storage.model import (
     INBOX,
@@ -70,7 +71,7 @@ class _Plan:
     ``copies``: by target and flags (None: as they are); ``changes``: by flags to add and to take.
     """
 
-    copies: dict[tuple[MailboxId, Flags | None], list[Uid]] = field(default_factory=dict)
+    copies: dict[tuple[MailboxId, Flags | None], tuple[FileInto, list[Uid]]] = field(default_factory=dict)
     changes: dict[tuple[Flags, Flags], list[Uid]] = field(default_factory=dict)
     deleted: set[Uid] = field(default_factory=set)
     outcomes: dict[Uid, Outcome] = field(default_factory=dict)
@@ -269,17 +270,29 @@ class _Slice:
         flags = flags_from(action.flags)
         if action.message is None:
             wanted = None if flags == touched.flags else flags
-            self._plan.copies.setdefault((target, wanted), []).append(touched.uid)
+            self._plan.copies.setdefault((target, wanted), (action, []))[1].append(touched.uid)
         else:
-            await self._write(row, target, flags, action.message)
+            await self._into(action, partial(self._write, row, flags, action.message))
         return True
 
-    async def _target(self, action: FileInto) -> MailboxId | None:
+    async def _into(self, action: FileInto, work: Callable[[MailboxId], Awaitable[None]]) -> None:
+        """Once more, if the mailbox that was known is gone by now and there is another."""
+        target = await self._target(action)
+        if target is not None:
+            with contextlib.suppress(NotFound):
+                await work(target)
+                return
+        target = await self._target(action, fresh=True)
+        if target is None:
+            raise NotFound(f"no mailbox {action.mailbox!r}")
+        await work(target)
+
+    async def _target(self, action: FileInto, *, fresh: bool = False) -> MailboxId | None:
         """Looked for once in a slice, also where there is none."""
         key = (action.mailbox, action.mailbox_id, action.special_use, action.create)
-        if key not in self._targets:
+        if fresh or key not in self._targets:
             self._targets[key] = await locate(
-                self._filter.names, self._event.account_id, action, self._created
+                self._filter.names, self._event.account_id, action, self._created, fresh=fresh
             )
         return self._targets[key]
 
@@ -289,7 +302,7 @@ class _Slice:
     def _publish(self, mailbox_id: MailboxId, modseq: ModSeq) -> None:
         self._services.feed.publish(MailboxChanged(self._event.account_id, mailbox_id, modseq))
 
-    async def _write(self, row: MessageRow, target: MailboxId, flags: Flags, message: Rewritten) -> None:
+    async def _write(self, row: MessageRow, flags: Flags, message: Rewritten, target: MailboxId) -> None:
         """A message that a script has changed is another one."""
         body = message.body
         if body is None:
@@ -320,8 +333,8 @@ class _Slice:
 
     async def _carry_out(self) -> None:
         plan, unfiled = self._plan, set[Uid]()
-        for (target, flags), uids in plan.copies.items():
-            if not await self._tried(self._copy(uids, target, flags)):
+        for (_, flags), (action, uids) in plan.copies.items():
+            if not await self._tried(self._into(action, partial(self._copy, uids, flags))):
                 unfiled.update(uids)
         for (add, take), uids in plan.changes.items():
             await self._tried(self._change(uids, add, take))
@@ -348,7 +361,7 @@ class _Slice:
             return False
         return True
 
-    async def _copy(self, uids: Sequence[Uid], target: MailboxId, flags: Flags | None) -> None:
+    async def _copy(self, uids: Sequence[Uid], flags: Flags | None, target: MailboxId) -> None:
         mail = self._services.mail
         copied = await mail.copy(self._event.mailbox_id, uids, target)
         modseq = copied.target_modseq

@@ -100,7 +100,16 @@ class Dovecot:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, directory: Path, cert: Path, key: Path, location: str = "maildir:~/Maildir") -> Dovecot:
+    def start(
+        cls,
+        directory: Path,
+        cert: Path,
+        key: Path,
+        location: str = "maildir:~/Maildir",
+        *,
+        more: str = "",
+    ) -> Dovecot:
+        """``more``: further lines of its configuration."""
         imap, imaps, pop3, lmtp = free_ports(4)
         user = "nobody"
         for folder in ("run", "home"):
@@ -112,6 +121,7 @@ class Dovecot:
                 dir=directory, cert=cert, key=key, location=location, fsync="optimized", password=PASSWORD,
                 user=user, group="nogroup", imap=imap, imaps=imaps, pop3=pop3, lmtp=lmtp,
             )
+            + more
         )  # fmt: skip
         process = subprocess.Popen([BINARY, "-F", "-c", str(config)], start_new_session=True)
         for port in (imap, imaps, pop3, lmtp):

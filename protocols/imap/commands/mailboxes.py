@@ -29,6 +29,13 @@ def parse_name(cursor: Cursor, _context: ParseContext) -> str:
 
 def _publish_structure(session: ImapSession, mailbox_id: MailboxId) -> None:
     session.services.feed.publish(MailboxChanged(session.user.account_id, mailbox_id, ModSeq(0)))
+    _forget_names(session)
+
+
+def _forget_names(session: ImapSession) -> None:
+    """Scripts of this process find mailboxes by their new names at once."""
+    if session.services.filter is not None:
+        session.services.filter.names.forget(session.user.account_id)
 
 
 # --- CREATE ---
@@ -120,6 +127,7 @@ async def run_rename(session: ImapSession, args: RenameArgs) -> Outcome:
         return No("There is no such mailbox", b"NONEXISTENT")
     except AlreadyExists:
         return No("A mailbox of the new name exists already", b"ALREADYEXISTS")
+    _forget_names(session)
     if args.old == INBOX:  # its messages have moved
         for name in (INBOX, args.new):
             mailbox = await mail.get_mailbox(account_id, name)

@@ -274,6 +274,30 @@ async def test_a_mailbox_that_is_not_there_is_looked_for_once_in_a_slice() -> No
     assert lab.calls.count("list_mailboxes") == 2  # what is known may be old, so a second look
 
 
+@pytest.mark.parametrize("edit", ["", 'addheader "X-Seen" "yes";'])
+async def test_mailbox_that_was_made_anew_elsewhere_is_found(edit: str) -> None:
+    lab = Lab()
+    await lab.script(f'{edit} fileinto "Archive";')
+    wire = await lab.log_in()
+    await lab.append(wire)
+    await lab.mail.store.delete_mailbox(ACCOUNT, "Archive")
+    await lab.append(wire)  # the known one is gone, and there is no other
+    await lab.mail.store.create_mailbox(ACCOUNT, "Archive")
+    await lab.append(wire)
+    assert lab.flags() == {1: {"DELETED"}, 2: set(), 3: {"DELETED"}}
+    assert lab.flags("Archive") == {1: set()}
+
+
+async def test_names_that_a_client_changed_are_known_at_once() -> None:
+    lab = Lab()
+    await lab.script('fileinto "Archive"; keep;')
+    wire = await lab.log_in()
+    await lab.append(wire)
+    await wire.send(b"1 RENAME Archive Old\r\n2 CREATE Archive\r\n")
+    await lab.append(wire)
+    assert (len(lab.flags("Old")), len(lab.flags("Archive"))) == (1, 1)
+
+
 async def test_mailbox_is_made_where_the_script_says_so() -> None:
     lab = Lab()
     await lab.script('fileinto :create "New/Inner";', "Trash")
