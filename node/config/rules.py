@@ -154,6 +154,14 @@ def own_address_in_peers(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _relay_url(url: str, *, has_token: bool) -> Iterator[Finding]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield Finding("error", "relay.http_url", f'"{url}" is no URL', "https://relay.example.com/mail")
+    elif parts.scheme == "http" and has_token and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        yield inadvisable("relay.http_url", "the token crosses the network in the clear", "https")
+
+
 def relay(facts: Facts) -> Iterator[Finding]:
     config = facts.config.relay
     needed = {"smtp": "smtp_host", "http": "http_url"}.get(config.type)
@@ -172,6 +180,11 @@ def relay(facts: Facts) -> Iterator[Finding]:
         yield Finding("warning", "relay.smtp_tls", text, "smtp_tls = true", "inadvisable")
     if config.smtp_tls_cert_file and not config.smtp_tls:
         yield conflict("relay.smtp_tls_cert_file", "without smtp_tls nobody is shown it", "smtp_tls = true")
+    if config.smtp_tls_ca_file and not (config.smtp_tls and config.smtp_tls_verify):
+        hint = "smtp_tls = true and smtp_tls_verify = true"
+        yield conflict("relay.smtp_tls_ca_file", "no certificate is checked against it", hint)
+    if config.type == "http" and config.http_url:
+        yield from _relay_url(config.http_url, has_token=bool(config.auth_token.reveal()))
     if facts.given("relay_queue.enabled") and facts.config.relay_queue.enabled and not facts.given("relay"):
         yield Finding("warning", "relay_queue", "without a relay the queue has nothing to do", "", "unused")
 

@@ -21,6 +21,7 @@ from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess, public_directory
 from tests.support.postfix import Postfix, is_installed
 
+from .test_metrics import METRICS, promtool, scrape
 from .test_relay import find, is_empty, queue_of, until
 
 MAIL = b"From: ann@near.test\r\nSubject: away\r\n\r\nhello\r\n"
@@ -73,7 +74,10 @@ def prepared(mta: Postfix, authority: Authority, **values: object) -> NodeProces
 
 @pytest.fixture(scope="module")
 def node(mta: Postfix, authority: Authority) -> Iterator[NodeProcess]:
-    with prepared(mta, authority) as node:
+    node = prepared(mta, authority)
+    with (node.directory / "data" / "config.toml").open("a") as config:
+        config.write(METRICS)
+    with node:
         yield node
 
 
@@ -124,6 +128,21 @@ def check_report(raw: bytes, recipient: str) -> None:
     assert (of_recipient["Action"], of_recipient["Status"]) == ("failed", "5.1.1")
     assert "550 5.1.1" in of_recipient["Diagnostic-Code"]
     assert "Subject: away" in original.as_string()
+
+
+def test_figures(node: NodeProcess, mta: Postfix) -> None:
+    """Those that the rules and the dashboard rest on; promtool has nothing against their form."""
+    submit(node, "figures@far.test", sender="")
+    until(lambda: is_empty(node))
+    page = scrape(node)
+    assert promtool("check", "metrics", stdin=page) == ""
+    found = dict(line.rsplit(b" ", 1) for line in page.splitlines() if not line.startswith(b"#"))
+    assert float(found[b'sora_relay_recipients_total{kind="redirect",result="taken"}']) >= 1
+    assert found[b"sora_relay_breaker"] == b"0.0"
+    assert found[b'sora_relay_messages{state="pending"}'] == b"0.0"
+    assert float(found[b"sora_relay_duration_seconds_count"]) >= 1
+    assert 0.0 <= float(found[b"sora_relay_fill_ratio"]) < 0.1
+    assert float(found[b"sora_relay_full_total"]) == 0
 
 
 def test_a_password_is_mended_by_a_reload(mta: Postfix, authority: Authority) -> None:

@@ -14,6 +14,8 @@ from .loading import STORAGE, brief, load_text, node_with, problems_of
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 CLUSTER = f'[cluster]\nenabled = true\npeers = ["10.0.0.2"]\nsecret_key = "{KEY}"\n'
+SMTP = '[relay]\ntype = "smtp"\nsmtp_host = "mx.test"\n'
+HTTP = '[relay]\ntype = "http"\nhttp_url = '
 IMAP = '[servers.imap]\naddr = ":143"\n'
 METRICS = '[servers.metrics]\naddr = "127.0.0.1:9090"\n'
 
@@ -95,6 +97,19 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
         ('[relay]\ntype = "smtp"', ("error", "missing", "relay.smtp_host")),
         ('[relay]\ntype = "http"', ("error", "missing", "relay.http_url")),
         ('[relay]\nsmtp_host = "h"', ("error", "missing", "relay.type")),
+        (f'{HTTP}"mx.test/mail"', ("error", "value", "relay.http_url")),
+        (f'{HTTP}"ftp://mx.test/mail"', ("error", "value", "relay.http_url")),
+        (f'{HTTP}"http://mx.test/mail"\nauth_token = "t"', ("warning", "inadvisable", "relay.http_url")),
+        (
+            f"{SMTP}smtp_use_starttls = true\nsmtp_tls = false",
+            ("error", "conflict", "relay.smtp_use_starttls"),
+        ),
+        (f'{SMTP}smtp_tls_cert_file = "/c"', ("error", "missing", "relay.smtp_tls_key_file")),
+        (f'{SMTP}smtp_tls = false\nsmtp_username = "u"', ("warning", "inadvisable", "relay.smtp_tls")),
+        (
+            f'{SMTP}smtp_tls_verify = false\nsmtp_tls_ca_file = "/ca"',
+            ("error", "conflict", "relay.smtp_tls_ca_file"),
+        ),
         ("[relay_queue]\nenabled = true", ("warning", "unused", "relay_queue")),
         ('[shared_mailboxes]\ndefault_rights = "lrz"', ("error", "value", "shared_mailboxes.default_rights")),
         (
