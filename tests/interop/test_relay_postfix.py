@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -304,3 +306,56 @@ async def test_more_recipients_than_it_takes_at_once(mta: Postfix, authority: Au
 def test_files_of_authorities_are_needed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         tls_context(verify=True, ca_file=str(tmp_path / "nothing"))
+
+
+# --- a box on the way ---
+
+
+@asynccontextmanager
+async def box(port: int, change: Callable[[bytes], bytes]) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Passes everything on, what the server says changed; its port, and what the client has said."""
+    heard: list[bytes] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, of_server: bool) -> None:
+        while data := await reader.read(65536):
+            if not of_server:
+                heard.append(data)
+            writer.write(change(data) if of_server else data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(
+            pump(reader, ours, of_server=False), pump(theirs, writer, of_server=True), return_exceptions=True
+        )
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"250-STARTTLS\r\n", b"250-XXXXXXXA\r\n"), (b"250-STARTTLS\r\n", b""), (b"220 2.0.0", b"454 4.7.0")],
+    ids=["masked", "removed", "refused"],
+)
+async def test_a_box_that_takes_encryption_away(
+    mta: Postfix, authority: Authority, before: bytes, after: bytes
+) -> None:
+    """As firewalls and thieves do: neither mail nor password goes out."""
+    async with box(mta.port, lambda data: data.replace(before, after)) as (port, heard):
+        made = replace(settings(mta, authority), port=port, username=QUIET, password="secret")
+        with pytest.raises(RelayDown, match="STARTTLS"):
+            await send(made, sender=QUIET)
+    assert b"".join(heard).split(b"\r\n")[0] == b"EHLO helo.near.test"
+    assert not any(word in b"".join(heard) for word in (b"AUTH", b"MAIL", b"Subject", QUIET.encode()))
+
+
+async def test_a_box_that_only_listens_hears_nothing(mta: Postfix, authority: Authority) -> None:
+    ((user, password),) = LOGIN.items()
+    async with box(mta.port, lambda data: data) as (port, heard):
+        made = replace(settings(mta, authority), port=port, username=user, password=password)
+        assert fates(await send(made, ["listened@far.test"])) == [Fate.TAKEN]
+    said = b"".join(heard)
+    assert said.startswith(b"EHLO helo.near.test\r\nSTARTTLS\r\n")
+    assert not any(word in said for word in (b"AUTH", b"MAIL FROM", b"Subject", b"listened"))
