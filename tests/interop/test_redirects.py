@@ -59,8 +59,14 @@ def world() -> Iterator[tuple[SmtpSink, NodeProcess]]:
     with SmtpSink() as sink:
         node = NodeProcess()
         text = RELAY.format(port=sink.port, path=queue_of(node), attempts=50, concurrency=CONCURRENCY)
-        with node.prepare(lambda config: config + text + SRS):
+        with node.prepare(lambda config: two_workers(config) + text + SRS):
             yield sink, node
+
+
+def two_workers(config: str) -> str:
+    """Those who queue and the one who relays are processes of their own."""
+    assert "workers = 1\n" in config
+    return config.replace("workers = 1\n", "workers = 2\n")
 
 
 def account(node: NodeProcess, name: str, script: str) -> str:
@@ -182,7 +188,9 @@ def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
         node = relaying(sink)
         config = node.directory / "data" / "config.toml"
         config.write_text(
-            config.read_text().replace('type = "lmtp"\n', 'type = "lmtp"\nlimits.redirect_rate_limit = 0\n')
+            two_workers(config.read_text()).replace(
+                'type = "lmtp"\n', 'type = "lmtp"\nlimits.redirect_rate_limit = 0\n'
+            )
         )
         if not relays:
             sink.stop()
