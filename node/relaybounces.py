@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from protocols.delivery import Destination, Envelope, MailLoop, deliver
 from protocols.ports import MailKind, Outbox
+from protocols.sending.means import DAY_S
+from protocols.sending.srs import BadSrs, Srs
 from storage.addresses import BadAddress, canonical
 from storage.errors import InvalidName, StorageError, Unavailable
 
@@ -22,16 +25,28 @@ PIECE_BYTES: Final = 256 * 1024
 
 
 class LocalBouncer:
-    """``protocols.relay.queue.Bouncer``. ``resolve``: the local account of an address, None when it has
-    none."""
+    """``protocols.relay.queue.Bouncer``. ``resolve``: the local account of an address, None when it has none.
+    ``srs``: the rewriting of senders, None: they are as they came."""
 
-    def __init__(self, services: Services, resolve: Resolve, outbox: Outbox, hostname: str) -> None:
+    def __init__(
+        self,
+        services: Services,
+        resolve: Resolve,
+        outbox: Outbox,
+        hostname: str,
+        *,
+        srs: Srs | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._services = services
         self._resolve = resolve
         self._outbox = outbox
         self._hostname = hostname
+        self._srs = srs
+        self._clock = clock
 
     async def bounce(self, sender: str, report: bytes, key: bytes) -> str:
+        sender = self._original(sender)
         try:
             destination = await self._resolve(canonical(sender))
         except BadAddress:
@@ -44,6 +59,16 @@ class LocalBouncer:
             log.warning("nobody can be told of mail that failed: %s", error)
             return "undeliverable"
         return "queued"
+
+    def _original(self, sender: str) -> str:
+        """Whose mail it was that went on under a sender of ours."""
+        if self._srs is None or not self._srs.is_ours(sender):
+            return sender
+        try:
+            return self._srs.reverse(sender, int(self._clock() // DAY_S))
+        except BadSrs as error:
+            log.warning("mail failed whose sender is not of our making: %s", error)
+            return sender
 
     async def _deliver(self, destination: Destination, report: bytes, key: bytes) -> str:
         spool = self._services.intake.spool()

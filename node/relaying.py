@@ -32,6 +32,7 @@ from .health import OK, Finding, State, worst
 from .metrics.sources import add_relay
 from .relaybounces import LocalBouncer
 from .reload import ReloadRefused
+from .sending import sender_rewriting
 from .units import format_duration, parse_address
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class RelayPart:
         hostname = _hostname(self._config)
         directory = RecipientDirectory(core.accounts, clock=time.monotonic)
         directory.follow(core.feed)
-        bouncer = LocalBouncer(_services(core), directory.look_up, self.outbox, hostname)
+        srs = sender_rewriting(self._config.sieve)
+        bouncer = LocalBouncer(_services(core), directory.look_up, self.outbox, hostname, srs=srs)
         self.runner = self._runner = Runner(
             self.queue,
             self._transport,

@@ -20,7 +20,7 @@ from tests.support.nodeprocess import NodeProcess
 from tests.support.smtpsink import SmtpSink
 
 from .conftest import PASSWORD, SECRET_HASH, needs
-from .test_relay import CONCURRENCY, RELAY, is_empty, queue_of, relaying, until
+from .test_relay import CONCURRENCY, PATIENCE_S, RELAY, is_empty, queue_of, relaying, until
 from .test_sieve import put
 
 AWAY = "ann@away.test"
@@ -200,18 +200,19 @@ def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
             for _ in range(ROUNDS):
                 before = len(acked)
 
-                async def load(cut_after_s: float) -> None:
+                async def load(enough: int) -> None:
                     tasks = [
                         asyncio.create_task(deliver_until_cut(node, unsent, acked))
                         for _ in range(CONNECTIONS)
                     ]
-                    await asyncio.sleep(cut_after_s)
+                    async with asyncio.timeout(PATIENCE_S):
+                        while len(acked) < enough:
+                            await asyncio.sleep(0.001)
                     node.kill(children=True)
                     await asyncio.gather(*tasks)
 
-                asyncio.run(load(rng.uniform(0.5, 2.0)))
+                asyncio.run(load(before + rng.randint(20, 250)))
                 node.start()
-                assert len(acked) > before
             while len(unsent) > 50:  # those without an answer stand at the end
                 unsent.popleft()
             asyncio.run(deliver_until_cut(node, unsent, acked))

@@ -35,6 +35,7 @@ from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpTransport
 from protocols.relay.transport import RelayDown
+from protocols.sending.srs import Srs
 from storage.dsn import NO_REQUEST, DsnRequest, MessageDsn, RecipientDsn, notify_from
 from storage.errors import InvalidName, StagingFull
 from storage.model import AccountId
@@ -45,6 +46,9 @@ from tests.support.relaydisk import UnsyncedSpoolDisk
 from tests.support.relayremote import Ledger
 
 MESSAGE = b"From: ann@example.test\r\nSubject: x\r\n\r\nhello\r\n"
+
+
+SRS = Srs("srs.test", b"secret")
 
 
 class RelayHost:
@@ -62,7 +66,7 @@ class RelayHost:
             self.queue,
             self.ledger,
             self.breaker,
-            LocalBouncer(host.services, directory.look_up, self.outbox, "mail.test"),
+            LocalBouncer(host.services, directory.look_up, self.outbox, "mail.test", srs=SRS),
             RunnerSettings("mail.test", interval_s=0.05, max_attempts=3, backoff_s=(0.0,)),
             clock=time.time,
             monotonic=time.monotonic,
@@ -121,6 +125,28 @@ async def test_what_is_held_is_relayed_when_it_is_released(host: RelayHost) -> N
     host.runner.look_soon()
     assert host.ledger.taken == {("", to, MESSAGE): 1 for to in ("held@x.test", "plain@x.test")}
     assert len(host.queue.ids("pending")) == 1
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+async def test_a_sender_that_was_rewritten_is_told_under_the_old_address(
+    host: RelayHost, is_local: bool
+) -> None:
+    original = "ann@example.test" if is_local else "bob@far.test"
+    host.ledger.will_say("gone@x.test", "550 5.1.1 no such user")
+    await host.submit("gone@x.test", sender=SRS.forward(original, int(time.time() // 86_400)))
+    await host.settle()
+    reported = [to for sender, to, _ in host.ledger.taken if not sender]
+    assert (len(await host.host.inbox("ann@example.test")), reported) == (
+        (1, []) if is_local else (0, [original])
+    )
+
+
+async def test_an_address_that_only_looks_rewritten_is_told_as_it_is(host: RelayHost) -> None:
+    host.ledger.will_say("gone@x.test", "550 5.1.1 no such user")
+    forged = "SRS0=aaaaaaaa=aa=far.test=bob@srs.test"
+    await host.submit("gone@x.test", sender=forged)
+    await host.settle()
+    assert [to for sender, to, _ in host.ledger.taken if not sender] == [forged]
 
 
 async def test_many_recipients_go_in_several_transactions(host: RelayHost) -> None:
