@@ -78,14 +78,14 @@ FROM page p, LATERAL (
 
 _LOST = """
 SELECT m.mailbox_id, m.uid FROM messages m WHERE m.mailbox_id = ANY ($1::bigint[])
-AND NOT EXISTS (SELECT FROM message_state s WHERE s.mailbox_id = m.mailbox_id AND s.uid = m.uid)
-AND NOT EXISTS (SELECT FROM expunged e
-                WHERE e.mailbox_id = m.mailbox_id AND e.uid = m.uid AND e.purged_at IS NULL)
+AND (SELECT true FROM message_state s WHERE s.mailbox_id = m.mailbox_id AND s.uid = m.uid LIMIT 1) IS NULL
+AND (SELECT e.purged_at IS NULL FROM expunged e
+     WHERE e.mailbox_id = m.mailbox_id AND e.uid = m.uid LIMIT 1) IS NOT TRUE
 ORDER BY 1, 2 LIMIT $2"""
 
 _EMPTY_LOGS = """
 SELECT e.mailbox_id, e.uid FROM expunged e WHERE e.mailbox_id = ANY ($1::bigint[]) AND e.purged_at IS NULL
-AND NOT EXISTS (SELECT FROM messages m WHERE m.mailbox_id = e.mailbox_id AND m.uid = e.uid)
+AND (SELECT true FROM messages m WHERE m.mailbox_id = e.mailbox_id AND m.uid = e.uid LIMIT 1) IS NULL
 ORDER BY 1, 2 LIMIT $2"""
 
 _DOOM = """

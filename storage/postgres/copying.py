@@ -156,20 +156,24 @@ FROM target t LEFT JOIN bump b ON true"""
 _LIST_DELETED = """
 WITH lost AS (
     SELECT e.mailbox_id, b.name, e.uid, e.expunged_at, b.deleted_at IS NOT NULL AS is_mailbox_deleted
-    FROM mailboxes b JOIN expunged e ON e.mailbox_id = b.id AND e.purged_at IS NULL
-    WHERE b.account_id = $1 AND ($2::text IS NULL OR b.name = $2)
-      AND e.expunged_at >= coalesce($4::timestamptz, '-infinity')
+    FROM mailboxes b CROSS JOIN LATERAL (
+        SELECT * FROM expunged e WHERE e.mailbox_id = b.id AND e.purged_at IS NULL
+          AND e.expunged_at >= coalesce($4::timestamptz, '-infinity') OFFSET 0
+    ) e WHERE b.account_id = $1 AND ($2::text IS NULL OR b.name = $2)
     UNION ALL
-    SELECT s.mailbox_id, b.name, s.uid, b.deleted_at, true
-    FROM mailboxes b JOIN message_state s ON s.mailbox_id = b.id
+    SELECT b.id, b.name, s.uid, b.deleted_at, true
+    FROM mailboxes b CROSS JOIN LATERAL (
+        SELECT uid FROM message_state s WHERE s.mailbox_id = b.id OFFSET 0
+    ) s
     WHERE b.account_id = $1 AND ($2::text IS NULL OR b.name = $2)
       AND b.deleted_at >= coalesce($4::timestamptz, '-infinity')
 ), latest AS (
     SELECT * FROM lost ORDER BY expunged_at DESC, mailbox_id, uid DESC LIMIT $3
 )
 SELECT l.*, m.size_bytes, m.internaldate, c.envelope
-FROM latest l JOIN messages m ON m.mailbox_id = l.mailbox_id AND m.uid = l.uid
-JOIN contents c ON c.id = m.content_id
+FROM latest l CROSS JOIN LATERAL (
+    SELECT * FROM messages m WHERE m.mailbox_id = l.mailbox_id AND m.uid = l.uid LIMIT 1
+) m CROSS JOIN LATERAL (SELECT envelope FROM contents c WHERE c.id = m.content_id LIMIT 1) c
 ORDER BY l.expunged_at DESC, l.mailbox_id, l.uid DESC"""
 
 

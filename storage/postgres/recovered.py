@@ -46,18 +46,22 @@ ON CONFLICT (account_id) DO UPDATE SET modseq = r.modseq"""
 # $2, $3: first day and the one after the last; NULL: no bound
 _NUMBER = """
 WITH lost AS MATERIALIZED (
-    SELECT e.mailbox_id, e.uid, e.expunged_at AS at FROM mailboxes b JOIN expunged e ON e.mailbox_id = b.id
-    WHERE b.account_id = $1 AND e.purged_at IS NULL
-      AND e.expunged_at >= coalesce($2::date, '-infinity')::timestamp AT TIME ZONE 'UTC'
-      AND e.expunged_at < coalesce($3::date, 'infinity')::timestamp AT TIME ZONE 'UTC'
+    SELECT e.* FROM mailboxes b CROSS JOIN LATERAL (
+        SELECT e.mailbox_id, e.uid, e.expunged_at AS at FROM expunged e
+        WHERE e.mailbox_id = b.id AND e.purged_at IS NULL
+          AND e.expunged_at >= coalesce($2::date, '-infinity')::timestamp AT TIME ZONE 'UTC'
+          AND e.expunged_at < coalesce($3::date, 'infinity')::timestamp AT TIME ZONE 'UTC' OFFSET 0
+    ) e WHERE b.account_id = $1
     UNION ALL
-    SELECT s.mailbox_id, s.uid, b.deleted_at FROM mailboxes b JOIN message_state s ON s.mailbox_id = b.id
-    WHERE b.account_id = $1
+    SELECT b.id, s.uid, b.deleted_at FROM mailboxes b CROSS JOIN LATERAL (
+        SELECT s.uid FROM message_state s WHERE s.mailbox_id = b.id OFFSET 0
+    ) s WHERE b.account_id = $1
       AND b.deleted_at >= coalesce($2::date, '-infinity')::timestamp AT TIME ZONE 'UTC'
       AND b.deleted_at < coalesce($3::date, 'infinity')::timestamp AT TIME ZONE 'UTC'
 ), fresh AS MATERIALIZED (
     SELECT l.*, row_number() OVER (ORDER BY l.at, l.mailbox_id, l.uid) AS rank FROM lost l
-    WHERE NOT EXISTS (SELECT FROM recovered r WHERE r.mailbox_id = l.mailbox_id AND r.message_uid = l.uid)
+    WHERE (SELECT true FROM recovered r
+           WHERE r.mailbox_id = l.mailbox_id AND r.message_uid = l.uid LIMIT 1) IS NULL
     ORDER BY l.at, l.mailbox_id, l.uid LIMIT $4
 ), counter AS MATERIALIZED (
     SELECT uidnext, modseq + 1 AS modseq FROM recovered_accounts WHERE account_id = $1
@@ -77,14 +81,23 @@ UPDATE recovered_accounts SET uidnext = uidnext + (SELECT count(*) FROM added), 
 WHERE account_id = $1 AND (EXISTS (SELECT FROM added) OR EXISTS (SELECT FROM gone))
 RETURNING (SELECT count(*) FROM added) AS added"""
 
-# Messages as they were, and are no more: `s` has the columns that a view wants. {which}: of `r`
+# Messages as they were, and are no more, with the columns that a view wants and those that a copy takes.
+# LATERAL with LIMIT or OFFSET: by index, whatever the planner believes of tables that grow and shrink.
+# `purged_at` is looked at outside, as the partial index on it leads to all of a mailbox. {which}: of `r`
 _STATES = """
     SELECT r.day, r.uid, r.modseq, (coalesce(e.flags, s.flags) & ~8::smallint)::smallint AS flags,
            m.size_bytes, floor(extract(epoch FROM m.internaldate))::bigint AS internaldate,
-           coalesce(e.keywords, s.keywords) AS keywords
-    FROM recovered r JOIN messages m ON m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid
-    LEFT JOIN expunged e ON e.mailbox_id = r.mailbox_id AND e.uid = r.message_uid AND e.purged_at IS NULL
-    LEFT JOIN message_state s ON s.mailbox_id = r.mailbox_id AND s.uid = r.message_uid
+           coalesce(e.keywords, s.keywords) AS keywords, m.content_id, m.prefix, m.internaldate AS received
+    FROM recovered r CROSS JOIN LATERAL (
+        SELECT m.size_bytes, m.internaldate, m.content_id, m.prefix FROM messages m
+        WHERE m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid LIMIT 1
+    ) m LEFT JOIN LATERAL (
+        SELECT e.flags, e.keywords, e.purged_at FROM expunged e
+        WHERE e.mailbox_id = r.mailbox_id AND e.uid = r.message_uid LIMIT 1
+    ) e ON e.purged_at IS NULL LEFT JOIN LATERAL (
+        SELECT s.flags, s.keywords FROM message_state s
+        WHERE s.mailbox_id = r.mailbox_id AND s.uid = r.message_uid LIMIT 1
+    ) s ON true
     WHERE r.account_id = $1 AND NOT r.is_gone AND {which}
     ORDER BY r.uid"""
 
@@ -131,8 +144,11 @@ def _fetch_sql(wanted: Wanted) -> str:
     columns = "".join(f", c.{name}" for name in columns_of(wanted))
     return f"""
 SELECT r.uid, m.prefix, {rows.REF_COLUMNS}{columns}
-FROM recovered r JOIN messages m ON m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid
-JOIN contents c ON c.id = m.content_id LEFT JOIN staged_contents g ON g.content_id = c.id
+FROM recovered r CROSS JOIN LATERAL (
+    SELECT m.content_id, m.prefix FROM messages m
+    WHERE m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid LIMIT 1
+) m CROSS JOIN LATERAL (SELECT * FROM contents c WHERE c.id = m.content_id LIMIT 1) c
+LEFT JOIN staged_contents g ON g.content_id = c.id
 WHERE r.account_id = $1 AND r.day = $2 AND r.uid = ANY ($3::bigint[]) AND NOT r.is_gone ORDER BY r.uid"""
 
 
@@ -141,11 +157,8 @@ WITH target AS MATERIALIZED (
     SELECT id, account_id, uidvalidity, highestmodseq FROM mailboxes
     WHERE id = $4 AND account_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
 ), taken AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY s.uid) AS rank, s.uid, m.content_id, m.prefix, s.flags, s.keywords,
-           s.size_bytes, m.internaldate AS received, s.internaldate
+    SELECT row_number() OVER (ORDER BY s.uid) AS rank, s.*
     FROM ({_STATES.format(which="r.day = $2 AND r.uid = ANY ($3::bigint[])")}) s
-    JOIN recovered r ON r.account_id = $1 AND r.day = $2 AND r.uid = s.uid
-    JOIN messages m ON m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid
     WHERE EXISTS (SELECT FROM target)
 ), {COUNTED}, bump AS (
     UPDATE mailboxes m
