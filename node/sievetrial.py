@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from protocols.filtering import inapplicable
+from protocols.messageevents import Cause
 from protocols.sending.answering import Question, is_automatic, why_no_answer
 from protocols.sending.occasion import Occasion
 from protocols.sieve.budget import Limits
@@ -23,7 +25,7 @@ from protocols.sieve.script import IncludeName, Script
 from storage.addresses import split_detail
 from storage.mime.headers import split_header
 from storage.mime.structure import scan
-from storage.model import AccountId
+from storage.model import INBOX, AccountId
 from storage.names import canonical
 
 from .sieve import SUFFIX
@@ -40,6 +42,26 @@ class Trial:
     recipient: str = ""
     mailboxes: frozenset[str] = frozenset()
     includes: Path | None = None
+    event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a user did to the message, in place of a delivery (RFC 6785)."""
+
+    cause: Cause
+    mailbox: str = INBOX
+    flags: tuple[str, ...] = ()  # as they are afterwards
+    changed: tuple[str, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "location": "MS",
+            "phase": "post",
+            "imap.cause": self.cause.value,
+            "imap.mailbox": self.mailbox,
+            "imap.changedflags": " ".join(self.changed),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +93,12 @@ def try_script(trial: Trial, *, now: datetime, clock: Callable[[], float]) -> To
         len(trial.message),
         trial.sender or _first(found, "return-path", "sender", "from"),
         trial.recipient or _first(found, "delivered-to", "to"),
+        flags=trial.event.flags if trial.event else (),
+        is_delivery=trial.event is None,
     )
+    library = _library(trial)
+    if trial.event is not None and (trouble := inapplicable(trial.script, library)):
+        return Told(Outcome((Keep(None, mail.flags),), fault=trouble))
 
     def answer(question: Asked) -> Any:
         if isinstance(question, MessageContent):
@@ -88,8 +115,11 @@ def try_script(trial: Trial, *, now: datetime, clock: Callable[[], float]) -> To
         now=now,
         clock=clock,
         limits=Limits(),
-        environment={"location": "MDA", "phase": "during", "name": "Sora"},
-        library=_library(trial),
+        environment={
+            "name": "Sora",
+            **(trial.event.environment() if trial.event else {"location": "MDA", "phase": "during"}),
+        },
+        library=library,
         wants_trace=True,
     )
     return Told(replace(outcome, notes=(*outcome.notes, *_of_sending(mail, now, outcome))))
@@ -114,6 +144,8 @@ def _of_sending(mail: Mail, now: datetime, outcome: Outcome) -> list[str]:
         hostname="",
     )
     notes = []
+    if not mail.is_delivery and not any(isinstance(action, Keep) for action in outcome.actions):
+        notes.append("the message itself gets \\Deleted")
     for action in outcome.actions:
         if isinstance(action, Vacation) and (why := why_no_answer(Question(occasion, action))):
             notes.append(f"no answer goes: {why}")

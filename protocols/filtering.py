@@ -144,10 +144,8 @@ class MailFilter:
             return _untouched(mail, f"{script.name}: {found.errors[0]}")
         named = [Named(script.name, found)]
         library = await self._library(account_id, named)
-        used = found.extensions.union(*(each.extensions for each in library.values() if each))
-        if used & ONLY_AT_DELIVERY:
-            what = ", ".join(sorted(used & ONLY_AT_DELIVERY))
-            return _untouched(mail, f"{script.name}: {what} is for mail that is being delivered")
+        if trouble := inapplicable(found, library):
+            return _untouched(mail, f"{script.name}: {trouble}")
         outcome = await _Running(self, account_id, mail, named, library).finish()
         return _untouched(mail, outcome.fault) if outcome.fault else await self._with_members(outcome, mail)
 
@@ -275,6 +273,13 @@ class _Running:
         return self._owner.evaluate(
             self._named, self._facts, self._answers, self._library, self._mail.environment, limits=limits
         )
+
+
+def inapplicable(script: Script, library: Mapping[IncludeName, Script | None]) -> str:
+    """Why it may not run on what happens in mailboxes; empty when it may."""
+    used = script.extensions.union(*(each.extensions for each in library.values() if each))
+    what = ", ".join(sorted(used & ONLY_AT_DELIVERY))
+    return f"{what} is for mail that is being delivered" if what else ""
 
 
 def _untouched(mail: Incoming, fault: str) -> Outcome:

@@ -11,11 +11,12 @@ from typing import BinaryIO
 
 import click
 
-from node.sievetrial import Trial, try_script
+from node.sievetrial import Event, Trial, try_script
+from protocols.messageevents import Cause
 from protocols.sieve.compiling import compile
 from protocols.sieve.errors import ScriptErrors
 from protocols.sieve.registry import NAMES
-from storage.model import AccountId
+from storage.model import INBOX, AccountId
 from storage.scripts import ScriptInfo, ScriptQuota
 
 from .access import Access, Stores, with_access
@@ -169,7 +170,11 @@ def delete(access: Access, address: str, name: str) -> None:
     access.answer({"deleted": name}, f"deleted {name}")
 
 
-@sieve.command("test", epilog="\b\nExample:\n  sora-admin sieve test holiday.sieve message.eml")
+@sieve.command(
+    "test",
+    epilog="\b\nExamples:\n  sora-admin sieve test holiday.sieve message.eml\n"
+    "  sora-admin sieve test events.sieve message.eml --event FLAG --flag '\\Flagged' --changed '\\Flagged'",
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("message", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--from", "sender", default="", help="Envelope sender; default: that of Return-Path or From.")
@@ -180,6 +185,14 @@ def delete(access: Access, address: str, name: str) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory of NAME.sieve files for include.",
 )
+@click.option(
+    "--event",
+    type=click.Choice([each.value for each in Cause], case_sensitive=False),
+    help="As if a user had done this to the message (imapsieve), instead of a delivery.",
+)
+@click.option("--in", "place", default=INBOX, help="Of the event: the mailbox; default: INBOX.")
+@click.option("--flag", "flags", multiple=True, help="Of the event: a flag the message has afterwards.")
+@click.option("--changed", multiple=True, help="Of the event: a flag that was changed; may be repeated.")
 @click.option("--trace", is_flag=True, help="Also every step that was taken.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def test(
@@ -189,6 +202,10 @@ def test(
     recipient: str,
     mailboxes: tuple[str, ...],
     includes: Path | None,
+    event: str | None,
+    place: str,
+    flags: tuple[str, ...],
+    changed: tuple[str, ...],
     trace: bool,
     as_json: bool,
 ) -> None:
@@ -206,6 +223,7 @@ def test(
         recipient=recipient,
         mailboxes=frozenset(mailboxes),
         includes=includes,
+        event=Event(Cause(event), place, flags, changed) if event else None,
     )
     told = try_script(trial, now=datetime.now(UTC).astimezone(), clock=time.monotonic)
     if as_json:

@@ -137,3 +137,42 @@ def test_scripts_of_an_account(admin: Admin, files: Path) -> None:
     assert admin("sieve", "deactivate", *ann).exit_code == 0
     assert admin("sieve", "delete", *ann, "new").exit_code == 0
     assert admin("sieve", "get", *ann, "new").exit_code == 3
+
+
+EVENTS = r"""require ["imapsieve", "environment", "imap4flags", "fileinto", "variables"];
+if environment :matches "imap.cause" "*" { set "cause" "${1}"; }
+if allof (hasflag "\\Flagged", environment :contains "imap.changedflags" "\\Flagged") {
+    addflag "${cause}";
+} elsif environment "imap.mailbox" "Trash" {
+    fileinto "Archive";
+}
+"""
+
+
+def try_event(files: Path, *arguments: str, script: str = EVENTS) -> Result:
+    (files / "main.sieve").write_text(script)
+    return run(files, "--event", *arguments)
+
+
+def test_events(files: Path) -> None:
+    result = try_event(files, "flag", "--flag", "\\Flagged", "--changed", "\\Flagged")
+    assert (result.exit_code, result.output) == (0, "keep (implicit) with \\Flagged FLAG\n")
+    result = try_event(files, "COPY", "--in", "Trash", "--flag", "work")
+    assert result.output.splitlines() == [
+        'file into "Archive" with work  [main.sieve line 6, because of line 5]',
+        "the message itself gets \\Deleted",
+    ]
+    assert try_event(files, "APPEND").output == "keep (implicit)\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ('require "vacation"; vacation "away";', "vacation is for mail that is being delivered"),
+        ('require "envelope"; if envelope "to" "x" { stop; }', "there is no envelope"),
+    ],
+)
+def test_what_answers_deliveries_fails_on_events(files: Path, script: str, why: str) -> None:
+    result = try_event(files, "APPEND", script=script)
+    assert result.exit_code == 1
+    assert why in result.output
