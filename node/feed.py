@@ -1,7 +1,7 @@
 """The change feed: a commit in one process reaches the sessions of every process of this host.
 
 Within the process listeners are called at once. Between processes each one binds a datagram socket in a
-shared directory and sends every change to all other sockets found there: no broker, no start order, and a
+shared directory and sends its changes to all other sockets found there: no broker, no start order, and a
 process that died leaves a socket file which the next sender removes. Datagrams are hints. A full queue
 drops one, and the views' periodic comparison of modseqs repairs that.
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.feed")
 
 _WIRE = struct.Struct("!QQQ")  # account, mailbox, modseq
+MAX_CHANGES = 100  # in a packet
 _RECEIVE_BUFFER_BYTES = 1 << 20  # some thousand hints
 _DIRECTORY_TIME_GRAIN_NS = 100_000_000
 
@@ -92,6 +93,7 @@ class HostFeed(LocalFeed):
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._socket.bind(f"{self._prefix}/{self._name}")
+        self._unsent: list[bytes] = []
         self._peers: tuple[str, ...] = ()
         self._peers_seen_at = -1
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,6 +103,7 @@ class HostFeed(LocalFeed):
         loop.add_reader(self._socket.fileno(), self._receive)
 
     def close(self) -> None:
+        self._send_all()
         if self._loop is not None:
             self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
@@ -114,9 +117,19 @@ class HostFeed(LocalFeed):
     def publish_heard(self, change: MailboxChanged) -> None:
         """What another node has committed and told."""
         self._dispatch(change)
-        packet = _WIRE.pack(change.account_id, change.mailbox_id, change.modseq)
-        for name in self._others():
-            self._send(name, packet)
+        self._unsent.append(_WIRE.pack(change.account_id, change.mailbox_id, change.modseq))
+        if self._loop is None or len(self._unsent) == MAX_CHANGES:
+            self._send_all()
+        elif len(self._unsent) == 1:
+            self._loop.call_soon(self._send_all)
+
+    def _send_all(self) -> None:
+        """What one turn of the loop published goes in one packet: deliveries come in groups."""
+        if self._unsent and self._socket.fileno() >= 0:
+            packet = b"".join(self._unsent)
+            self._unsent.clear()
+            for name in self._others():
+                self._send(name, packet)
 
     def _others(self) -> tuple[str, ...]:
         changed_at = os.fstat(self._directory).st_mtime_ns
@@ -146,16 +159,16 @@ class HostFeed(LocalFeed):
     def _receive(self) -> None:
         while True:
             try:
-                packet = self._socket.recv(_WIRE.size + 1)
+                packet = self._socket.recv(MAX_CHANGES * _WIRE.size + 1)
             except BlockingIOError:
                 return
-            if len(packet) != _WIRE.size:
+            if len(packet) % _WIRE.size:
                 log.warning("change of %d bytes ignored: sent by another version of Sora", len(packet))
                 continue
-            account, mailbox, modseq = _WIRE.unpack(packet)
-            change = MailboxChanged(AccountId(account), MailboxId(mailbox), ModSeq(modseq))
-            self._dispatch(change)
-            self.beyond(change)
+            for account, mailbox, modseq in _WIRE.iter_unpack(packet):
+                change = MailboxChanged(AccountId(account), MailboxId(mailbox), ModSeq(modseq))
+                self._dispatch(change)
+                self.beyond(change)
 
 
 def announce(directory: Path, account_id: AccountId) -> None:

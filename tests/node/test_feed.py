@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from node.feed import HostFeed, LocalFeed, announce, settings_changed
 from protocols.ports import SETTINGS, MailboxChanged
 from storage.model import AccountId, MailboxId, ModSeq
@@ -52,6 +54,7 @@ async def test_changes_reach_other_processes_and_the_dead_are_forgotten(tmp_path
         feeds[2]._socket.close()
         assert len(list(deep.iterdir())) == 3
         feeds[0].publish(change(1, 10))
+        await asyncio.sleep(0)  # what a turn of the loop published is sent after it
         assert len(list(deep.iterdir())) == 2
     finally:
         feeds[0].close()
@@ -84,3 +87,36 @@ async def test_a_command_beside_the_node_tells_it_of_changed_settings(tmp_path: 
         assert len(list(tmp_path.iterdir())) == 1
     finally:
         node.close()
+
+
+async def test_changes_of_one_turn_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sender, receiver = HostFeed(tmp_path), HostFeed(tmp_path)
+    heard: list[MailboxChanged] = []
+    done = asyncio.Event()
+    packets: list[bytes] = []
+    send = sender._send
+
+    def noted(name: str, packet: bytes) -> None:
+        packets.append(packet)
+        send(name, packet)
+
+    def hear(got: MailboxChanged) -> None:
+        heard.append(got)
+        if len(heard) == 250:
+            done.set()
+
+    monkeypatch.setattr(sender, "_send", noted)
+    receiver.subscribe(MailboxId(1), hear)
+    for feed in (sender, receiver):
+        feed.start(asyncio.get_running_loop())
+    try:
+        for n in range(250):
+            sender.publish(change(1, n))
+        await asyncio.wait_for(done.wait(), 20)
+        assert heard == [change(1, n) for n in range(250)]
+        assert len(packets) == 3
+        sender.publish(change(1, 250))
+        sender.close()  # says what it has to say
+        assert len(packets) == 4
+    finally:
+        receiver.close()
