@@ -52,8 +52,7 @@ WITH target AS MATERIALIZED (
 ), moved AS (
     UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
         lease_until = NULL, next_attempt_at = g.staged_at
-    FROM contents c
-    WHERE EXISTS (SELECT FROM target) AND c.hash = $1 AND g.content_id = c.id
+    WHERE g.content_id = (SELECT id FROM contents WHERE hash = $1) AND EXISTS (SELECT FROM target)
       AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
     RETURNING g.content_id
 ), frames AS (
@@ -137,8 +136,7 @@ WITH input AS MATERIALIZED (
 ), moved AS (
     UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
         lease_until = NULL, next_attempt_at = g.staged_at
-    FROM contents c
-    WHERE EXISTS (SELECT FROM target) AND c.hash = $1 AND g.content_id = c.id
+    WHERE g.content_id = (SELECT id FROM contents WHERE hash = $1) AND EXISTS (SELECT FROM target)
       AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
     RETURNING g.content_id
 ), frames AS (
