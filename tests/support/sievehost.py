@@ -123,13 +123,13 @@ class SieveHost:
 
     def kill(self, nth: int, *, is_after: bool) -> FaultPlan:
         """From now on the ``nth`` call ends the process, once."""
-        return self._plan(KillPlan(nth, is_after=is_after))
+        return self.set_plan(KillPlan(nth, is_after=is_after))
 
     def fail(self, nth: int, *, is_after: bool) -> FaultPlan:
         """From now on the ``nth`` call of any store or of the outbox fails, once."""
-        return self._plan(FaultPlan(nth, is_after=is_after))
+        return self.set_plan(FaultPlan(nth, is_after=is_after))
 
-    def _plan(self, plan: FaultPlan) -> FaultPlan:
+    def set_plan(self, plan: FaultPlan) -> FaultPlan:
         for store in (
             self.host.mail,
             self.host.accounts,
