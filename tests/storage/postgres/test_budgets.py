@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
+from storage.annotations import AnnotationLimits
 from storage.model import (
     INBOX,
     AccountId,
@@ -20,6 +21,7 @@ from storage.model import (
     Uid,
     Wanted,
 )
+from storage.postgres.annotations import PostgresAnnotationStore
 from storage.postgres.pool import Database, DatabaseSettings, EndpointSettings, Record
 from storage.postgres.store import PostgresMailStore
 
@@ -172,3 +174,22 @@ async def test_nothing_grows_with_the_mailbox(
             costs[name] = (database.fetched, database.scanned)
     assert all(fetched <= 300 for fetched, _ in costs.values()), costs
     assert all(scanned == 0 for _, scanned in costs.values()), costs
+
+
+async def test_annotations(postgres_stores: PostgresStores) -> None:
+    """One read to ask; whatever is set, the number of statements is the same."""
+    database = postgres_stores.database
+    store = PostgresAnnotationStore(database)
+    inbox = await postgres_stores.inbox()
+    [row] = await database.read("SELECT account_id FROM mailboxes WHERE id = $1", inbox)
+    account_id = AccountId(row["account_id"])
+    many: dict[str, bytes | None] = {f"/private/{n}": b"x" for n in range(100)}
+    async with at_most(database, 7):  # BEGIN and COMMIT included
+        await store.change(account_id, inbox, many, AnnotationLimits())
+    for call in (
+        lambda: store.everything(account_id),
+        lambda: store.at(account_id, inbox),
+        lambda: store.named(account_id, list(many)),
+    ):
+        async with at_most(database, 1):
+            assert await call()
