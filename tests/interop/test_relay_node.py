@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -46,8 +47,10 @@ circuit_breaker_timeout = "1h"
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority(public_directory("authority-"))
+def authority() -> Iterator[Authority]:
+    directory = public_directory("authority-")
+    yield Authority(directory)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,8 +25,10 @@ ONLY_WITH_LOGIN = {"smtpd_relay_restrictions": "permit_sasl_authenticated, rejec
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority(public_directory("authority-"))
+def authority() -> Iterator[Authority]:
+    directory = public_directory("authority-")
+    yield Authority(directory)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
