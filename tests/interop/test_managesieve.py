@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.nodeprocess import NodeProcess
+from tests.support.sieveconnect import SieveConnect
 from tests.support.sieveeditor import SieveEditor
 
 from .conftest import PASSWORD, needs
 
-CLIENT_TIMEOUT_S = 60
 SCRIPT = b'require ["fileinto"];\n\nif header :contains "Subject" "list" {\n  fileinto "Lists";\n}\n'
-SieveConnect = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def sieve_connect(node: NodeProcess, account: str) -> SieveConnect:
     needs("sieve-connect")
-
-    def run(*arguments: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
-        reading, writing = os.pipe()
-        try:
-            os.write(writing, password.encode() + b"\n")
-            os.close(writing)
-            return subprocess.run(
-                [
-                    *(
-                        "sieve-connect",
-                        "--server",
-                        "localhost",
-                        "--4",
-                        "--port",
-                        str(node.port("managesieve")),
-                    ),
-                    *("--tlscafile", str(node.certificate), "--noclearchan"),
-                    *("--user", account, "--passwordfd", str(reading), *arguments),
-                ],
-                pass_fds=[reading],
-                capture_output=True,
-                text=True,
-                timeout=CLIENT_TIMEOUT_S,
-                check=False,
-            )
-        finally:
-            os.close(reading)
-
-    return run
+    return SieveConnect(node, account, PASSWORD)
 
 
 def listed(sieve_connect: SieveConnect) -> list[str]:

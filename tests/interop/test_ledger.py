@@ -1,0 +1,205 @@
+"""A day's mail through Debian's Postfix in front and behind: every message ends where it has to, once.
+
+Users put their scripts with sieve-connect. Strangers send through a Postfix that hands mail to the node by
+LMTP; what scripts send goes through the relay queue to another Postfix, which refuses one address, brings
+mail for our own domain back, and keeps the rest for the ledger (``tests.support.ledger``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from imapclient import IMAPClient
+
+from tests.support.ledger import (
+    ACCOUNTS,
+    DOMAIN,
+    GONE,
+    Day,
+    Entry,
+    Letter,
+    balance,
+    filed,
+    sent,
+)
+from tests.support.livenode import client_context
+from tests.support.nodeprocess import NodeProcess
+from tests.support.postfix import Postfix, is_installed
+from tests.support.sieveconnect import SieveConnect
+
+from .conftest import PASSWORD, SECRET_HASH, needs
+
+SETTLES_WITHIN_S = 240.0
+CLIENTS = 4
+RELAY = """
+[relay]
+type = "smtp"
+smtp_host = "127.0.0.1:{port}"
+smtp_tls = false
+
+[relay_queue]
+path = "{path}"
+worker_interval = "1s"
+retry_backoff = ["1s"]
+max_attempts = 1000
+concurrency = {concurrency}
+circuit_breaker_threshold = 1000
+circuit_breaker_timeout = "1s"
+"""
+CONCURRENCY = 5
+PLENTY = 1_000_000
+AT_A_TIME = 20  # messages that Postfix hands over by LMTP, as main.cf says by itself
+
+
+@dataclass
+class Street:
+    """Postfix, the node, and Postfix again."""
+
+    front: Postfix
+    node: NodeProcess
+    behind: Postfix
+
+    def post(self, letters: Sequence[Letter]) -> None:
+        """By several clients at a time; in what order they arrive is open."""
+
+        def send(some: Sequence[Letter]) -> None:
+            for letter in some:
+                assert not self.front.send(letter.sender, letter.recipients, letter.content)
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(send, [letters[n::CLIENTS] for n in range(CLIENTS)]))
+
+    def found(self) -> Counter[Entry]:
+        found: Counter[Entry] = Counter()
+        for account in ACCOUNTS:
+            with self._login(account.address) as client:
+                found.update(filed(client, account.name, self.behind.hostname))
+        found.update(sent(self.front.mails()))
+        found.update(sent(self.behind.mails()))
+        return found
+
+    def _login(self, address: str) -> IMAPClient:
+        client = IMAPClient("localhost", port=self.node.port("imaps"), ssl_context=client_context(self.node))
+        client.login(address, PASSWORD)
+        return client
+
+    def settle(self) -> None:
+        """Until nothing is on its way in any of the three."""
+
+        def is_quiet() -> bool:
+            return not (self.front.queue() or relayed(self.node) or self.behind.queue())
+
+        deadline = time.monotonic() + SETTLES_WITHIN_S
+        while not (is_quiet() and is_quiet()):  # mail goes round: what left one may have come to another
+            assert time.monotonic() < deadline, self._waiting()
+            time.sleep(0.2)
+
+    def _waiting(self) -> str:
+        listed = relayed(self.node)
+        return f"front: {self.front.queue()[:3]}\nbehind: {self.behind.queue()[:3]}\nrelay: {listed}"
+
+
+def relayed(node: NodeProcess) -> list[Path]:
+    """Messages that wait in the relay queue or are being sent."""
+    root = queue_of(node)
+    states = (root / "pending", root / "processing")
+    return [path for state in states for path in state.glob("*") if not path.name.startswith(".")]
+
+
+def queue_of(node: NodeProcess) -> Path:
+    return node.directory / "data" / "relay"
+
+
+def configured(config: str, port: int, queue: Path) -> str:
+    """Two workers, a relay, and no limit of redirects: a day's mail comes in minutes here."""
+    unlimited = f'type = "lmtp"\nlimits.redirect_rate_limit = {PLENTY}\n'
+    config = config.replace("workers = 1\n", "workers = 2\n").replace('type = "lmtp"\n', unlimited)
+    return config + RELAY.format(port=port, path=queue, concurrency=CONCURRENCY)
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Iterator[Street]:
+    for program in ("postfix", "sieve-connect"):
+        needs(program)
+    if not is_installed():
+        pytest.skip("SKIPPED: a private Postfix needs root")
+    with ExitStack() as stack:
+        behind = Postfix(hostname="out.test", replies={GONE: "550 5.1.1 no such user"})
+        node = NodeProcess()
+        node.prepare(lambda config: configured(config, behind.port, queue_of(node)))
+        stack.enter_context(node)
+        behind.lmtp = {DOMAIN: node.port("lmtp")}
+        stack.enter_context(behind)
+        front = stack.enter_context(Postfix(hostname="mx.test", lmtp={DOMAIN: node.port("lmtp")}))
+        for account in ACCOUNTS:
+            node.admin("accounts", "create", account.address, "--password-hash", SECRET_HASH)
+            if account.script:
+                script = tmp_path / f"{account.name}.sieve"
+                script.write_text(account.script)
+                SieveConnect(node, account.address, PASSWORD).install(str(script))
+        yield Street(front, node, behind)
+
+
+def test_every_message_of_a_day_is_accounted_for(street: Street, tmp_path: Path) -> None:
+    day = Day(seed=20261122, count=700, senders=12)
+    street.post(day.letters)
+    street.settle()
+    difference = balance(day.expected, street.found())
+    assert not difference, difference
+    edited_at_noon(street, tmp_path)
+
+
+def edited_at_noon(street: Street, tmp_path: Path) -> None:
+    """What comes after a user has changed the script is filed by the new one, all of it, once."""
+    user, script = f"plain@{DOMAIN}", tmp_path / "noon.sieve"
+    before = street.found()
+    script.write_text('require ["fileinto", "mailbox"]; fileinto :create "Afternoon";')
+    SieveConnect(street.node, user, PASSWORD).install(str(script), "noon")
+    marks = [f"noon{n}" for n in range(50)]
+    for mark in marks:
+        content = f"From: <one@outside.test>\r\nTo: {user}\r\nX-Mark: {mark}\r\n\r\nhello\r\n"
+        street.front.send("one@outside.test", [user], content.encode())
+        time.sleep(0.02)
+    street.settle()
+    ends = street.found() - before
+    assert sorted(entry.mark for entry in ends.elements()) == sorted(marks)
+    assert {entry.where for entry in ends} <= {"plain/INBOX", "plain/Afternoon"}
+    assert ends[Entry("filed", marks[-1], "plain/Afternoon")] == 1
+
+
+def test_every_message_is_accounted_for_over_kill_9(street: Street) -> None:
+    """The node dies in the middle of it. What is stored stays exact. Only mail that the next server was just
+    being handed may come there twice, and only a reply that was just being made may be left out."""
+    kills = 3
+    day = Day(seed=7, count=400, senders=8)
+    posting = threading.Thread(target=street.post, args=(day.letters,))
+    posting.start()
+    for number in range(kills):
+        wait_until(lambda: len(street.behind.mails()) > 30 * (number + 1))  # noqa: B023
+        street.node.kill(children=True)
+        street.node.start()
+    posting.join()
+    street.front.flush()
+    street.settle()
+    found = street.found()
+    lost, extra = day.expected - found, found - day.expected
+    difference = balance(day.expected, found)
+    assert {entry.what for entry in lost} <= {"answered"}, difference
+    assert lost.total() <= kills * AT_A_TIME, difference
+    assert "filed" not in {entry.what for entry in extra}, difference
+    assert extra.total() <= kills * (CONCURRENCY + AT_A_TIME), difference
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SETTLES_WITHIN_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
