@@ -68,13 +68,15 @@ def deliver_until_refused(node: NodeProcess, size: int, most: int) -> tuple[list
 
 def test_full_body_disk_refuses_with_452_and_loses_nothing() -> None:
     node = NodeProcess()
-    with small_disk(node.directory / "disk", 8 * MIB) as disk:
+    with small_disk(node.directory / "disk", 10 * MIB) as disk:
 
         def edit(text: str) -> str:
             for part in ("objects", "cache", "staging"):
                 text = text.replace(f'"{node.directory}/data/{part}"', f'"{disk}/{part}"')
             return text.replace("[uploader]\n", '[uploader]\nstaging = "disk"\n')
 
+        ballast = disk / "ballast"  # what is made free in the end: uploads go on after the refusal
+        ballast.write_bytes(bytes(2 * MIB))
         with node.prepare(edit):
             taken, refusal = deliver_until_refused(node, 300_000, 40)
             assert taken
@@ -94,6 +96,7 @@ def test_full_body_disk_refuses_with_452_and_loses_nothing() -> None:
             assert stored(node) == sorted(taken)
             assert deliver(node, node.address, message(101)).startswith(b"452 4.3.1")
             filler.unlink()
+            ballast.unlink()
             assert deliver(node, node.address, message(103)).startswith(b"250")
             assert stored(node) == sorted([*taken, message(103)])
 
