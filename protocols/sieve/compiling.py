@@ -25,7 +25,7 @@ from .tree import Test as TestNode
 # A hundred times the usual limit of an upload.
 MAX_SCRIPT_BYTES = 4 * 1024 * 1024
 # Of all regular expressions of a script, see ``Program.cost``: some 5,000 usual ones. The largest single ones
-# take 40 ms, so that 16 KB of script could hold seconds of work and 100 MB without this.
+# take 40 ms or 1 MB, so that 16 KB of script could hold seconds of work and several 100 MB without this.
 MAX_PATTERN_COST = 250_000
 
 
