@@ -78,9 +78,10 @@ FROM page p, LATERAL (
 
 _LOST = """
 SELECT m.mailbox_id, m.uid FROM messages m WHERE m.mailbox_id = ANY ($1::bigint[])
-AND (SELECT true FROM message_state s WHERE s.mailbox_id = m.mailbox_id AND s.uid = m.uid LIMIT 1) IS NULL
-AND (SELECT e.purged_at IS NULL FROM expunged e
-     WHERE e.mailbox_id = m.mailbox_id AND e.uid = m.uid LIMIT 1) IS NOT TRUE
+AND (SELECT (s.mailbox_id, s.uid) = (m.mailbox_id, m.uid) FROM message_state s
+     WHERE (s.mailbox_id, s.uid) >= (m.mailbox_id, m.uid) ORDER BY s.mailbox_id, s.uid LIMIT 1) IS NOT TRUE
+AND (SELECT (e.mailbox_id, e.uid) = (m.mailbox_id, m.uid) AND e.purged_at IS NULL FROM expunged e
+     WHERE (e.mailbox_id, e.uid) >= (m.mailbox_id, m.uid) ORDER BY e.mailbox_id, e.uid LIMIT 1) IS NOT TRUE
 ORDER BY 1, 2 LIMIT $2"""
 
 _EMPTY_LOGS = """

@@ -116,7 +116,8 @@ _MOVE_SOME = _MOVE.format(only=" AND s.uid = ANY ($2::bigint[])")
 MOVE_ALL = _MOVE.format(only="").replace("$3", "$2")
 
 # $1: where they are, $3: where they go, which may be the same. A deleted mailbox has states still, and nobody
-# but the purge touches it, which wants its row.
+# but the purge touches it, which wants its row. `purged_at IS NULL` would lead by a partial index to
+# all that was deleted in the mailbox.
 _UNDELETE = f"""
 WITH locked AS MATERIALIZED (
     SELECT id, account_id, uidvalidity, highestmodseq, deleted_at FROM mailboxes
@@ -127,7 +128,8 @@ WITH locked AS MATERIALIZED (
     SELECT l.id, l.deleted_at FROM locked l JOIN target t ON t.account_id = l.account_id WHERE l.id = $1
 ), back AS (
     UPDATE expunged e SET purged_at = now()
-    WHERE e.mailbox_id = (SELECT id FROM source) AND e.uid = ANY ($2::bigint[]) AND e.purged_at IS NULL
+    WHERE e.mailbox_id = (SELECT id FROM source) AND e.uid = ANY ($2::bigint[])
+      AND coalesce(e.purged_at, 'infinity') = 'infinity'
     RETURNING e.uid, e.flags, e.keywords
 ), left_behind AS (
     DELETE FROM message_state s

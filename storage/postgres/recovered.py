@@ -44,7 +44,7 @@ INSERT INTO recovered_accounts AS r (account_id, uidvalidity) VALUES ($1, extrac
 ON CONFLICT (account_id) DO UPDATE SET modseq = r.modseq"""
 
 # $2, $3: first day and the one after the last; NULL: no bound
-_NUMBER = """
+NUMBER = """
 WITH lost AS MATERIALIZED (
     SELECT e.* FROM mailboxes b CROSS JOIN LATERAL (
         SELECT e.mailbox_id, e.uid, e.expunged_at AS at FROM expunged e
@@ -83,21 +83,28 @@ RETURNING (SELECT count(*) FROM added) AS added"""
 
 # Messages as they were, and are no more, with the columns that a view wants and those that a copy takes.
 # LATERAL with LIMIT or OFFSET: by index, whatever the planner believes of tables that grow and shrink.
-# `purged_at` is looked at outside, as the partial index on it leads to all of a mailbox. {which}: of `r`
+# A comparison of rows and its order fit the one right index only, and lead to the very row at once.
+# {source}: of `r`; {which}: of it
+_ALL = "recovered r"
+_SOME = """(SELECT DISTINCT unnest($3::bigint[]) AS uid) u CROSS JOIN LATERAL (
+        SELECT * FROM recovered r WHERE (r.account_id, r.day, r.uid) >= ($1::bigint, $2::date, u.uid)
+        ORDER BY r.account_id, r.day, r.uid LIMIT 1
+    ) r"""
+_IS_THAT_ROW = "r.account_id = $1 AND r.day = $2 AND r.uid = u.uid"
 _STATES = """
     SELECT r.day, r.uid, r.modseq, (coalesce(e.flags, s.flags) & ~8::smallint)::smallint AS flags,
            m.size_bytes, floor(extract(epoch FROM m.internaldate))::bigint AS internaldate,
            coalesce(e.keywords, s.keywords) AS keywords, m.content_id, m.prefix, m.internaldate AS received
-    FROM recovered r CROSS JOIN LATERAL (
+    FROM {source} CROSS JOIN LATERAL (
         SELECT m.size_bytes, m.internaldate, m.content_id, m.prefix FROM messages m
         WHERE m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid LIMIT 1
     ) m LEFT JOIN LATERAL (
-        SELECT e.flags, e.keywords, e.purged_at FROM expunged e
-        WHERE e.mailbox_id = r.mailbox_id AND e.uid = r.message_uid LIMIT 1
-    ) e ON e.purged_at IS NULL LEFT JOIN LATERAL (
-        SELECT s.flags, s.keywords FROM message_state s
-        WHERE s.mailbox_id = r.mailbox_id AND s.uid = r.message_uid LIMIT 1
-    ) s ON true
+        SELECT * FROM expunged e WHERE (e.mailbox_id, e.uid) >= (r.mailbox_id, r.message_uid)
+        ORDER BY e.mailbox_id, e.uid LIMIT 1
+    ) e ON e.mailbox_id = r.mailbox_id AND e.uid = r.message_uid AND e.purged_at IS NULL LEFT JOIN LATERAL (
+        SELECT * FROM message_state s WHERE (s.mailbox_id, s.uid) >= (r.mailbox_id, r.message_uid)
+        ORDER BY s.mailbox_id, s.uid LIMIT 1
+    ) s ON s.mailbox_id = r.mailbox_id AND s.uid = r.message_uid
     WHERE r.account_id = $1 AND NOT r.is_gone AND {which}
     ORDER BY r.uid"""
 
@@ -112,9 +119,9 @@ FROM recovered_accounts a, LATERAL (
 ) n, LATERAL (
     SELECT count(*) AS messages, count(*) FILTER (WHERE s.flags & 1 = 0) AS unseen,
            coalesce(sum(s.size_bytes), 0)::bigint AS size_bytes
-    FROM ({_STATES.format(which="r.day = $2")}) s
+    FROM ({_STATES.format(source=_ALL, which="r.day = $2")}) s
 ) c, LATERAL (
-    SELECT {rows.PACKED_STATES} FROM ({_STATES.format(which="r.day = $2 AND r.modseq > $3")}) s
+    SELECT {rows.PACKED_STATES} FROM ({_STATES.format(source=_ALL, which="r.day = $2 AND r.modseq > $3")}) s
 ) v WHERE a.account_id = $1 AND n.uidnext IS NOT NULL"""
 
 
@@ -130,7 +137,7 @@ SELECT a.uidvalidity, n.*, count(s.uid) AS messages, count(s.uid) FILTER (WHERE 
 FROM recovered_accounts a CROSS JOIN (
     SELECT r.day, max(uid) + 1 AS uidnext, max(modseq) AS highestmodseq
     FROM recovered r WHERE r.account_id = $1 AND {{which}} GROUP BY r.day
-) n LEFT JOIN ({_STATES.format(which="{which}")}) s ON s.day = n.day
+) n LEFT JOIN ({_STATES.format(source=_ALL, which="{which}")}) s ON s.day = n.day
 WHERE a.account_id = $1
 GROUP BY a.uidvalidity, n.day, n.uidnext, n.highestmodseq ORDER BY n.day"""
 _OF_ACCOUNT = _COUNTERS.format(which="true")
@@ -144,12 +151,12 @@ def _fetch_sql(wanted: Wanted) -> str:
     columns = "".join(f", c.{name}" for name in columns_of(wanted))
     return f"""
 SELECT r.uid, m.prefix, {rows.REF_COLUMNS}{columns}
-FROM recovered r CROSS JOIN LATERAL (
+FROM {_SOME} CROSS JOIN LATERAL (
     SELECT m.content_id, m.prefix FROM messages m
     WHERE m.mailbox_id = r.mailbox_id AND m.uid = r.message_uid LIMIT 1
 ) m CROSS JOIN LATERAL (SELECT * FROM contents c WHERE c.id = m.content_id LIMIT 1) c
 LEFT JOIN staged_contents g ON g.content_id = c.id
-WHERE r.account_id = $1 AND r.day = $2 AND r.uid = ANY ($3::bigint[]) AND NOT r.is_gone ORDER BY r.uid"""
+WHERE {_IS_THAT_ROW} AND NOT r.is_gone ORDER BY r.uid"""
 
 
 _COPY = f"""
@@ -158,7 +165,7 @@ WITH target AS MATERIALIZED (
     WHERE id = $4 AND account_id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
 ), taken AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY s.uid) AS rank, s.*
-    FROM ({_STATES.format(which="r.day = $2 AND r.uid = ANY ($3::bigint[])")}) s
+    FROM ({_STATES.format(source=_SOME, which=_IS_THAT_ROW)}) s
     WHERE EXISTS (SELECT FROM target)
 ), {COUNTED}, bump AS (
     UPDATE mailboxes m
@@ -239,7 +246,7 @@ class PostgresRecoveredMail:
         while is_behind:
             async with self.db.transaction(mailboxes=()) as transaction:
                 await transaction.execute(_LOCK, account_id)
-                done = await transaction.fetch(_NUMBER, account_id, day, after, NUMBERED_AT_ONCE)
+                done = await transaction.fetch(NUMBER, account_id, day, after, NUMBERED_AT_ONCE)
             is_behind = bool(done) and done[0]["added"] == NUMBERED_AT_ONCE
 
     def _mailbox(self, account_id: AccountId, day: date, row: Record) -> Mailbox:

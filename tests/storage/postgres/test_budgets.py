@@ -23,6 +23,7 @@ from storage.model import (
 )
 from storage.postgres.annotations import PostgresAnnotationStore
 from storage.postgres.pool import Database, DatabaseSettings, EndpointSettings, Record
+from storage.postgres.recovered import NUMBER, PostgresRecoveredMail
 from storage.postgres.store import PostgresMailStore
 
 from ...support.postgres import SharedServer, empty
@@ -193,3 +194,36 @@ async def test_annotations(postgres_stores: PostgresStores) -> None:
     ):
         async with at_most(database, 1):
             assert await call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_deleted_mail_costs_what_is_looked_at(
+    big: tuple[MeteredDatabase, AccountId, list[MailboxId]], analyzed: bool
+) -> None:
+    """With the planner's statistics of when nothing was deleted, and with those of afterwards."""
+    database, account_id, (a, b) = big
+    mail, recovered = PostgresMailStore(database), PostgresRecoveredMail(database, "Recovered")
+    deleted = 2000
+    await mail.remove(a, [Uid(uid) for uid in range(1, deleted + 1)])
+    if analyzed:
+        await database.write("ANALYZE")
+    day = (await recovered.mailboxes(account_id))[-1].id
+    some, gone = [Uid(uid) for uid in range(500, 510)], [Uid(uid) for uid in range(700, 710)]
+    operations: dict[str, tuple[int, Callable[[], Awaitable[object]]]] = {
+        "number": (10 * deleted, lambda: database.write(NUMBER, account_id, None, None, 10)),
+        "list": (6 * deleted, lambda: recovered.mailboxes(account_id)),
+        "load": (12 * deleted, lambda: recovered.load_view(day)),
+        "quiet changes": (8 * deleted, lambda: recovered.changes_since(day, ModSeq(2**40))),
+        "fetch": (300, lambda: recovered.fetch(day, some, Wanted.ENVELOPE)),
+        "copy": (400, lambda: recovered.copy(day, some, b)),
+        "list deleted": (8 * deleted, lambda: mail.list_deleted(account_id)),
+        "undelete": (2 * deleted, lambda: mail.undelete(a, gone, b)),
+    }
+    costs = {}
+    for name, (limit, operation) in operations.items():
+        database.fetched = database.scanned = 0
+        await operation()
+        costs[name] = (database.fetched, limit, database.scanned)
+    assert {name: cost for name, cost in costs.items() if cost[0] > cost[1]} == {}
+    assert all(scanned == 0 for *_, scanned in costs.values()), costs
