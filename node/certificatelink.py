@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("sora.tls")
 
 PIECE_BYTES: Final = 256 << 10  # of chains and keys in one call
-SHOW_WITHIN_S: Final = 60.0  # ten thousand new ones take some seconds
+SHOW_WITHIN_S: Final = (
+    60.0  # ten thousand new ones take some seconds, and a worker that starts takes some, too
+)
 RETRY_EVERY_S: Final = 2.0
 
 Item = Generation | tuple["Pair", Material]
@@ -95,7 +97,7 @@ class _Ward:
         async with self._turn:
             fresh = {item: next(self._numbers) for item in items if item not in self._known}
             for piece in _pieces(fresh.items()):
-                await self._link.call("put_certificates", pickle.dumps(piece))
+                await self._link.call("put_certificates", pickle.dumps(piece), timeout_s=SHOW_WITHIN_S)
             self._known |= fresh
             numbers = [self._known[item] for item in items]
             if numbers != self._shown:
