@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from protocols.delivery import Destination, Envelope, MailLoop, deliver
+from protocols.delivery import deliver
+from protocols.envelope import Destination, Envelope, MailLoop
 from protocols.ports import MailKind, Outbox
 from protocols.sending.means import DAY_S
 from protocols.sending.srs import BadSrs, Srs

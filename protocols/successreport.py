@@ -10,16 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from storage.errors import StorageError
 from storage.relayfile import Fate, Verdict
 
+from .envelope import Destination, Envelope
 from .ports import MailKind, Outbox
 from .relay.dsn import Action, Failure, Reported, report
-
-if TYPE_CHECKING:
-    from .delivery import Destination, Envelope
 
 log = logging.getLogger("sora.delivery")
 

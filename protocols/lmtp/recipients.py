@@ -6,7 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
-from protocols.delivery import Destination
+from protocols.envelope import Destination
 from protocols.ports import SETTINGS, ChangeFeed, MailboxChanged
 from storage.addresses import split_detail
 from storage.api import AccountStore

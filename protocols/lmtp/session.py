@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from protocols.delivery import Destination, Envelope, MailLoop, Outcome, Refused, Returned, deliver
+from protocols.delivery import deliver
+from protocols.envelope import Destination, Envelope, MailLoop, Outcome, Refused, Returned
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from protocols.sending.sending import Sending
 from protocols.sending.srs import BadSrs

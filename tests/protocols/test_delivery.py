@@ -6,16 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.delivery import (
-    Destination,
-    Envelope,
-    MailLoop,
-    Outcome,
-    deliver,
-    delivery_key,
-    trace_headers,
-)
+from protocols.copies import delivery_key
+from protocols.delivery import deliver
+from protocols.envelope import Destination, Envelope, MailLoop, Outcome
 from protocols.sending.way import MAX_RECEIVED_FIELDS, read_way
+from protocols.tracefields import trace_headers
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
 from storage.model import AccountId, ContentHash, MailboxId, Recipient
 from tests.support.mailhost import NOW, MailHost, mail_host

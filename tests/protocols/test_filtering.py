@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.delivery import Destination, Envelope, Outcome, Refused, deliver
+from protocols.delivery import deliver
+from protocols.envelope import Destination, Envelope, Outcome, Refused
 from protocols.filtering import MailFilter, SiteScripts
 from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames

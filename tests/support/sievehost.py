@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from protocols.delivery import Destination, Envelope, Outcome, Returned, deliver
+from protocols.delivery import deliver
+from protocols.envelope import Destination, Envelope, Outcome, Returned
 from protocols.filtering import MailFilter, SiteScripts
 from protocols.mailboxnames import MailboxNames
 from protocols.sending.means import Means

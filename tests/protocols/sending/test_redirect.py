@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.delivery import MailLoop
+from protocols.envelope import MailLoop
 from protocols.ports import MailKind
 from protocols.sending.means import SendingLimits
 from protocols.sending.redirect import MAX_HOSTS

@@ -7,7 +7,7 @@ from email import message_from_bytes, policy
 
 import pytest
 
-from protocols.delivery import Refused
+from protocols.envelope import Refused
 from protocols.lmtp.replies import refusal
 from protocols.ports import MailKind
 from storage.errors import StagingFull

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.delivery import MailLoop, Returned
+from protocols.envelope import MailLoop, Returned
 from protocols.lmtp.session import lmtp_sessions
 from protocols.ports import MailKind, ServerPolicy
 from protocols.sending.srs import Srs
