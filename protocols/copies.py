@@ -22,6 +22,7 @@ from storage.model import ContentHash, NewMessage, StagedContent
 
 from .envelope import Destination, Envelope, MailLoop, Outcome, Returned
 from .filing import Placement
+from .fingerprint import fingerprint
 from .sending.way import read_way
 from .sieve.outcome import FileInto, Rewritten
 from .sieve.outcome import Outcome as Decision
@@ -32,11 +33,7 @@ log = logging.getLogger("sora.delivery")
 
 def delivery_key(reverse_path: str, destination: Destination, content: ContentHash) -> bytes:
     """32 bytes that are the same for every attempt to deliver these bytes to this account and detail."""
-    digest = hashlib.sha256(content)
-    for field in (reverse_path, str(destination.recipient.account_id), destination.detail):
-        raw = field.encode("utf-8", "surrogateescape")
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.digest()
+    return fingerprint(content, reverse_path, str(destination.recipient.account_id), destination.detail)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ speak.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import mmap
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -19,6 +18,7 @@ from storage.model import StagedContent
 
 from .copies import Delivery, deliveries
 from .envelope import Destination, Envelope, MailLoop, Outcome, Resolve, Returned
+from .fingerprint import fingerprint
 from .ports import MailKind, Services
 from .sending.content import Pieces
 from .sending.way import MAX_RECEIVED_FIELDS, read_way
@@ -99,7 +99,7 @@ async def _send_back(
         return Unavailable("this node has no relay now")
     if read_way(staged.content.header).received_fields > MAX_RECEIVED_FIELDS:
         return MailLoop()
-    key = hashlib.sha256(staged.content.hash + returned.address.encode("utf-8", "surrogateescape")).digest()
+    key = fingerprint(staged.content.hash, returned.address)
     message = Pieces(received_field(envelope), data)
     try:
         await services.outbox.submit(

@@ -15,6 +15,7 @@ from storage.errors import StorageError
 from storage.relayfile import Fate, Verdict
 
 from .envelope import Destination, Envelope
+from .fingerprint import fingerprint
 from .ports import MailKind, Outbox
 from .relay.dsn import Action, Failure, Reported, report
 
@@ -52,8 +53,6 @@ async def report_deliveries(
 
 def _name(envelope: Envelope, destinations: Sequence[Destination], header: bytes) -> str:
     """The same when an MTA that lost our reply hands in the message again."""
-    digest = hashlib.sha256(header)
-    for word in (envelope.reverse_path, envelope.dsn.envid, *(each.address for each in destinations)):
-        raw = word.encode("utf-8", "surrogateescape")
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.hexdigest()
+    header_hash = hashlib.sha256(header).digest()
+    addresses = (each.address for each in destinations)
+    return fingerprint(header_hash, envelope.reverse_path, envelope.dsn.envid, *addresses).hex()

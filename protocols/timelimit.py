@@ -27,12 +27,17 @@ class Waits(Protocol):
         ...
 
 
-async def within(limit_s: float, connection: Waits, running: Awaitable[T]) -> T:
-    """The result of ``running``. Raises OverTime once more than ``limit_s`` have been spent on it.
+def within(limit_s: float | None, connection: Waits, running: Awaitable[T]) -> Awaitable[T]:
+    """The result of ``running``. Raises OverTime once more than ``limit_s`` have been spent on it;
+    with None it may take as long as it likes.
 
     Time in which the peer did not take our bytes does not count. The task is cancelled at the point where
     it waits, so what it shares with other sessions must be shielded there.
     """
+    return running if limit_s is None else _watched(limit_s, connection, running)
+
+
+async def _watched(limit_s: float, connection: Waits, running: Awaitable[T]) -> T:
     watch = _Watch(limit_s, connection)
     try:
         result = await running

@@ -441,8 +441,7 @@ class ImapSession:
         if command is None:
             return running
         limit_s = self.policy.command_limits_s.get(command.name.decode("ascii"))
-        if limit_s is not None:
-            running = within(limit_s, self.connection, running)
+        running = within(limit_s, self.connection, running)
         is_reported = command.reports_progress and b"INPROGRESS" not in self.hidden
         return self._reported(running) if is_reported else running
 

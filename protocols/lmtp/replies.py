@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from protocols.ports import Goodbye
+from protocols.starttls import Obstacle
 from storage import errors
 
 
@@ -66,8 +67,12 @@ NESTED_XCLIENT = Reply(503, "5.5.1", "Not in a transaction: say RSET or finish i
 PROXY_LOOP = Reply(554, "5.4.6", "Proxies hand this connection on among themselves")
 CHUNKS_OPEN = Reply(503, "5.5.1", "Chunks of a message are open: finish it or say RSET")
 BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "A BINARYMIME message needs BDAT")
-NO_TLS = Reply(502, "5.5.1", "STARTTLS is not offered")
-EARLY_INPUT = Reply(503, "5.5.1", "Nothing may follow STARTTLS before TLS is on")
+_NO_TLS = Reply(502, "5.5.1", "STARTTLS is not offered")
+TLS_REFUSALS: Mapping[Obstacle, Reply] = {
+    Obstacle.HAS_TLS: _NO_TLS,
+    Obstacle.NO_TLS: _NO_TLS,
+    Obstacle.EARLY_INPUT: Reply(503, "5.5.1", "Nothing may follow STARTTLS before TLS is on"),
+}
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 LOST_CHUNK = Reply(501, "5.5.4", "A chunk of unknown size cannot be skipped: closing")
 

@@ -14,6 +14,7 @@ from protocols.envelope import Destination, Envelope, MailLoop, Outcome, Refused
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from protocols.sending.sending import Sending
 from protocols.sending.srs import BadSrs
+from protocols.starttls import start_tls
 from protocols.timelimit import OverTime, within
 from protocols.xclient import ATTRIBUTES, ToldClient
 from storage.addresses import BadAddress, canonical
@@ -314,8 +315,7 @@ class LmtpSession:
         return [_outcome_reply(outcome) for outcome in outcomes]
 
     def _within(self, command: str, running: Awaitable[T]) -> Awaitable[T]:
-        limit_s = self._policy.command_limits_s.get(command)
-        return running if limit_s is None else within(limit_s, self._connection, running)
+        return within(self._policy.command_limits_s.get(command), self._connection, running)
 
     def _envelope(self) -> Envelope:
         assert self._mail is not None
@@ -336,14 +336,9 @@ class LmtpSession:
         self._drop_transaction()
 
     def _start_tls(self, event: StartTls) -> Awaitable[None] | None:
-        if not self._policy.offers_starttls(self._connection):
-            self._machine.send(replies.NO_TLS)
-            return None
-        if self._connection.drop_early_input():
-            self._machine.send(replies.EARLY_INPUT)
-            self._connection.close()
-            return None
-        return self._shake_hands()
+        return start_tls(
+            self._policy, self._connection, self._shake_hands, self._machine.send, replies.TLS_REFUSALS
+        )
 
     async def _shake_hands(self) -> None:
         self._begin_anew()

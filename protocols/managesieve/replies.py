@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.ports import Goodbye
+from protocols.starttls import Obstacle
 from storage import errors
 
 from . import grammar
@@ -79,8 +80,12 @@ NEEDS_LOGOUT = no("Not while you are logged in")
 BAD_SYNTAX = no("Bad syntax")
 STRING_TOO_LONG = no("String too long")
 TOO_MANY_ERRORS = bye("Too many errors")
-NO_TLS = no("STARTTLS is not offered")
-EARLY_INPUT = bye("Nothing may follow STARTTLS before TLS is on")
+_NO_TLS = no("STARTTLS is not offered")
+TLS_REFUSALS: Mapping[Obstacle, Reply] = {
+    Obstacle.HAS_TLS: _NO_TLS,
+    Obstacle.NO_TLS: _NO_TLS,
+    Obstacle.EARLY_INPUT: bye("Nothing may follow STARTTLS before TLS is on"),
+}
 IDLE_TOO_LONG = bye("Nothing was heard for too long")
 
 NEEDS_TLS = no("Passwords need TLS here: use STARTTLS first", b"ENCRYPT-NEEDED")

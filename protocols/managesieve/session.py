@@ -25,6 +25,7 @@ from protocols.ports import (
     Session,
     SessionFactory,
 )
+from protocols.starttls import start_tls
 from protocols.timelimit import OverTime, within
 from storage.errors import CommitUnknown, NotFound, StorageError
 from storage.model import AccountId
@@ -142,10 +143,7 @@ class ManageSieveSession:
     async def _wait(self, event: object, waiting: Awaitable[None]) -> None:
         limit_s = self._policy.command_limits_s.get(type(event).__name__.upper())
         try:
-            if limit_s is None:
-                await waiting
-            else:
-                await within(limit_s, self._connection, waiting)
+            await within(limit_s, self._connection, waiting)
         except OverTime as error:
             self._refuse_late(error)
         except StorageError as error:
@@ -221,14 +219,9 @@ class ManageSieveSession:
     # --- before login ---
 
     def _starttls(self, event: StartTls) -> Awaitable[None] | None:
-        if not self._policy.offers_starttls(self._connection):
-            self._machine.send(replies.NO_TLS)
-            return None
-        if self._connection.drop_early_input():
-            self._machine.send(replies.EARLY_INPUT)
-            self._connection.close()
-            return None
-        return self._shake_hands()
+        return start_tls(
+            self._policy, self._connection, self._shake_hands, self._machine.send, replies.TLS_REFUSALS
+        )
 
     async def _shake_hands(self) -> None:
         self._exchange = None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.ports import Goodbye
+from protocols.starttls import Obstacle
 from storage import errors
 
 
@@ -48,8 +49,12 @@ WRONG_STATE = Err("Not in this state")
 BAD_SYNTAX = Err("Bad syntax")
 TOO_MANY_ERRORS = Err("Too many errors")
 NEEDS_USER = Err("USER first")
-NO_TLS = Err("STLS is not offered")
-EARLY_INPUT = Err("Nothing may follow STLS before TLS is on")
+_NO_TLS = Err("STLS is not offered")
+TLS_REFUSALS: Mapping[Obstacle, Err] = {
+    Obstacle.HAS_TLS: _NO_TLS,
+    Obstacle.NO_TLS: _NO_TLS,
+    Obstacle.EARLY_INPUT: Err("Nothing may follow STLS before TLS is on"),
+}
 PROXY_LOOP = Err("Proxies hand this connection on among themselves", "SYS/PERM")
 UNKNOWN_MECHANISM = Err("Mechanism not known")
 

@@ -28,6 +28,7 @@ from protocols.ports import (
     SessionFactory,
 )
 from protocols.sasl import Challenge, Exchange, Plain, decode_initial, decode_response
+from protocols.starttls import start_tls
 from protocols.timelimit import OverTime, within
 from protocols.xclient import ATTRIBUTES, ToldClient
 from storage.errors import CommitUnknown, StorageError
@@ -139,22 +140,19 @@ class Pop3Session:
 
     async def _wait(self, event: object, waiting: Awaitable[None]) -> None:
         limit_s = self._policy.command_limits_s.get(type(event).__name__.upper())
-        if limit_s is None:
-            await waiting
-        else:
-            await self._wait_within(limit_s, event, waiting)
-        self._measure(event)
-
-    async def _wait_within(self, limit_s: float, event: object, waiting: Awaitable[None]) -> None:
         try:
             await within(limit_s, self._connection, waiting)
         except OverTime as error:
-            if isinstance(event, Quit):
-                self._leave(replies.NOT_REMOVED)
-            elif self._machine.owes_reply:
-                self._machine.send(Err(error.reply, "SYS/TEMP"))
-            else:  # in the middle of a message: without the final dot nobody takes it for whole
-                self._connection.close()
+            self._refuse_late(event, error)
+        self._measure(event)
+
+    def _refuse_late(self, event: object, error: OverTime) -> None:
+        if isinstance(event, Quit):
+            self._leave(replies.NOT_REMOVED)
+        elif self._machine.owes_reply:
+            self._machine.send(Err(error.reply, "SYS/TEMP"))
+        else:  # in the middle of a message: without the final dot nobody takes it for whole
+            self._connection.close()
 
     def _measure(self, event: object) -> None:
         """A challenge does not end its command."""
@@ -199,13 +197,9 @@ class Pop3Session:
         self._machine.send_lines(replies.CAPABILITIES, [*names, "EXPIRE NEVER", "IMPLEMENTATION Sora"])
 
     def _stls(self, event: Stls) -> Awaitable[None] | None:
-        if not self._policy.offers_starttls(self._connection):
-            self._machine.send(replies.NO_TLS)
-            return None
-        if self._connection.drop_early_input():
-            self._leave(replies.EARLY_INPUT)
-            return None
-        return self._shake_hands()
+        return start_tls(
+            self._policy, self._connection, self._shake_hands, self._machine.send, replies.TLS_REFUSALS
+        )
 
     async def _shake_hands(self) -> None:
         self._username = self._exchange = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from dataclasses import dataclass
 from datetime import datetime
 
+from protocols.fingerprint import fingerprint
 from protocols.sieve.outcome import Action, FileInto
 from storage.addresses import BadAddress, canonical, split_detail
 from storage.dsn import NO_REQUEST, DsnRequest
@@ -36,11 +36,7 @@ class Occasion:
 
     def key(self, *what: str) -> bytes:
         """32 octets that name one thing done because of this message, the same in each attempt."""
-        digest = hashlib.sha256(self.delivery_key)
-        for each in what:
-            raw = each.encode("utf-8", "surrogateescape")
-            digest.update(len(raw).to_bytes(4, "big") + raw)
-        return digest.digest()
+        return fingerprint(self.delivery_key, *what)
 
     def is_own(self, address: str) -> bool:
         """Whether mail to it comes to this account, whatever its detail."""

@@ -9,11 +9,11 @@ Decisions:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
 
+from protocols.fingerprint import fingerprint
 from protocols.ports import MailKind, Outbox
 from protocols.sieve.outcome import Vacation
 from storage.addresses import BadAddress, canonical
@@ -87,11 +87,7 @@ async def _answer(means: Means, outbox: Outbox, question: Question) -> Sent:
 
 def memory_key(action: Vacation, sender: str) -> bytes:
     """Who is answered with what (RFC 5230 §4.2). Raises BadAddress."""
-    digest = hashlib.sha256()
-    for each in (action.handle, _TAG.sub("", canonical(sender))):
-        raw = each.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.digest()
+    return fingerprint(b"", action.handle, _TAG.sub("", canonical(sender)))
 
 
 def compose(question: Question, author: Author, entity: Entity) -> Letter:

@@ -35,6 +35,7 @@ PURE = (
     "storage/objects/keys.py",
     "protocols/errors.py",
     "protocols/envelope.py",
+    "protocols/fingerprint.py",
     "protocols/haproxy.py",
     "protocols/junk.py",
     "protocols/lines.py",

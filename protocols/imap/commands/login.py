@@ -6,12 +6,13 @@ Every way in ends in ``_authenticate``, so that all failures look and cost the s
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from protocols import sasl
 from protocols.errors import AuthenticationFailed, AuthenticationUnavailable
+from protocols.starttls import Obstacle, obstacle
 
 from .. import responses
 from ..grammar import Cursor
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 # Beyond this somebody is guessing; a new connection passes the listener's limits again.
 MAX_FAILED_LOGINS: Final = 5
 
+TLS_REFUSALS: Final[Mapping[Obstacle, Bad]] = {
+    Obstacle.HAS_TLS: Bad("TLS is already on"),
+    Obstacle.NO_TLS: Bad("TLS is not available"),
+    Obstacle.EARLY_INPUT: Bad("Nothing may follow STARTTLS before TLS is on"),
+}
 # RFC 5530 §3
 NEEDS_TLS: Final = No("A password may only be sent over TLS", b"PRIVACYREQUIRED")
 FAILED: Final = No("Authentication failed", b"AUTHENTICATIONFAILED")
@@ -43,13 +49,10 @@ UNAVAILABLE: Final = No("Temporarily unavailable, please try again later", b"UNA
 
 
 async def run_starttls(session: ImapSession, _args: None) -> Outcome:
-    if session.connection.has_tls:
-        return Bad("TLS is already on")
-    if session.policy.tls_context() is None:
-        return Bad("TLS is not available")
-    if session.connection.drop_early_input():
-        session.is_leaving = True
-        return Bad("Nothing may follow STARTTLS before TLS is on")
+    found = obstacle(session.policy, session.connection)
+    if found is not None:
+        session.is_leaving = found is Obstacle.EARLY_INPUT
+        return TLS_REFUSALS[found]
     session.reply(Ok("Begin TLS now"))
     await session.connection.start_tls()
     session.learn(ja4=session.connection.peer.ja4)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
+
+from protocols.fingerprint import fingerprint
 
 from ..bound import Bound
 from ..outcome import Seen
@@ -32,21 +33,13 @@ def _duplicate(bound: Bound) -> Holds:
             value = values[0] if values else ""
         if not value:
             return False
-        key = _key(handle.value(run) if handle else "", "" if by_id else "header", value)
+        key = fingerprint(b"", handle.value(run) if handle else "", "" if by_id else "header", value)
         was_seen = bool(run.ask(SeenBefore(key)))
         if period_s and (refreshes or not was_seen):
             run.seen.append(Seen(key, period_s))
         return was_seen
 
     return holds
-
-
-def _key(*texts: str) -> bytes:
-    digest = hashlib.sha256()
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.digest()
 
 
 EXTENSIONS = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
+
+from protocols.fingerprint import fingerprint
 
 from ..bound import Bound
 from ..errors import RunFault
@@ -58,11 +59,7 @@ def _vacation(bound: Bound) -> Do:
 
 def _handle(*texts: str, is_mime: bool) -> str:
     """RFC 5230 §4.2: other words are another vacation."""
-    digest = hashlib.sha256(b"mime" if is_mime else b"text")
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.hexdigest()
+    return fingerprint(b"mime" if is_mime else b"text", *texts).hex()
 
 
 EXTENSIONS = (
