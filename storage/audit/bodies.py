@@ -6,10 +6,10 @@ each, 1/256 of all), the contents come in pages. The two sides are read one afte
 on, so whatever seems to be wrong is looked at once more, and is a finding only when it is so still:
 
 * a body is missing when its row says that it is stored, it has no object, and the row still says so;
-* an object is an orphan when it is older than the grace and its content is not in the database, neither now
-  nor at the end of the audit. Contents get their ids before they have objects, and ids are never used twice:
-  an object of an id that the database has not given out yet tells that the database is older than the store.
-  Then nothing is an orphan for certain, and nothing is removed.
+* an object is an orphan when it is older than the grace, its content is not in the database, neither now nor
+  at the end of the audit, and it was there still when that was found. Contents get their ids before they have
+  objects, and ids are never used twice: an object of an id that the database has not given out yet tells that
+  the database is older than the store. Then nothing is an orphan for certain, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -220,14 +220,16 @@ class BodyAudit:
             known = await self._audit.known([content_id for _, content_id in batch])
             for name in batch:
                 if name[1] not in known:
-                    self._suspect(name[1], object_key(*name), held[name])
+                    await self._suspect(name[1], object_key(*name), held[name])
 
-    def _suspect(self, content_id: ContentId, key: str, there: Held) -> None:
+    async def _suspect(self, content_id: ContentId, key: str, there: Held) -> None:
+        """The store is asked once more: the object may have been deleted, with its content, since it was
+        listed."""
         if content_id > self._last_id:
             self._report.add(Kind.NEWER_OBJECT, key)
         elif self._now() - there.modified_at < ORPHAN_GRACE:
             self._report.saw("young objects without content")
-        else:
+        elif await self._store.head(key) is not None:
             self._report.add(Kind.ORPHAN_OBJECT, key)
             if len(self._orphans) < MAX_ORPHANS:
                 self._orphans[content_id] = key

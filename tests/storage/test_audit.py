@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from storage.api import BlobInfo
 from storage.audit import bodies as bodies_module
 from storage.audit.bodies import BodyAudit
 from storage.audit.copies import Copies
@@ -421,6 +422,27 @@ async def test_one_account(site: Site) -> None:
 
 
 # --- while mail goes on ---
+
+
+async def test_an_object_that_is_purged_behind_the_listing_is_no_orphan(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = await site.way.deliver(message(1))
+    await site.way.drain()
+    listing = site.way.store.list
+
+    async def purged_at_the_end(prefix: str = "") -> AsyncIterator[BlobInfo]:
+        found = [info async for info in listing(prefix)]
+        if any(info.key == object_key(ref.hash, ref.id) for info in found):
+            await site.way.queue.expunge_all_of(ref.hash)
+            await site.way.cleaner().step()
+            assert not site.object_path(ref).exists()
+        for info in found:
+            yield info
+
+    monkeypatch.setattr(site.way.store, "list", purged_at_the_end)
+    assert kinds(await site.audit(repairs=True)) == {}
+    assert not site.object_path(ref).exists()
 
 
 async def test_mail_that_comes_and_goes_meanwhile_is_no_finding(site: Site) -> None:

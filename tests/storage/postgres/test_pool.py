@@ -71,7 +71,7 @@ async def test_a_cancelled_transaction_leaves_nothing_open(database: Database) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await open_transactions(database):
             await asyncio.sleep(0)
     assert await database.read("SELECT * FROM accounts") == []
