@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from protocols.settings import settings_changed
 from storage.bodies import BodyFinder
 from storage.floor import DiskFloor
 from storage.intake import LocalIntake
@@ -42,7 +43,7 @@ from storage.staging import (
 
 from .certificates import REFRESH_S, Certificates
 from .database import settings_from
-from .feed import HostFeed, feed_directory, settings_changed
+from .feed import HostFeed, feed_directory
 from .metrics.store import MeteredStore
 from .workers import Workers, every
 

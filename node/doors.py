@@ -108,6 +108,7 @@ class Doors:
             core.annotations,
             annotation_limits(core.config.metadata),
             site=server_annotations(core.config.metadata),
+            feed=core.feed,
         )
         self._filter = mail_filter(
             core.config.sieve, core.scripts, core.mail, self._annotations, clock=time.monotonic

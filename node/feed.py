@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocols.ports import SETTINGS, MailboxChanged
+from protocols.ports import MailboxChanged
+from protocols.settings import settings_changed
 from storage.model import AccountId, MailboxId, ModSeq
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ _DIRECTORY_TIME_GRAIN_NS = 100_000_000
 
 def feed_directory(config: Config) -> Path:
     return Path(config.uploader.path) / "feed"
-
-
-def settings_changed(account_id: AccountId) -> MailboxChanged:
-    return MailboxChanged(account_id, SETTINGS, ModSeq(0))
 
 
 class LocalFeed:

@@ -20,6 +20,7 @@ from protocols.relay.breaker import Breaker, BreakerState
 from protocols.relay.http import HttpTransport
 from protocols.relay.runner import Runner, RunnerSettings
 from protocols.relay.smtp import SmtpSettings, SmtpTransport, tls_context
+from protocols.settings import follow_settings
 from storage.dsn import NO_REQUEST, DsnRequest
 from storage.errors import StagingFull
 from storage.relayadopt import interrupted
@@ -148,7 +149,7 @@ class RelayPart:
             return
         hostname = _hostname(self._config)
         directory = RecipientDirectory(core.accounts, clock=time.monotonic)
-        directory.follow(core.feed)
+        follow_settings(core.feed, directory)
         srs = sender_rewriting(self._config.sieve)
         bouncer = LocalBouncer(_services(core), directory.look_up, self.outbox, hostname, srs=srs)
         self.runner = self._runner = Runner(

@@ -11,6 +11,9 @@ from storage.annotations import AnnotationLimits, AnnotationStore, Entries, Plac
 from storage.errors import NotPermitted
 from storage.model import AccountId, MailboxId
 
+from .ports import ChangeFeed
+from .settings import follow_settings, settings_changed
+
 COMMENT: Final = "/shared/comment"
 ADMIN: Final = "/shared/admin"  # RFC 5464 §6.2.1.2: nobody sets it
 SCRIPT: Final = "/shared/imapsieve/script"  # RFC 6785 §2.3.1
@@ -20,8 +23,8 @@ _NONE: Final[Mapping[Place, Entries]] = {}
 
 
 class Annotations:
-    """One per process. ``site``: entries of the server that users read and cannot change. ``clock`` gives
-    monotonic seconds."""
+    """One per process. ``site``: entries of the server that users read and cannot change. ``feed``: what is
+    changed by other processes acts here once it is heard of. ``clock`` gives monotonic seconds."""
 
     def __init__(
         self,
@@ -29,14 +32,18 @@ class Annotations:
         limits: AnnotationLimits,
         *,
         site: Entries | None = None,
+        feed: ChangeFeed | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
         self._store = store
         self._site = dict(site or {})
         self._clock = clock
-        self._writes = 0
+        self._changes = 0
         self._scripts: OrderedDict[AccountId, tuple[float, Mapping[Place, Entries]]] = OrderedDict()
+        self._feed = feed
+        if feed is not None:
+            follow_settings(feed, self)
 
     async def everything(self, account_id: AccountId) -> Mapping[Place, Entries]:
         """One read. Raises StorageError."""
@@ -59,15 +66,21 @@ class Annotations:
         try:
             await self._store.change(account_id, place, changes, self.limits)
         finally:
-            self._writes += 1
-            self._scripts.pop(account_id, None)
+            self.forget(account_id)
+            if self._feed is not None and SCRIPT in changes:
+                self._feed.publish(settings_changed(account_id))
+
+    def forget(self, account_id: AccountId) -> None:
+        """What is being read now is not remembered either."""
+        self._changes += 1
+        self._scripts.pop(account_id, None)
 
     async def script_of(self, account_id: AccountId, mailbox_id: MailboxId) -> str | None:
         """The name of the script for what happens in the mailbox: its own entry, or else the account's; None:
         there is none, or the one that counts is empty or no name (RFC 6785 §2.3.1).
 
-        One read for all mailboxes of the account, then none for TTL_S; who changes it elsewhere is heard of
-        after that. Raises StorageError.
+        One read for all mailboxes of the account, then none for TTL_S or until it is changed.
+        Raises StorageError.
         """
         places = await self._script_places(account_id)
         if not places:
@@ -79,9 +92,9 @@ class Annotations:
         entry = self._scripts.get(account_id)
         if entry is not None and entry[0] > self._clock():
             return entry[1]
-        writes = self._writes
+        changes = self._changes
         found = await self._store.named(account_id, [SCRIPT]) or _NONE
-        if writes != self._writes:  # it may have been read before that
+        if changes != self._changes:  # it may have been read before that
             return found
         self._scripts[account_id] = (self._clock() + TTL_S, found)
         self._scripts.move_to_end(account_id)

@@ -17,12 +17,12 @@ from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
 from storage.model import AccountId, Mailbox, MailboxId, ModSeq, Uid
 
-from .annotations import Annotations
-from .filtering import MailFilter
 from .memory import NodeMemory
 from .messageevents import MessageEvents
 
 if TYPE_CHECKING:
+    from .annotations import Annotations
+    from .filtering import MailFilter
     from .sending.sending import Sending
 
 # --- identity -------------------------------------------------------------------------------------

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
 from protocols.envelope import Destination
-from protocols.ports import SETTINGS, ChangeFeed, MailboxChanged
 from storage.addresses import split_detail
 from storage.api import AccountStore
 from storage.model import AccountId, Recipient
@@ -41,20 +39,8 @@ class RecipientDirectory:
         self._addresses: dict[AccountId, set[str]] = {}
         self._changes = 0
 
-    def follow(self, feed: ChangeFeed) -> None:
-        """Forget accounts whose scripts change, for as long as this directory lives."""
-        this = weakref.ref(self)
-
-        def heard(change: MailboxChanged) -> None:
-            directory = this()
-            if directory is None:
-                end()
-            else:
-                directory.forget(change.account_id)
-
-        end = feed.subscribe(SETTINGS, heard)
-
     def forget(self, account_id: AccountId) -> None:
+        """What is being read now is not remembered either."""
         self._changes += 1
         for address in self._addresses.pop(account_id, ()):
             self._found.pop(address, None)

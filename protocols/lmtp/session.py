@@ -14,6 +14,7 @@ from protocols.envelope import Destination, Envelope, MailLoop, Outcome, Refused
 from protocols.ports import Connection, Goodbye, Machine, ServerPolicy, Services, Session, SessionFactory
 from protocols.sending.sending import Sending
 from protocols.sending.srs import BadSrs
+from protocols.settings import follow_settings
 from protocols.starttls import start_tls
 from protocols.timelimit import OverTime, within
 from protocols.xclient import ATTRIBUTES, ToldClient
@@ -71,7 +72,7 @@ def lmtp_sessions(
 ) -> SessionFactory:
     """The factory of one LMTP server; its sessions share the recipients they know."""
     directory = RecipientDirectory(services.accounts, clock=clock)
-    directory.follow(services.feed)
+    follow_settings(services.feed, directory)
 
     def make(connection: Connection) -> tuple[Machine, Session]:
         machine = LmtpMachine(

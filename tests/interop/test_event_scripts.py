@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import imaplib
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +11,10 @@ import pytest
 
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
+from tests.support.sieveconnect import SieveConnect
 
 from .conftest import PASSWORD, deliver, needs
 
-CLIENT_TIMEOUT_S = 60
 WAIT_S = 60.0
 SCRIPT = r"""
 require ["imapsieve", "environment", "imap4flags", "fileinto", "copy", "mailbox", "variables"];
@@ -42,23 +40,9 @@ def client(node: NodeProcess, account: str) -> Iterator[imaplib.IMAP4_SSL]:
 
 def put_script(node: NodeProcess, account: str, path: Path) -> None:
     needs("sieve-connect")
-    reading, writing = os.pipe()
-    try:
-        os.write(writing, PASSWORD.encode() + b"\n")
-        os.close(writing)
-        server = ["--server", "localhost", "--4", "--port", str(node.port("managesieve"))]
-        tls = ["--tlscafile", str(node.certificate), "--noclearchan"]
-        what = ["--upload", "--localsieve", str(path), "--remotesieve", "events"]
-        done = subprocess.run(
-            ["sieve-connect", *server, *tls, "--user", account, "--passwordfd", str(reading), *what],
-            pass_fds=[reading],
-            capture_output=True,
-            text=True,
-            timeout=CLIENT_TIMEOUT_S,
-            check=False,
-        )
-    finally:
-        os.close(reading)
+    done = SieveConnect(node, account, PASSWORD)(
+        "--upload", "--localsieve", str(path), "--remotesieve", "events"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap_inbox, message, pop3, stored
 from tests.support.nodeprocess import NodeProcess
+from tests.support.sieveeditor import SieveEditor
 
 SOON_S = 5.0  # the safety net compares every 15 s: anything slower than this has come through it
 
@@ -109,3 +110,33 @@ def test_one_may_be_killed_and_the_other_goes_on(pair: Pair) -> None:
         wait_for(idler, b"EXISTS")
     assert stored(first) == stored(second)
     assert {message(500), message(501), message(502)} <= set(stored(first))
+
+
+def test_script_of_a_mailbox_named_through_one_runs_on_the_other(pair: Pair) -> None:
+    """Both have asked a moment ago, and remember the answer for ten seconds if nobody tells them."""
+    script = b'require ["imapsieve", "imap4flags"]; addflag "%b";'
+    with (
+        SieveEditor(pair[0], pair[0].address, pair[0].password) as editor,
+        imap_inbox(pair[0]) as one,
+        imap_inbox(pair[1]) as other,
+    ):
+        assert one.imap(b"CREATE Watched")[0].startswith(b"OK")
+        append = b"APPEND Watched {15+}\r\nSubject: x\r\n\r\nx"
+        for word in (b"First", b"Second"):
+            text = script % word
+            put = b'PUTSCRIPT "%b" {%d+}\r\n%b\r\n' % (word, len(text), text)
+            assert editor.ask(put)[0].startswith(b"OK")
+            for session in (one, other):
+                assert session.imap(append)[0].startswith(b"OK")
+            started = time.monotonic()
+            named = b'SETMETADATA Watched (/shared/imapsieve/script "%b")' % word
+            assert one.imap(named)[0].startswith(b"OK")
+            while not acts(other, append, word):
+                assert time.monotonic() - started < SOON_S
+
+
+def acts(session: LineClient, append: bytes, word: bytes) -> bool:
+    """Whether a message that was appended, now or the time before, has the keyword."""
+    assert session.imap(append)[0].startswith(b"OK")
+    assert session.imap(b"SELECT Watched")[0].startswith(b"OK")
+    return b"COUNT 0" not in session.imap(b"SEARCH RETURN (COUNT) KEYWORD " + word)[1][0]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from node.feed import HostFeed, LocalFeed, announce, settings_changed
+from node.feed import HostFeed, LocalFeed, announce
 from protocols.ports import SETTINGS, MailboxChanged
+from protocols.settings import settings_changed
 from storage.model import AccountId, MailboxId, ModSeq
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from node.clustering.directory import FRESH_S, LINGER_S
 from node.clustering.notices import GATHER_S, MAX_WAITING
-from node.feed import settings_changed
 from protocols.ports import MailboxChanged
+from protocols.settings import settings_changed
 from storage.model import AccountId, MailboxId, ModSeq
 
 from .cluster import Nodes

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-from node.feed import LocalFeed, settings_changed
+from node.feed import LocalFeed
 from protocols.lmtp.recipients import RecipientDirectory
+from protocols.settings import follow_settings, settings_changed
 from storage.api import AccountStore
 from storage.model import AccountId, ActiveScript, MailboxId, Recipient
 
@@ -37,7 +38,7 @@ def directory(accounts: Accounts, **options: Any) -> RecipientDirectory:
 async def test_a_changed_script_is_asked_for_at_once_under_every_address() -> None:
     accounts, feed = Accounts(), LocalFeed()
     known = directory(accounts)
-    known.follow(feed)
+    follow_settings(feed, known)
     for address in ("ann@example.org", "alias@example.org", "bob@example.org"):
         assert await known.look_up(address) is not None
     new = replace(accounts.found["ann@example.org"], script=ActiveScript("new", b"keep;"))
@@ -53,7 +54,7 @@ async def test_a_changed_script_is_asked_for_at_once_under_every_address() -> No
 async def test_what_was_read_while_it_changed_is_not_remembered() -> None:
     accounts, feed = Accounts(), LocalFeed()
     known = directory(accounts)
-    known.follow(feed)
+    follow_settings(feed, known)
     accounts.meanwhile = lambda: feed.publish(settings_changed(AccountId(1)))
     assert await known.look_up("ann@example.org") is not None
     assert known.remembered("ann@example.org") is None
@@ -62,7 +63,7 @@ async def test_what_was_read_while_it_changed_is_not_remembered() -> None:
 async def test_the_oldest_goes_first_and_addresses_go_with_their_entries() -> None:
     accounts, feed = Accounts(), LocalFeed()
     known = directory(accounts, max_entries=2)
-    known.follow(feed)
+    follow_settings(feed, known)
     for address in ("ann@example.org", "alias@example.org", "ann@example.org", "bob@example.org"):
         await known.look_up(address)
     assert known.remembered("alias@example.org") is None
@@ -76,7 +77,7 @@ async def test_the_oldest_goes_first_and_addresses_go_with_their_entries() -> No
 async def test_the_feed_keeps_no_directory_alive() -> None:
     accounts, feed = Accounts(), LocalFeed()
     known = directory(accounts)
-    known.follow(feed)
+    follow_settings(feed, known)
     del known
     gc.collect()
     feed.publish(settings_changed(AccountId(1)))
