@@ -22,6 +22,7 @@ from cluster.errors import Reason
 from cluster.instant import Instant
 from cluster.peers import Peers
 from cluster.sockets import Sockets, bind
+from tests.support.waiting import until
 
 from .toyengine import ToyEngine, frame
 
@@ -52,12 +53,6 @@ async def running(ip: str = "127.0.0.1", **options: object) -> AsyncIterator[Nod
         yield Node(engine, endpoint, told)
     finally:
         await endpoint.close()
-
-
-async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 @contextlib.contextmanager

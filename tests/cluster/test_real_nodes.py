@@ -26,8 +26,7 @@ from cluster.facts import Kind, NoticeKind
 from cluster.profile import Profile
 from cluster.sockets import bind
 from cluster.thread import GossipThread
-
-from .test_endpoint import until
+from tests.support.waiting import until
 
 KEY = bytes(range(32))
 QUICK = Profile(

@@ -17,8 +17,8 @@ from cluster.effects import Effect, Joined, NoticeHeard, QueryAnswered
 from cluster.instant import Instant
 from cluster.sockets import bind
 from cluster.thread import GossipThread, GossipUnavailable
+from tests.support.waiting import until
 
-from .test_endpoint import until
 from .toyengine import ToyEngine
 
 ANY = Address("127.0.0.1", 0)

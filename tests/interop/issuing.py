@@ -8,10 +8,9 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,8 @@ from cryptography import x509
 from tests.support.named import KEY_NAME, KEY_SECRET, Named
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.pebble import Pebble, PebbleOptions, require_pebble
+from tests.support.waiting import eventually
 
-SOON_S = 60.0
 ENCRYPTION_KEY = "c2VhbGluZy1rZXktb2YtdGhpcy10ZXN0LTAxMjM0NTY="
 SCRAPE_KEY = "key-of-the-scrape"
 
@@ -132,18 +131,6 @@ class Site:
         return all(each["fence"] for each in self.json_of("list")["certificates"])
 
 
-def until(what: str, is_so: Callable[[], bool], within_s: float = SOON_S) -> None:
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            if is_so():
-                return
-        except OSError:
-            pass  # not yet
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 @contextmanager
 def issuing(names: Sequence[str], key_types: Sequence[str], *, by_dns: bool) -> Iterator[Site]:
     """Yields when all certificates are there."""
@@ -177,5 +164,5 @@ def issuing(names: Sequence[str], key_types: Sequence[str], *, by_dns: bool) -> 
 
         with node.prepare(edit, s3="rclone"):
             site = Site(node, ca, named)
-            until("all certificates are there", site.is_issued)
+            eventually(site.is_issued, what="all certificates are there")
             yield site

@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import pytest
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.pebble import Pebble, require_pebble
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 from tls.observing import Observation, observe
 
 NAME = "mail.example.test"
-SOON_S = 60.0
 
 SECTION = """[tls]
 enabled = true
@@ -70,19 +69,12 @@ def ca() -> Iterator[Pebble]:
 def node(ca: Pebble) -> Iterator[NodeProcess]:
     made = NodeProcess()
     with made.prepare(edited(ca, made.directory / "certs"), s3="rclone") as node:
-        until("a first certificate is shown", lambda: bool(shown(node).fingerprint))
+        eventually(lambda: bool(shown(node).fingerprint), what="a first certificate is shown")
         yield node
 
 
 def shown(node: NodeProcess, roots: str = "") -> Observation:
     return asyncio.run(observe("127.0.0.1", node.port("imaps"), NAME, roots=roots))
-
-
-def until(claim: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {SOON_S:.0f} s: {claim}"
-        time.sleep(0.1)  # processes on the real clock
 
 
 def certs(node: NodeProcess, *arguments: str, status: int = 0) -> Any:

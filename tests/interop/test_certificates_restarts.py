@@ -7,7 +7,9 @@ import re
 import shutil
 import socket
 
-from .issuing import ENCRYPTION_KEY, SOON_S, Site, issuing, until
+from tests.support.waiting import eventually
+
+from .issuing import ENCRYPTION_KEY, Site, issuing
 
 NAME = "mail.example.test"
 OTHER_KEY = "YW5vdGhlci1rZXktb2YtdGhpcy10ZXN0LTAxMjM0NTY="
@@ -38,7 +40,7 @@ def test_starts_when_something_is_the_matter() -> None:
         site.node.stop()
         site.edit(SECTION, endpoint[0].replace("\\", ""))
         restart(site, ENCRYPTION_KEY, OTHER_KEY, is_stopped=True)
-        until("the node says that its key is another", lambda: site.page("/readyz")[0] == 503, SOON_S)
+        eventually(lambda: site.page("/readyz")[0] == 503, what="the node says that its key is another")
         assert "tls.letsencrypt.encryption_key" in site.page("/readyz")[1]
         assert not handshakes(site)
         assert greets(site, "imap")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lineclient import eventually
 from tests.support.livenode import deliver, imap_inbox, message, stored
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import eventually
 
 from .test_outages import node_beside_its_object_store
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.support.dovecot import Dovecot
 from tests.support.imapraw import ImapRaw, flags_of
 from tests.support.nodeprocess import NodeProcess, public_directory
 from tests.support.sieveeditor import SieveEditor
+from tests.support.waiting import settled
 
 from .conftest import PASSWORD
 from .differential import Pair
@@ -29,7 +29,6 @@ plugin {
 }
 """
 REQUIRE = 'require ["imapsieve", "environment", "imap4flags", "fileinto", "copy", "mailbox", "variables"];\n'
-WAIT_S = 60.0
 MESSAGE = b"From: a@far.example\r\nSubject: hello\r\n\r\nbody\r\n"
 
 APPEND = (b"APPEND box (work) {%d+}\r\n%b" % (len(MESSAGE), MESSAGE),)
@@ -129,7 +128,7 @@ def test_scripts_end_alike(
             pair.ok(command)
         pair.command(b"UNSELECT")
         theirs = state(pair.theirs)
-        ours = until(lambda: alike(state(pair.ours), commands), alike(theirs, commands))
+        ours = settled(lambda: alike(state(pair.ours), commands), alike(theirs, commands))
         used += any(b"script" in flags for flags in theirs["box"])
         if ours != alike(theirs, commands):
             problems.append(f"{title}\n    ours   {ours}\n    theirs {theirs}")
@@ -142,12 +141,3 @@ def alike(found: dict[str, list[set[bytes]]], commands: tuple[bytes, ...]) -> di
     if commands not in (FLAG, READ):
         return found
     return {name: [flags - {b"\\deleted"} for flags in rows] for name, rows in found.items()}
-
-
-def until(
-    look: Callable[[], dict[str, list[set[bytes]]]], wanted: dict[str, list[set[bytes]]]
-) -> dict[str, list[set[bytes]]]:
-    deadline = time.monotonic() + WAIT_S
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return seen

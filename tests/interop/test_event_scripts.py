@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import imaplib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 from tests.support.sieveconnect import SieveConnect
+from tests.support.waiting import settled
 
 from .conftest import PASSWORD, deliver, needs
 
-WAIT_S = 60.0
 SCRIPT = r"""
 require ["imapsieve", "environment", "imap4flags", "fileinto", "copy", "mailbox", "variables"];
 if environment :matches "imap.cause" "*" { set "cause" "${1}"; }
@@ -56,10 +55,7 @@ def flags(client: imaplib.IMAP4_SSL, mailbox: str) -> list[set[bytes]]:
 
 
 def wait_for(look: Callable[[], object], wanted: object) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while (seen := look()) != wanted:
-        assert time.monotonic() < deadline, (seen, wanted)
-        time.sleep(0.05)
+    assert settled(look, wanted) == wanted
 
 
 def test_script_of_a_mailbox_runs_on_append_copy_and_flags(

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lineclient import eventually
 from tests.support.livenode import client_context, deliver, message, stored, stored_raw
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.ports import node_ports
+from tests.support.waiting import eventually
 
 DEBIAN_PG = Path("/usr/lib/postgresql/15/bin")
 START_WITHIN_S = 60

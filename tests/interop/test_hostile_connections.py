@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lineclient import LineClient, eventually
+from tests.support.lineclient import LineClient
 from tests.support.livenode import client_context, deliver, imap_inbox, message, pop3_login, start_delivery
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import eventually
 from tls.selfsigned import self_signed
 
 PORTS = ("imap", "imaps", "pop3", "pop3s", "lmtp", "managesieve")

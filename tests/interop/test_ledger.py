@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 from tests.support.postfix import Postfix, is_installed
 from tests.support.sieveconnect import SieveConnect
+from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH, needs
 
@@ -183,7 +184,7 @@ def test_every_message_is_accounted_for_over_kill_9(street: Street) -> None:
     posting = threading.Thread(target=street.post, args=(day.letters,))
     posting.start()
     for number in range(kills):
-        wait_until(lambda: len(street.behind.mails()) > 30 * (number + 1))  # noqa: B023
+        eventually(lambda: len(street.behind.mails()) > 30 * (number + 1), SETTLES_WITHIN_S)  # noqa: B023
         street.node.kill(children=True)
         street.node.start()
     posting.join()
@@ -196,10 +197,3 @@ def test_every_message_is_accounted_for_over_kill_9(street: Street) -> None:
     assert lost.total() <= kills * AT_A_TIME, difference
     assert "filed" not in {entry.what for entry in extra}, difference
     assert extra.total() <= kills * (CONCURRENCY + AT_A_TIME), difference
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SETTLES_WITHIN_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)

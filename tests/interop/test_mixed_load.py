@@ -22,11 +22,12 @@ import pytest
 
 from tests.interop.test_clients import mbsync_config
 from tests.interop.test_privileges import reload
-from tests.interop.test_processes import METRICS, are_replaced, boot, command, two_workers, until, workers
+from tests.interop.test_processes import METRICS, are_replaced, boot, command, two_workers, workers
 from tests.support.corpus import strip_trace
 from tests.support.lineclient import LineClient
 from tests.support.livenode import client_context, deliver, message
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import seconds_until
 
 from .conftest import PASSWORD, SECRET_HASH, needs
 
@@ -80,7 +81,9 @@ class Load:
     def wait_for_more(self, rounds: int = 2) -> None:
         """Until each client has run so often again."""
         before = self.runs.copy()
-        until(lambda: all(self.runs[who] >= before[who] + rounds for who in ("swaks", "mbsync", "curl")), 90)
+        seconds_until(
+            lambda: all(self.runs[who] >= before[who] + rounds for who in ("swaks", "mbsync", "curl")), 90
+        )
 
     def _again(self, who: str, once: Callable[[], list[str]], done: Callable[[], None]) -> None:
         while not self._stop.is_set():
@@ -199,7 +202,7 @@ def test_killing_reloading_blocking_and_kicking_do_what_they_say_and_nothing_els
     for clients in sessions.values():
         for client in clients:
             client.close()
-    until(lambda: not command(node, "connections.list")["connections"], 10)
+    seconds_until(lambda: not command(node, "connections.list")["connections"], 10)
     assert figure(node, "sora_sessions") == 0
     delivered = ("sora_deliveries_total", 'result="2xx"')
     before = figure(node, *delivered)
@@ -216,7 +219,7 @@ def kill_a_worker(
     victim = next(iter(workers(node).values()))
     killed = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    until(lambda: are_replaced(node, {victim}), 10)
+    seconds_until(lambda: are_replaced(node, {victim}), 10)
     replaced = time.monotonic()
     print(f"replaced after {replaced - killed:.2f} s")
     load.wait_for_more()
@@ -245,7 +248,7 @@ def reload_a_limit(node: NodeProcess, load: Load, sessions: dict[str, list[LineC
     limit = f"max_connections_per_ip = {have}"
     node.config.write_text(re.sub(r'(?m)^(name = "imaps")$', rf"\1\n{limit}", text))
     assert "max_connections_per_ip" in reload(node)
-    until(lambda: not connects(node, source), 5)
+    seconds_until(lambda: not connects(node, source), 5)
     refused = ("sora_connections_refused_total", 'server="imaps"', 'reason="max_connections_per_ip"')
     before = figure(node, *refused)
     for _ in range(6):  # whichever worker accepts
@@ -255,7 +258,7 @@ def reload_a_limit(node: NodeProcess, load: Load, sessions: dict[str, list[LineC
     assert connects(node, "127.0.3.99")
     node.config.write_text(text)
     assert "max_connections_per_ip" in reload(node)
-    until(lambda: connects(node, source), 5)
+    seconds_until(lambda: connects(node, source), 5)
     load.wait_for_more()
 
 
@@ -265,7 +268,7 @@ def block_an_address(node: NodeProcess, load: Load, sessions: dict[str, list[Lin
     refused = ("sora_connections_refused_total", 'server="imaps"', 'reason="blocked"')
     before = figure(node, *refused)
     node.admin("blocks", "add", source, "--reason", "test")
-    until(lambda: not connects(node, source), 5)
+    seconds_until(lambda: not connects(node, source), 5)
     for _ in range(6):
         assert not connects(node, source)
     assert figure(node, *refused) - before >= 7
@@ -276,7 +279,7 @@ def block_an_address(node: NodeProcess, load: Load, sessions: dict[str, list[Lin
     for other in (SOURCES[STAYS], SOURCES[KICKED], "127.0.3.67"):
         assert connects(node, other)
     node.admin("blocks", "remove", source)
-    until(lambda: connects(node, source), 5)
+    seconds_until(lambda: connects(node, source), 5)
 
 
 def kick_a_user(node: NodeProcess, load: Load, sessions: dict[str, list[LineClient]]) -> None:

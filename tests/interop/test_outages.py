@@ -18,7 +18,7 @@ from node.quickstart import BUCKET
 from node.rclone import RcloneServer
 from storage.postgres.server import LocalServer
 from tests.support.corpus import strip_trace
-from tests.support.lineclient import LineClient, eventually
+from tests.support.lineclient import LineClient
 from tests.support.livenode import (
     deliver,
     finish_delivery,
@@ -32,6 +32,7 @@ from tests.support.livenode import (
 )
 from tests.support.nodeprocess import NodeProcess
 from tests.support.sieveeditor import SieveEditor
+from tests.support.waiting import eventually
 
 from .conftest import SECRET_HASH
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.postfix import Postfix, is_installed
+from tests.support.waiting import eventually
 
 from .conftest import SECRET_HASH
-from .test_relay import is_empty, queue_of, until
+from .test_relay import is_empty, queue_of
 from .test_sieve import put
 
 DOMAIN = "near.test"
@@ -65,7 +66,7 @@ def message(mark: str) -> bytes:
 
 def settle(node: NodeProcess, mta: Postfix) -> None:
     """Until neither has anything on its way: what one gives the other may come back."""
-    until(lambda: not mta.queue() and is_empty(node) and not mta.queue())
+    eventually(lambda: not mta.queue() and is_empty(node) and not mta.queue())
 
 
 def test_what_is_redirected_arrives_once_and_what_fails_is_reported(node: NodeProcess, mta: Postfix) -> None:
@@ -73,7 +74,7 @@ def test_what_is_redirected_arrives_once_and_what_fails_is_reported(node: NodePr
     dead = account(node, "dead", 'redirect "gone@far.test";')
     mta.send("carl@far.test", [on, dead], message("both"))
     settle(node, mta)
-    until(lambda: len(mta.mails_to("carl@far.test")) == 1)
+    eventually(lambda: len(mta.mails_to("carl@far.test")) == 1)
     counts = [len(mta.mails_to(f"{each}@far.test")) for each in ("there", "here", "gone")]
     assert counts == [1, 1, 0]
     (report,) = mta.mails_to("carl@far.test")
@@ -91,7 +92,7 @@ def test_a_queue_that_is_full_puts_mail_off_and_nothing_is_lost(node: NodeProces
     reload(node)
     for n in range(6):
         mta.send("carl@far.test", [address], message(f"m{n}"))
-    until(lambda: waiting(mta, "452"))
+    eventually(lambda: waiting(mta, "452"))
     stats = json.loads(node.admin("relay", "stats", "--json"))
     assert stats["pending"] + stats["processing"] == 3
     assert mta.mails_to("all@far.test") == []

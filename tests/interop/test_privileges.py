@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.test_processes import until
 from tests.support.livenode import client_context, deliver, imap, imap_inbox, message, stored
 from tests.support.nodeprocess import ROOT, NodeProcess
+from tests.support.waiting import seconds_until
 from tls.selfsigned import self_signed
 
 ACCOUNT = "mail"  # in Debian's base system, and nobody's here
@@ -149,7 +149,7 @@ def test_a_new_certificate_that_only_root_may_read_is_said_and_not_shown(node: N
     shutil.chown(data / "key.pem", group=ACCOUNT)
     (data / "key.pem").chmod(0o640)
     assert "may not be read" not in reload(node)
-    until(lambda: handshake(node, ssl.create_default_context(cafile=str(data / "cert.pem"))), 15)
+    seconds_until(lambda: handshake(node, ssl.create_default_context(cafile=str(data / "cert.pem"))), 15)
     assert not handshake(node, old)
 
 
@@ -218,7 +218,7 @@ def test_a_killed_worker_is_replaced_with_the_key_that_nobody_may_read() -> None
         first, *others = [pid for pid in pids(node) if node.process and pid != node.process.pid]
         for pid in (first, *others):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: len(pids(node)) == 3 and not {first, *others} & set(pids(node)), 20)
+        seconds_until(lambda: len(pids(node)) == 3 and not {first, *others} & set(pids(node)), 20)
         with imap_inbox(node) as client:
             assert client.imap(b"NOOP")[0].startswith(b"OK")
 
@@ -263,7 +263,7 @@ def test_directories_and_log_file_that_are_missing_are_made_for_the_account() ->
             assert path.stat().st_uid == account().pw_uid, path
         log = data / "logs" / "node.log"
         assert {log.stat().st_uid, log.parent.stat().st_uid} == {account().pw_uid}
-        until(lambda: log.read_text().count("serves, process") == 2, 10)
+        seconds_until(lambda: log.read_text().count("serves, process") == 2, 10)
 
 
 def test_a_control_socket_that_root_left_is_named_and_mail_goes_on() -> None:

@@ -28,6 +28,7 @@ from tests.support.corpus import messages
 from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap, imap_inbox, message, pop3
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import seconds_until
 
 WORKERS = 2
 METRICS = """
@@ -67,15 +68,6 @@ def workers(node: NodeProcess) -> dict[str, int]:
     return {each["name"]: each["pid"] for each in command(node, "status")["workers"] if each["ready"]}
 
 
-def until(condition: Callable[[], Any], within_s: float) -> float:
-    """Seconds until it held."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < within_s, "not in time"
-        time.sleep(0.01)
-    return time.monotonic() - started
-
-
 def are_replaced(node: NodeProcess, gone: set[int]) -> bool:
     pids = set(workers(node).values())
     return len(pids) == WORKERS and not pids & gone
@@ -104,7 +96,7 @@ def close_all(node: NodeProcess, found: dict[str, list[LineClient]]) -> None:
     for clients in found.values():
         for client in clients:
             client.close()
-    until(lambda: not command(node, "connections.list")["connections"], 10)
+    seconds_until(lambda: not command(node, "connections.list")["connections"], 10)
 
 
 def test_killed_worker_is_replaced_and_others_are_unharmed(node: NodeProcess) -> None:
@@ -123,7 +115,7 @@ def test_killed_worker_is_replaced_and_others_are_unharmed(node: NodeProcess) ->
         await asyncio.sleep(0.5)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
-        await asyncio.to_thread(until, lambda: are_replaced(node, {victim}), 10)
+        await asyncio.to_thread(seconds_until, lambda: are_replaced(node, {victim}), 10)
         took = time.monotonic() - killed
         await asyncio.gather(*tasks)
         return took
@@ -135,7 +127,7 @@ def test_killed_worker_is_replaced_and_others_are_unharmed(node: NodeProcess) ->
     assert took < 2
     assert set(stored_ids(node)) >= acked == {message_id(each) for each in sent}
     expected = {client.socket.getsockname()[1] for client in alive[0]}
-    until(lambda: listed_ports(node) == expected, 5)  # the reader above is leaving
+    seconds_until(lambda: listed_ports(node) == expected, 5)  # the reader above is leaving
     close_all(node, found)
 
 
@@ -186,7 +178,7 @@ def test_one_session_has_the_maildrop(node: NodeProcess) -> None:
     victims = set(workers(node).values())
     for pid in victims:  # the lock of a process that is killed is free
         os.kill(pid, signal.SIGKILL)
-    until(lambda: are_replaced(node, victims), 20)
+    seconds_until(lambda: are_replaced(node, victims), 20)
     again.close()
 
     def logs_in() -> bool:
@@ -194,7 +186,7 @@ def test_one_session_has_the_maildrop(node: NodeProcess) -> None:
         client.close()
         return reply.startswith(b"+OK")
 
-    until(logs_in, 5)
+    seconds_until(logs_in, 5)
 
 
 def test_kick_reaches_every_worker(node: NodeProcess) -> None:
@@ -226,7 +218,7 @@ def test_hanging_worker_is_detected_and_disturbs_nobody_else(node: NodeProcess) 
     assert 8 < time.monotonic() - stopped < 14
     assert rounds > 5
     assert slowest < 3, "somebody waited for the one that hangs"
-    until(lambda: are_replaced(node, {victim}), 10)
+    seconds_until(lambda: are_replaced(node, {victim}), 10)
     assert all(answers(client) for client in others[0])
     for clients in found.values():
         if clients is not others[0]:
@@ -285,7 +277,7 @@ def test_worker_whose_link_is_broken_is_replaced_and_others_are_unharmed(
     with link_of(victim, node.process.pid) as link:
         link.setblocking(True)
         link.sendall(BROKEN_FRAMES[kind])
-    until(lambda: are_replaced(node, {victim}), 40)  # the fourth in a row waits for some seconds
+    seconds_until(lambda: are_replaced(node, {victim}), 40)  # the fourth in a row waits for some seconds
     assert {pid for pid in before.values() if pid != victim} <= set(workers(node).values())
     alive = [clients for clients in found.values() if all(answers(client) for client in clients)]
     assert len(alive) == 1
@@ -301,7 +293,7 @@ def test_worker_that_keeps_dying_is_started_less_often(node: NodeProcess) -> Non
         started = time.monotonic()
         victim = workers(node)[name]
         os.kill(victim, signal.SIGKILL)
-        until(lambda gone=victim: are_replaced(node, {gone}), 20)  # type: ignore[misc]
+        seconds_until(lambda gone=victim: are_replaced(node, {gone}), 20)  # type: ignore[misc]
         took = time.monotonic() - started
         assert name in workers(node)
     assert took > 1
@@ -328,7 +320,7 @@ def test_limits_count_all_workers(limited: NodeProcess) -> None:
     assert refused == 6
     for client in clients:
         client.close()
-    until(lambda: not command(limited, "connections.list")["connections"], 10)
+    seconds_until(lambda: not command(limited, "connections.list")["connections"], 10)
     with imap_inbox(limited) as client:
         assert client.imap(b"NOOP")[0].startswith(b"OK")
 
@@ -372,7 +364,7 @@ def come_at_once(node: NodeProcess, addresses: list[str]) -> list[socket.socket]
 def let_go(node: NodeProcess, socks: list[socket.socket], left: int) -> None:
     for sock in socks:
         sock.close()
-    until(lambda: imap_connections(node) == left, 10)
+    seconds_until(lambda: imap_connections(node) == left, 10)
 
 
 def imap_connections(node: NodeProcess) -> int:
@@ -401,7 +393,7 @@ def test_connection_limits_are_exact_over_all_workers(small: NodeProcess) -> Non
     busiest = max(command(small, "status")["workers"], key=lambda each: each["sessions"])  # may have all
     victim = busiest["pid"]
     os.kill(victim, signal.SIGKILL)
-    until(lambda: are_replaced(small, {victim}), 10)
+    seconds_until(lambda: are_replaced(small, {victim}), 10)
     left = imap_connections(small)
     assert left < MOST
     assert len(come_at_once(small, crowd)) == MOST - left
@@ -452,7 +444,7 @@ def test_workers_do_not_outlive_the_control_process() -> None:
         assert node.process is not None
         others = [pid for pid in node.children() if pid not in pids]
         os.kill(node.process.pid, signal.SIGKILL)
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 15)
+        seconds_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 15)
         for pid in others:  # PostgreSQL; its children go with it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -479,7 +471,7 @@ def test_figures_are_those_of_all_workers_and_never_fall() -> None:
         assert delivered(node) == 8
         victim = next(iter(workers(node).values()))
         os.kill(victim, signal.SIGKILL)
-        until(lambda: are_replaced(node, {victim}), 10)
+        seconds_until(lambda: are_replaced(node, {victim}), 10)
         assert delivered(node) == 8
         assert deliver(node, node.address, message(9)).startswith(b"250")
         assert delivered(node) == 9

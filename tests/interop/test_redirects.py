@@ -18,9 +18,10 @@ from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
 from tests.support.smtpsink import SmtpSink
+from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH, needs
-from .test_relay import CONCURRENCY, PATIENCE_S, RELAY, is_empty, queue_of, relaying, until
+from .test_relay import CONCURRENCY, PATIENCE_S, RELAY, is_empty, queue_of, relaying
 from .test_sieve import put
 
 AWAY = "ann@away.test"
@@ -100,7 +101,7 @@ def marked(mark: str) -> bytes:
 
 def relayed(sink: SmtpSink, node: NodeProcess, mark: str) -> list[Taken]:
     """What carries the mark in the sink, when nothing is on its way any more."""
-    until(lambda: is_empty(node))
+    eventually(lambda: is_empty(node))
     return [each for each in taken(sink) if f"X-Mark: {mark}\r\n".encode() in each.message]
 
 
@@ -221,7 +222,7 @@ def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
             assert acked == tried
             if not relays:
                 sink.start()
-            until(lambda: is_empty(node))
+            eventually(lambda: is_empty(node))
             here = collections.Counter(
                 int(match[1])
                 for message in stored(node, node.address, node.password)

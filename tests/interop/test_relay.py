@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.interop.conftest import needs
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 from tests.support.smtpsink import SmtpSink
+from tests.support.waiting import eventually
 
 PATIENCE_S = 60.0
 CONCURRENCY = 5
@@ -66,13 +67,6 @@ def find(node: NodeProcess, name: str) -> tuple[str, int]:
     return state, message.progress.attempts
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
-
-
 def is_empty(node: NodeProcess) -> bool:
     """Nothing is on its way any more."""
     root = queue_of(node)
@@ -93,11 +87,11 @@ def test_mail_is_relayed_once_over_kill_9() -> None:
         with node:
             for _ in range(kills):
                 enough = len(sink.marks()) + 50
-                until(lambda wanted=enough: len(sink.marks()) > wanted)  # type: ignore[misc]
+                eventually(lambda wanted=enough: len(sink.marks()) > wanted)  # type: ignore[misc]
                 node.kill(children=True)
                 node.start()
             assert len(sink.marks()) < count, "it was over before the last kill"
-            until(lambda: is_empty(node))
+            eventually(lambda: is_empty(node))
         marks = sink.marks()
     assert set(marks) == {f"m{n}" for n in range(count)}
     again = sum(marks.values()) - count
@@ -132,12 +126,12 @@ def test_what_may_be_tried_again_is(steps: tuple[SmtpSink, NodeProcess], options
     sink.stop()
     sink.start(*options.split())
     name = submit(node, mark, sender=node.address)
-    until(lambda: find(node, name)[1] >= 1)
+    eventually(lambda: find(node, name)[1] >= 1)
     sink.stop()
     assert sink.marks()[mark] == 0 or options.endswith(".")  # it dumps what it refuses at the end, too
     sink.forget()
     sink.start()
-    until(lambda: find(node, name)[0] == "gone")
+    eventually(lambda: find(node, name)[0] == "gone")
     assert sink.marks()[mark] == 1
 
 
@@ -148,13 +142,13 @@ def test_what_is_refused_is_reported_once(steps: tuple[SmtpSink, NodeProcess], o
     sink.stop()
     sink.start(*options.split())
     name = submit(node, mark, sender=node.address)
-    until(lambda: find(node, name)[0] == "failed")
+    eventually(lambda: find(node, name)[0] == "failed")
     sink.stop()
     sink.forget()
     sink.start()
     assert reports(node, mark) == 1
     node.admin("relay", "retry", name)
-    until(lambda: find(node, name)[0] == "gone")
+    eventually(lambda: find(node, name)[0] == "gone")
     assert sink.marks()[mark] == 1
     assert reports(node, mark) == 1
 
@@ -171,7 +165,7 @@ def test_operators(steps: tuple[SmtpSink, NodeProcess]) -> None:
     sink, node = steps
     sink.stop()
     name = submit(node, "operators")
-    until(lambda: find(node, name)[1] >= 1)
+    eventually(lambda: find(node, name)[1] >= 1)
     (listed,) = [each for each in json.loads(node.admin("relay", "list", "--json")) if each["id"] == name]
     assert listed["recipients"] == 1
     shown = node.admin("relay", "show", name)
@@ -191,4 +185,4 @@ def test_the_queue_of_a_lost_node_is_adopted(steps: tuple[SmtpSink, NodeProcess]
     spool.make_directories()
     spool.submit("", ["to@far.test"], b"X-Mark: adopted\r\n\r\n", kind="redirect", account=None)
     assert "1 to be relayed" in node.admin("relay", "adopt", str(tmp_path / "lost"))
-    until(lambda: sink.marks()["adopted"] == 1)
+    eventually(lambda: sink.marks()["adopted"] == 1)

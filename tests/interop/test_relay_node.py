@@ -21,9 +21,10 @@ from tests.support.authority import Authority
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess, public_directory
 from tests.support.postfix import Postfix, is_installed
+from tests.support.waiting import eventually
 
 from .test_metrics import METRICS, promtool, scrape
-from .test_relay import find, is_empty, queue_of, until
+from .test_relay import find, is_empty, queue_of
 
 MAIL = b"From: ann@near.test\r\nSubject: away\r\n\r\nhello\r\n"
 RELAY = """
@@ -101,7 +102,7 @@ def inbox(node: NodeProcess) -> list[bytes]:
 
 def test_each_recipient_gets_it_or_its_sender_a_report(node: NodeProcess, mta: Postfix) -> None:
     name = submit(node, "one@far.test", "gone@far.test", "two@far.test", sender=node.address)
-    until(lambda: find(node, name)[0] == "failed")
+    eventually(lambda: find(node, name)[0] == "failed")
     mta.wait_until_empty()
     assert [len(mta.mails_to(f"{each}@far.test")) for each in ("one", "two", "gone")] == [1, 1, 0]
     assert b"from node.near.test" in mta.mails_to("one@far.test")[0].content
@@ -112,8 +113,8 @@ def test_each_recipient_gets_it_or_its_sender_a_report(node: NodeProcess, mta: P
 
 def test_a_sender_elsewhere_gets_the_report_by_the_relay(node: NodeProcess, mta: Postfix) -> None:
     submit(node, "gone@far.test", sender="carl@far.test")
-    until(lambda: bool(mta.mails_to("carl@far.test")))
-    until(lambda: is_empty(node))
+    eventually(lambda: bool(mta.mails_to("carl@far.test")))
+    eventually(lambda: is_empty(node))
     (mail,) = mta.mails_to("carl@far.test")
     assert mail.sender == ""
     check_report(mail.content, "gone@far.test")
@@ -136,7 +137,7 @@ def check_report(raw: bytes, recipient: str) -> None:
 def test_figures(node: NodeProcess, mta: Postfix) -> None:
     """Those that the rules and the dashboard rest on; promtool has nothing against their form."""
     submit(node, "figures@far.test", sender="")
-    until(lambda: is_empty(node))
+    eventually(lambda: is_empty(node))
     page = scrape(node)
     assert promtool("check", "metrics", stdin=page) == ""
     found = dict(line.rsplit(b" ", 1) for line in page.splitlines() if not line.startswith(b"#"))
@@ -152,19 +153,19 @@ def test_a_password_is_mended_by_a_reload(mta: Postfix, authority: Authority) ->
     """And the relay, left alone for an hour, is tried at once. In the other spelling of the queue's table."""
     with prepared(mta, authority, password="wrong", threshold=1, dot=".") as node:
         name = submit(node, "mended@far.test", sender="")
-        until(lambda: find(node, name)[1] >= 1)
+        eventually(lambda: find(node, name)[1] >= 1)
         stats = json.loads(node.admin("relay", "stats", "--json"))
         assert (stats["breaker"], stats["pending"]) == ("open", 1)
         assert "535" in stats["last_failure"]
-        until(lambda: health_of_relay(node) == "degraded")
+        eventually(lambda: health_of_relay(node) == "degraded")
         text = node.config.read_text().replace('"wrong"', '"secret"')
         node.config.write_text(
             text.replace('[relay]\ntype = "smtp"', '[relay]\ntype = "http"\nhttp_url = "http://x.test/"')
         )
         assert node.process is not None
         node.process.send_signal(signal.SIGHUP)
-        until(lambda: "needs a restart: relay.type" in node.log)
-        until(lambda: find(node, name)[0] == "gone")
+        eventually(lambda: "needs a restart: relay.type" in node.log)
+        eventually(lambda: find(node, name)[0] == "gone")
         mta.wait_until_empty()
         assert len(mta.mails_to("mended@far.test")) == 1
 
@@ -179,7 +180,7 @@ def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(mta: Postfix, 
     node.start()
     kept = submit(node, "gone@far.test", sender="")
     removed = submit(node, "gone@far.test", sender="")
-    until(lambda: {find(node, each)[0] for each in (kept, removed)} == {"failed"})
+    eventually(lambda: {find(node, each)[0] for each in (kept, removed)} == {"failed"})
     running = [json.loads(node.admin("relay", "list", "--state", "failed", "--json"))]
     node.stop()
     try:
@@ -198,7 +199,7 @@ def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(mta: Postfix, 
         mta.replies = {}
         mta.reload()
         with node:
-            until(lambda: find(node, kept)[0] == "gone")
+            eventually(lambda: find(node, kept)[0] == "gone")
             mta.wait_until_empty()
             assert len(mta.mails_to("gone@far.test")) == 1
     finally:
@@ -212,14 +213,14 @@ def test_the_queue_of_a_node_that_was_killed_is_adopted(
     """With what it was just relaying; while it lives it keeps its queue."""
     with prepared(mta, authority, password="wrong") as lost:
         names = [submit(lost, f"adopted{n}@far.test", sender="") for n in range(20)]
-        until(lambda: any(find(lost, each)[1] for each in names))
+        eventually(lambda: any(find(lost, each)[1] for each in names))
         with pytest.raises(RuntimeError, match="another process uses"):
             node.admin("relay", "adopt", str(queue_of(lost)))
         lost.kill(children=True)
         answer = json.loads(node.admin("relay", "adopt", str(queue_of(lost)), "--json"))
         assert answer == {"pending": 20, "failed": 0}
         assert json.loads(node.admin("relay", "adopt", str(queue_of(lost)), "--json"))["pending"] == 0
-        until(lambda: all(find(node, each)[0] == "gone" for each in names))
+        eventually(lambda: all(find(node, each)[0] == "gone" for each in names))
         mta.wait_until_empty()
         assert [len(mta.mails_to(f"adopted{n}@far.test")) for n in range(20)] == [1] * 20
         assert list(RelayQueue(queue_of(lost), time.time).entries()) == []
@@ -239,7 +240,7 @@ def test_a_disk_that_is_full(node: NodeProcess, mta: Postfix, tmp_path: Path) ->
         assert not [each for each in (root / "pending").iterdir() if each.name.startswith(".")]
         answer = json.loads(node.admin("relay", "adopt", str(root), "--json"))
         assert answer["pending"] == taken
-        until(lambda: is_empty(node))
+        eventually(lambda: is_empty(node))
     finally:
         subprocess.run(["umount", str(root)], check=True)
     mta.wait_until_empty()

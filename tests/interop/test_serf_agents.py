@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.support.clusternode import ClusterNode, until
+from tests.support.clusternode import ClusterNode
 from tests.support.serfagent import SerfAgent
+from tests.support.waiting import eventually
 
 from .conftest import needs
 
@@ -53,7 +54,7 @@ def mixed(stack: ExitStack, network: int) -> Mixed:
     cluster.agents |= {"agent1": first, "agent2": second}
     cluster.ours |= {"ours1": ours1, "ours2": ours2}
     names = [*cluster.agents, *cluster.ours]
-    until(lambda: all(cluster.all_say(n, "alive") for n in names), 20.0, "everybody sees everybody")
+    eventually(lambda: all(cluster.all_say(n, "alive") for n in names), 20.0, "everybody sees everybody")
     cluster.began = time.monotonic()
     return cluster
 
@@ -93,7 +94,7 @@ def test_changed_tags_are_seen_by_the_other_side(busy: Mixed) -> None:
         tags = {each["name"]: each["tags"] for each in busy.ours["ours2"].do("members")}
         return "ours1" in listed and tags["agent1"] == {"role": "friend"}
 
-    until(found, 10.0, "the new tags")
+    eventually(found, 10.0, "the new tags")
 
 
 def test_user_events_go_both_ways_once(busy: Mixed) -> None:
@@ -101,7 +102,7 @@ def test_user_events_go_both_ways_once(busy: Mixed) -> None:
     busy.agents["agent1"].run("event", "-coalesce=false", "from-agent", "payload of an agent")
     busy.ours["ours1"].do("event", name="from-ours", payload="payload of ours")
     for node in busy.ours.values():
-        until(lambda node=node: len(node.effects("UserEvent", begin)) >= 2, 20.0, "both events")
+        eventually(lambda node=node: len(node.effects("UserEvent", begin)) >= 2, 20.0, "both events")
         payloads = sorted(each["payload"] for each in node.effects("UserEvent", begin))
         assert payloads == ["payload of an agent", "payload of ours"]
 
@@ -113,9 +114,9 @@ def test_an_agent_runs_its_handler_for_an_event_of_ours(tmp_path_factory: pytest
         SerfAgent("agent1", "127.0.203.1", KEY, handler=f"user:deploy=cat >> {heard}") as agent,
         ClusterNode("ours1", "127.0.203.11", KEY, join=[agent.address]) as ours,
     ):
-        until(lambda: agent.states().get("ours1") == "alive", 10.0)
+        eventually(lambda: agent.states().get("ours1") == "alive", 10.0)
         ours.do("event", name="deploy", payload="to the agent")
-        until(lambda: heard.exists() and "to the agent" in heard.read_text(), 10.0, "the handler")
+        eventually(lambda: heard.exists() and "to the agent" in heard.read_text(), 10.0, "the handler")
 
 
 def test_queries_go_both_ways(busy: Mixed) -> None:
@@ -123,7 +124,7 @@ def test_queries_go_both_ways(busy: Mixed) -> None:
     begin = time.monotonic()
     number = asking.do("ask", name="_serf_ping", payload="", wants_ack=True)
     others = {"agent1", "agent2", "ours2"}
-    until(
+    eventually(
         lambda: others <= {e["node"] for e in asking.effects("QueryAnswered", begin) if e["query"] == number},
         10.0,
         "acks of all",
@@ -144,7 +145,7 @@ def test_queries_go_both_ways(busy: Mixed) -> None:
         target=lambda: output.append(process.run("query", "-timeout=5s", "uptime").stdout)
     )
     thread.start()
-    until(answer, 10.0, "the query of the agent")
+    eventually(answer, 10.0, "the query of the agent")
     thread.join(20)
     assert "an hour" in output[0]
     assert "ours2" in output[0]
@@ -155,7 +156,7 @@ def test_reachability(busy: Mixed) -> None:
 
 
 def test_round_trips_are_estimated_with_our_coordinates(busy: Mixed) -> None:
-    until(
+    eventually(
         lambda: "Estimated" in busy.agents["agent1"].run("rtt", "ours1", check=False).stdout,
         20.0,
         "the coordinate of ours",
@@ -176,7 +177,7 @@ def test_keys_are_rotated_from_an_agent_through_our_nodes(busy: Mixed) -> None:
         assert node.effects("KeysChanged")[-1]["keys"] == [base64.b64decode(new).decode("latin-1")]
     begin = time.monotonic()
     busy.ours["ours1"].do("event", name="after", payload="rotation")
-    until(lambda: busy.ours["ours2"].effects("UserEvent", begin), 10.0)
+    eventually(lambda: busy.ours["ours2"].effects("UserEvent", begin), 10.0)
     # and back, for the other tests
     for step in (["-install", old], ["-use", old], ["-remove", new]):
         assert agent.run("keys", *step, check=False).returncode == 0
@@ -184,61 +185,61 @@ def test_keys_are_rotated_from_an_agent_through_our_nodes(busy: Mixed) -> None:
 
 def test_a_killed_node_of_ours_is_failed_and_comes_back(busy: Mixed) -> None:
     with ClusterNode("ours3", "127.0.202.13", KEY, join=[busy.agents["agent1"].address]) as ours:
-        until(lambda: busy.all_say("ours3", "alive"), 10.0)
+        eventually(lambda: busy.all_say("ours3", "alive"), 10.0)
         ours.kill()
-        until(lambda: busy.all_say("ours3", "failed", "dead"), 30.0, "the death of ours3")
+        eventually(lambda: busy.all_say("ours3", "failed", "dead"), 30.0, "the death of ours3")
         port = int(ours.address.rpartition(":")[2])
         with ClusterNode("ours3", "127.0.202.13", KEY, port=port, join=[busy.ours["ours1"].address]) as again:
-            until(lambda: busy.all_say("ours3", "alive"), 10.0, "its return")
+            eventually(lambda: busy.all_say("ours3", "alive"), 10.0, "its return")
             assert again.do("leave")
-            until(lambda: busy.all_say("ours3", "left"), 10.0, "its leaving")
+            eventually(lambda: busy.all_say("ours3", "left"), 10.0, "its leaving")
     with ClusterNode("ours3", "127.0.202.13", KEY, join=[busy.agents["agent2"].address]):
-        until(lambda: busy.all_say("ours3", "alive"), 10.0, "its return with another port after leaving")
+        eventually(lambda: busy.all_say("ours3", "alive"), 10.0, "its return with another port after leaving")
 
 
 def test_a_killed_agent_is_failed_and_comes_back(busy: Mixed) -> None:
     with SerfAgent("agent3", "127.0.202.3", KEY, join=[busy.ours["ours2"].address]) as agent:
-        until(lambda: busy.all_say("agent3", "alive"), 10.0)
+        eventually(lambda: busy.all_say("agent3", "alive"), 10.0)
         agent.kill()
-        until(lambda: busy.all_say("agent3", "failed", "dead"), 30.0, "the death of agent3")
+        eventually(lambda: busy.all_say("agent3", "failed", "dead"), 30.0, "the death of agent3")
         with SerfAgent(
             "agent3", "127.0.202.3", KEY, address=agent.address, join=[busy.ours["ours1"].address]
         ) as again:
-            until(lambda: busy.all_say("agent3", "alive"), 10.0, "its return")
+            eventually(lambda: busy.all_say("agent3", "alive"), 10.0, "its return")
             again.run("leave")
-            until(lambda: busy.all_say("agent3", "left"), 15.0, "its leaving")
+            eventually(lambda: busy.all_say("agent3", "left"), 15.0, "its leaving")
 
 
 def test_a_failed_member_is_removed_by_force_leave_of_either_side(busy: Mixed) -> None:
     for name, remover in (("gone1", "ours"), ("gone2", "agent")):
         with ClusterNode(name, "127.0.202.14", KEY, join=[busy.agents["agent1"].address]) as gone:
-            until(lambda name=name: busy.all_say(name, "alive"), 10.0)
+            eventually(lambda name=name: busy.all_say(name, "alive"), 10.0)
             gone.kill()
-        until(lambda name=name: busy.all_say(name, "failed", "dead"), 30.0)
+        eventually(lambda name=name: busy.all_say(name, "failed", "dead"), 30.0)
         if remover == "ours":
             assert busy.ours["ours1"].do("force_leave", name=name)
         else:
             busy.agents["agent1"].run("force-leave", name)
-        until(lambda name=name: busy.all_say(name, "left"), 15.0, f"{name} left, said {remover}")
+        eventually(lambda name=name: busy.all_say(name, "left"), 15.0, f"{name} left, said {remover}")
 
 
 def test_a_node_of_ours_that_is_stopped_comes_back_by_itself(busy: Mixed) -> None:
     with ClusterNode("ours4", "127.0.202.15", KEY, join=[busy.agents["agent1"].address]) as ours:
-        until(lambda: busy.all_say("ours4", "alive"), 10.0)
+        eventually(lambda: busy.all_say("ours4", "alive"), 10.0)
         ours.stop_running()
         others = busy.agents["agent1"]
-        until(lambda: others.states()["ours4"] == "failed", 30.0)
+        eventually(lambda: others.states()["ours4"] == "failed", 30.0)
         ours.go_on()
-        until(lambda: busy.all_say("ours4", "alive"), 15.0)
+        eventually(lambda: busy.all_say("ours4", "alive"), 15.0)
         assert not [each for each in ours.changes() if each[0] == "failed" and each[1] != "ours4"]
 
 
 def test_another_key_is_refused_by_both(busy: Mixed) -> None:
     with ClusterNode("alien", "127.0.202.16", bytes(32), join=[busy.agents["agent1"].address]) as alien:
-        until(lambda: alien.effects("Joined"), 15.0)
+        eventually(lambda: alien.effects("Joined"), 15.0)
         assert all(each["error"] for each in alien.effects("Joined"))
         alien.do("join", addresses=[busy.ours["ours1"].address])
-        until(lambda: busy.ours["ours1"].do("figures")["rejected_key"] > 0, 10.0)
+        eventually(lambda: busy.ours["ours1"].do("figures")["rejected_key"] > 0, 10.0)
         assert all("alien" not in each for each in busy.states_everywhere().values())
 
 
@@ -256,15 +257,15 @@ def test_deaths_are_known_sooner_than_among_agents() -> None:
             agents.append(stack.enter_context(SerfAgent(f"a{i}", ip[0], KEY, join=[agents[0].address])))
             ours.append(stack.enter_context(ClusterNode(f"o{i}", ip[1], KEY, join=[ours[0].address])))
         for cluster in (agents, ours):
-            until(lambda c=cluster: all(len(n.states()) == len(c) for n in c), 20.0)
+            eventually(lambda c=cluster: all(len(n.states()) == len(c) for n in c), 20.0)
         for i in range(rounds):
             victims = agents[-1 - i], ours[-1 - i]
             begin = time.monotonic()
             for victim in victims:
                 victim.kill()
-            until(lambda v=victims[1]: ours[0].when("failed", v.name), 30.0, "the death among ours")
-            until(
-                lambda v=victims[0]: agents[0].states()[v.name] == "failed", 30.0, "among agents", step_s=0.1
+            eventually(lambda v=victims[1]: ours[0].when("failed", v.name), 30.0, "the death among ours")
+            eventually(
+                lambda v=victims[0]: agents[0].states()[v.name] == "failed", 30.0, "among agents", every_s=0.1
             )
             times["agents"].append(time.monotonic() - begin)
             noticed = ours[0].when("failed", victims[1].name)

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.effects import NameConflict, QueryAsked
-from tests.support.clusternode import until as wait_until
-from tests.support.gossipnode import GossipNode, until
+from tests.support.gossipnode import GossipNode
 from tests.support.serfagent import SerfAgent
+from tests.support.waiting import eventually, until
 
 from .conftest import needs
 
@@ -30,7 +30,7 @@ def agents() -> Iterator[list[SerfAgent]]:
         ]
         for agent in found[1:]:
             agent.run("join", found[0].address)
-        wait_until(lambda: len(found[0].states()) == 3, 20.0, "sees all")
+        eventually(lambda: len(found[0].states()) == 3, 20.0, "sees all")
         yield found
 
 
@@ -43,7 +43,7 @@ async def test_a_name_that_an_agent_has_is_lost_to_the_newcomer(agents: list[Ser
         await node.agent.join([agents[1].address])
         await until(lambda: any(c.is_lost for c in node.heard(NameConflict)), "lost", 60.0)
     everybody = {f"agent{n}": "alive" for n in (1, 2, 3)}
-    await asyncio.to_thread(wait_until, lambda: agents[1].states() == everybody, 20.0, "undisturbed")
+    await asyncio.to_thread(eventually, lambda: agents[1].states() == everybody, 20.0, "undisturbed")
     assert agents[0].process is not None
     assert agents[0].process.poll() is None
 
@@ -51,7 +51,7 @@ async def test_a_name_that_an_agent_has_is_lost_to_the_newcomer(agents: list[Ser
 async def test_an_agent_with_our_name_goes_and_we_stay(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.12", KEY) as node:
         await node.agent.join([agents[0].address])
-        await asyncio.to_thread(wait_until, lambda: "ours" in agents[2].states(), 20.0, "ours")
+        await asyncio.to_thread(eventually, lambda: "ours" in agents[2].states(), 20.0, "ours")
         with SerfAgent("ours", "127.0.62.13", KEY) as other:
             peer = agents[2].address
             await asyncio.to_thread(other.run, "join", peer, check=False)
@@ -63,7 +63,7 @@ async def test_an_agent_with_our_name_goes_and_we_stay(agents: list[SerfAgent]) 
 async def test_answers_are_relayed_by_our_node(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.14", KEY) as node:
         await node.agent.join([agents[0].address])
-        await asyncio.to_thread(wait_until, lambda: len(agents[0].states()) == 4, 20.0, "all four")
+        await asyncio.to_thread(eventually, lambda: len(agents[0].states()) == 4, 20.0, "all four")
 
         async def relays() -> bool:
             await said(agents[0], "query", "-relay-factor=2", "-timeout=1s", "ping")
@@ -77,7 +77,7 @@ async def test_answers_are_relayed_by_our_node(agents: list[SerfAgent]) -> None:
 async def test_filters_mean_the_same_on_both_sides(agents: list[SerfAgent]) -> None:
     async with GossipNode("ours", "127.0.62.15", KEY, tags={"zone": "z7"}) as node:
         await node.agent.join([agents[0].address])
-        await asyncio.to_thread(wait_until, lambda: len(agents[0].states()) == 4, 20.0, "all four")
+        await asyncio.to_thread(eventually, lambda: len(agents[0].states()) == 4, 20.0, "all four")
         for expression, expected in {
             "z[17]": ["agent1", "ours"],
             "^z": ["agent1", "agent2", "agent3", "ours"],

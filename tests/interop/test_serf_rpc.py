@@ -16,8 +16,9 @@ from serfclient.client import SerfClient
 
 from cluster.effects import Change, KeysChanged, MemberChanged, QueryAsked, UserEvent
 from cluster.messages import State
-from tests.support.gossipnode import GossipNode, until
+from tests.support.gossipnode import GossipNode
 from tests.support.serfagent import SerfAgent
+from tests.support.waiting import until
 
 from .conftest import needs
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.postgres.server import PORT, LocalServer
-from tests.support.lineclient import LineClient, eventually
+from tests.support.lineclient import LineClient
 from tests.support.livenode import deliver, imap_inbox, message, stored
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import eventually
 
 PHRASE = b"the quick brown fox of message"
 

@@ -14,16 +14,17 @@ from protocols.sieve.registry import NAMES
 from storage.model import MailboxId
 from storage.names import object_id
 from storage.postgres.server import LocalServer
-from tests.support.lineclient import LineClient, eventually
+from tests.support.lineclient import LineClient
 from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
 from tests.support.sieveeditor import SieveEditor
 from tests.support.smtpsink import SmtpSink
+from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH, needs
 from .test_redirects import taken
-from .test_relay import CONCURRENCY, RELAY, is_empty, queue_of, until
+from .test_relay import CONCURRENCY, RELAY, is_empty, queue_of
 
 ADDRESS = "eve@interop.example.test"
 # Test extensions file here when their tests say what they have to; nothing else does.
@@ -374,7 +375,7 @@ class World:
 
     def sent_to(self) -> list[str]:
         """Recipients of what came to the other side of the relay."""
-        until(lambda: is_empty(self.node))
+        eventually(lambda: is_empty(self.node))
         fresh = taken(self._sink)[self._seen :]
         self._seen += len(fresh)
         return sorted(recipient for each in fresh for recipient in each.recipients)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from tests.interop.conftest import deliver
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 from tests.support.spamfilter import SpamFilter
+from tests.support.waiting import eventually
 
 PATIENCE_S = 60.0
 TOKEN = "letmein-7Qx"
@@ -50,13 +50,6 @@ def training_node(server: SpamFilter, more: str = "", after: str = "") -> NodePr
     return NodeProcess().prepare(lambda text: text + section)
 
 
-def until(is_so: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
-
-
 def log_in(node: NodeProcess) -> IMAPClient:
     client = IMAPClient("localhost", node.port("imaps"), ssl_context=client_context(node), timeout=PATIENCE_S)
     client.login(node.address, node.password)
@@ -83,7 +76,7 @@ class Site:
 
     def until_taught(self, count: int) -> list[dict[str, Any]]:
         """Lessons since ``clear``, without those that were taught again after a reply that came too late."""
-        until(lambda: len(self.taught) >= count, f"{count} lessons")
+        eventually(lambda: len(self.taught) >= count, what=f"{count} lessons")
         return self.taught
 
     @property
@@ -168,7 +161,7 @@ def test_a_filter_that_is_not_there(site: Site) -> None:
 def test_a_filter_that_fails(site: Site) -> None:
     site.server.status = 500
     site.client.move(site.put(*(message(n) for n in range(20, 26))), "Junk")
-    until(lambda: site.server.asked >= 3, "it is asked")
+    eventually(lambda: site.server.asked >= 3, what="it is asked")
     assert site.in_junk() == 6
     site.server.status = 200
     site.until_taught(6)
@@ -178,7 +171,7 @@ def test_a_filter_that_hangs(site: Site) -> None:
     site.server.hold()
     site.client.move(site.put(*(message(n) for n in range(30, 36))), "Junk")
     assert site.in_junk() == 6
-    until(lambda: site.server.asked >= 3, "it is asked")
+    eventually(lambda: site.server.asked >= 3, what="it is asked")
     site.server.release()
     site.until_taught(6)
 
@@ -195,7 +188,7 @@ def test_marked_mail_is_in_junk_and_figures_are_told(site: Site) -> None:
         with urlopen(url) as page:
             return b'sora_spam_training_total{class="ham",result="taught"}' in page.read()
 
-    until(is_told, "the figure")
+    eventually(is_told, what="the figure")
 
 
 def test_users_who_wait_and_the_stop() -> None:

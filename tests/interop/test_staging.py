@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.lineclient import eventually
 from tests.support.livenode import deliver, imap_inbox, message, stored
 from tests.support.nodeprocess import NodeProcess
+from tests.support.waiting import eventually
 
 from .test_outages import node_beside_its_object_store
 

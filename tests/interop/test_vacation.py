@@ -18,9 +18,10 @@ from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
 from tests.support.smtpsink import SmtpSink
+from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH
-from .test_relay import is_empty, relaying, until
+from .test_relay import is_empty, relaying
 from .test_sieve import put
 
 SCRIPT = """
@@ -37,7 +38,7 @@ class Pair:
 
     def sent(self) -> list[EmailMessage]:
         """What the sink has taken, when nothing is on its way any more."""
-        until(lambda: all(map(is_empty, self.nodes)))
+        eventually(lambda: all(map(is_empty, self.nodes)))
         found = []
         for path in sorted(self.sink.directory.iterdir()):
             message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)

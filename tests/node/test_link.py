@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -32,6 +32,7 @@ from node.link import (
     encode,
 )
 from protocols.errors import TooManySessions
+from tests.support.waiting import until
 
 values = st.recursive(
     st.none()
@@ -232,9 +233,3 @@ async def test_end_that_does_not_read_is_cut_off() -> None:
         for _ in range(40):
             asking.notify("hear", b"x" * (MAX_FRAME_BYTES - 100))
         assert "does not read" in await asyncio.wait_for(asking.lost, 5)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)

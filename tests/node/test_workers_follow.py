@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from node import supervisor
 from node.controlprocess import ControlProcess
 from node.supervisor import Worker
+from tests.support.waiting import until
 
 from .test_app import Imap
 from .test_lifecycle import Running, drain, more, running, undo
@@ -28,12 +29,6 @@ pytestmark = pytest.mark.parametrize("running", [2], indirect=True)
 def control(running: Running) -> ControlProcess:
     assert isinstance(running.node, ControlProcess)
     return running.node
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def worker(running: Running, name: str) -> Worker:

@@ -111,17 +111,6 @@ class ClusterNode:
             self.kill()
 
 
-def until(condition: Callable[[], Any], within_s: float, what: str = "", *, step_s: float = 0.02) -> Any:
-    """Its value once it is true. Raises AssertionError."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(step_s)
-
-
 # --- in the process ---------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -90,17 +90,3 @@ class GossipNode:
         text = output.decode()
         assert not is_checked or process.returncode == 0, (words, text)
         return text
-
-
-async def until(holds: Callable[[], object], what: str, within_s: float = 20.0) -> None:
-    """Wait for something that takes time. A coroutine's result is awaited."""
-    deadline = asyncio.get_running_loop().time() + within_s
-    while True:
-        found = holds()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"never {what}")
-        await asyncio.sleep(0.05)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
 
-T = TypeVar("T")
-
-PATIENCE_S = 60.0
+from .waiting import PATIENCE_S
 
 
 class LineClient:
@@ -124,21 +119,3 @@ class LineClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def eventually(probe: Callable[[], T], patience_s: float = PATIENCE_S, every_s: float = 0.05) -> T:
-    """What ``probe`` answers once that is true; its last AssertionError, or one of ours, when time is up.
-
-    A refused or broken connection counts as a no.
-    """
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            answer = probe()
-            problem = f"still {answer!r} after {patience_s:g} s"
-            if answer:
-                return answer
-        except (AssertionError, ConnectionError) as error:
-            problem = str(error)
-        assert time.monotonic() < deadline, problem
-        time.sleep(every_s)

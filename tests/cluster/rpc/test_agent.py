@@ -9,7 +9,8 @@ import pytest
 
 from cluster.effects import Effect, QueryAnswered, UserEvent
 from cluster.rpc import Agent, AgentRefused
-from tests.support.gossipnode import GossipNode, until
+from tests.support.gossipnode import GossipNode
+from tests.support.waiting import until
 
 from .agents import FakeAgent
 

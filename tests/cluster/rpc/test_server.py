@@ -12,6 +12,7 @@ from cluster.address import Address
 from cluster.effects import Change, MemberChanged, QueryAsked, UserEvent
 from cluster.rpc import RpcServer
 from cluster.serf.keyqueries import KeyAnswer
+from tests.support.waiting import until
 
 from .agents import Client, FakeAgent, connected, member, serving
 
@@ -285,12 +286,6 @@ async def test_coordinates(client: Client) -> None:
 
 
 # --- the door ---
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("ip", ["0.0.0.0", "192.0.2.1", "::"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from node.clustering.engine import real_engine
 from node.clustering.gossip import Gossip
 from node.clustering.thread import ThreadGossip
 from tests.support.fakecluster import FakeCluster
+from tests.support.waiting import until
 
 KEY, NEW_KEY = bytes(range(32)), bytes(range(1, 33))
 SOON_S = 15.0
@@ -90,12 +91,6 @@ class Reals:
 
 
 Cluster = Fakes | Reals
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest_asyncio.fixture(params=["fake", "real"])

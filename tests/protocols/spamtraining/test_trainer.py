@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from storage.api import Body
 from storage.errors import Corrupt
 from storage.model import ContentRef, Mailbox, Uid
 from tests.support.mailhost import MailHost
+from tests.support.waiting import until
 
 MESSAGE = b"Subject: cheap\r\n\r\nbuy now\r\n"
 
@@ -87,11 +88,6 @@ class School:
         copied = await self.host.store.move(here.id, [Uid(each) for each in uids], there.id)
         await self.trainer.moved(self.ann, here, there, [to for _, to in copied.pairs], **options)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                await asyncio.sleep(0.001)
-
     @property
     def results(self) -> dict[tuple[str, str], int]:
         return {key: count for key, count in self.trainer.results.items() if count}
@@ -111,9 +107,9 @@ async def school() -> AsyncIterator[School]:
 async def test_into_junk_and_back(school: School) -> None:
     school.start()
     await school.move(1)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     await school.move(1, source="Junk", target="INBOX")
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     first, second = school.filter.taught
     assert (first["class"], first["from_mailbox"], first["to_mailbox"]) == ("spam", "INBOX", "Junk")
     assert (second["class"], second["from_mailbox"], second["to_mailbox"]) == ("ham", "Junk", "INBOX")
@@ -127,9 +123,9 @@ async def test_what_says_nothing_is_not_told(school: School) -> None:
     school.start()
     await school.move(1, target="Archive")
     await school.move(2)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     await school.move(1, source="Junk", target="Trash")
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert school.results == {("taught", "spam"): 1}
 
 
@@ -157,14 +153,14 @@ async def test_the_command_waits_for_no_longer_than_it_may(school: School) -> No
         await school.move(1, within_s=0.001)
     assert school.filter.taught == []
     school.filter.is_open.set()
-    await school.until(lambda: school.filter.taught)
+    await until(lambda: school.filter.taught)
 
 
 async def test_a_refusal_ends_the_lesson_and_says_nothing_against_the_filter(school: School) -> None:
     school.filter.answers = [False] * 4
     school.start()
     await school.move(1, 2, 3, 4)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert school.results == {("refused", "spam"): 4}
     assert school.trainer.breaker.state(school.now) is BreakerState.CLOSED
 
@@ -174,8 +170,8 @@ async def test_a_filter_that_fails_is_left_alone_and_learns_all_later(school: Sc
     school.start()
     await school.move(*range(1, 9))
     state = school.trainer.breaker.state
-    await school.until(lambda: state(school.now) is BreakerState.OPEN)
-    await school.until(lambda: not school.trainer._running)
+    await until(lambda: state(school.now) is BreakerState.OPEN)
+    await until(lambda: not school.trainer._running)
     asked, waiting = school.filter.asked, len(school.trainer)  # a fourth one may have been on its way already
     await school.move(9)
     for _ in range(20):
@@ -183,7 +179,7 @@ async def test_a_filter_that_fails_is_left_alone_and_learns_all_later(school: Sc
     assert (school.filter.asked, len(school.trainer)) == (asked, waiting + 1)
     school.now += 31
     await school.move(10)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert len({each["hash"] for each in school.filter.taught}) == 10
     assert school.results == {("taught", "spam"): 10}
     assert state(school.now) is BreakerState.CLOSED
@@ -194,7 +190,7 @@ async def test_a_message_that_the_filter_chokes_on_is_given_up(school: School) -
     school.filter.answers = [EndpointDown("HTTP 500")] * subject.MAX_ATTEMPTS
     school.start()
     await school.move(1)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert school.results == {("failed", "spam"): 1}
     assert school.filter.asked == subject.MAX_ATTEMPTS
 
@@ -209,9 +205,9 @@ async def test_the_queue_is_bounded(school: School, monkeypatch: pytest.MonkeyPa
     await school.trainer.moved(bob, inbox, await school.mailbox("Junk"), [Uid(1), Uid(2)])
     assert school.results == {("dropped", "spam"): 4}
     school.start()
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     await school.move(8)
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert school.results[("taught", "spam")] == 6
 
 
@@ -228,7 +224,7 @@ async def test_messages_that_cannot_be_told(school: School, monkeypatch: pytest.
 
     monkeypatch.setattr(school.host.bodies, "open", damaged)
     school.start()
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert school.results == {(each, "spam"): 1 for each in ("gone", "too_big", "unreadable")}
     assert school.filter.taught == []
 
@@ -237,7 +233,7 @@ async def test_storage_that_is_away_is_waited_for(school: School) -> None:
     await school.move(1)
     plan = school.host.fail(1, is_after=False)
     school.start()
-    await school.until(lambda: not len(school.trainer))
+    await until(lambda: not len(school.trainer))
     assert plan is not None
     assert school.results == {("taught", "spam"): 1}
 
@@ -260,7 +256,7 @@ async def test_the_stop_does_not_wait_for_a_filter_that_hangs(
     school.filter.is_open.clear()
     school.start()
     await school.move(1, 2, 3)
-    await school.until(lambda: school.filter.asked == 2)
+    await until(lambda: school.filter.asked == 2)
     await school.end()
     assert school.results == {("dropped", "spam"): 3}
     assert not len(school.trainer)
