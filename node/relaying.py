@@ -26,7 +26,7 @@ from storage.errors import StagingFull
 from storage.relayadopt import interrupted
 from storage.relayqueue import RelayQueue, SpoolTaken
 from storage.relayroom import RelayLimits
-from storage.relayspool import RelaySpool, id_of
+from storage.relayspool import RelaySpool
 
 from .controlrelay import RelayCommands
 from .health import OK, Finding, State, worst
@@ -104,10 +104,12 @@ class QueueOutbox:
             self._queued(message_id)
         return message_id
 
-    async def release(self, key: bytes) -> None:
-        message_id = id_of(key)
-        if await asyncio.to_thread(self._spool.let_go, message_id):
-            self._queued(message_id)
+    async def release(self, name: str) -> None:
+        if await asyncio.to_thread(self._spool.let_go, name):
+            self._queued(name)
+
+    async def withdraw(self, name: str) -> None:
+        await asyncio.to_thread(self._spool.withdraw, name)
 
 
 def worker_outbox(config: Config, queued: Callable[[str], None]) -> QueueOutbox | None:
@@ -157,6 +159,7 @@ class RelayPart:
             self._transport,
             _breaker(self._config),
             bouncer,
+            core.send_log,
             runner_settings(self._config, hostname),
             clock=time.time,
             monotonic=time.monotonic,

@@ -20,7 +20,7 @@ def sending_of(core: Core, server: Server, outbox: Outbox | None) -> Sending:
     limits = server.limits
     means = Means(
         outbox=outbox,
-        memory=core.scripts,
+        handovers=core.send_log,
         redirect_log=core.send_log,
         answers=core.send_log,
         accounts=core.accounts,

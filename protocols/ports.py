@@ -285,9 +285,12 @@ class Outbox(Protocol):
         ``message`` is the whole message with CRLF line ends, or its pieces in order. ``account`` is the one
         on whose behalf it goes, None for the node itself. Submissions with the same ``key`` (any bytes that
         name the message and its cause) are one as long as the first is still queued. ``dsn``: what the
-        sender wants to be told (RFC 3461), when the message is somebody's who said so. ``held_s``: it is not
-        relayed for so long, unless it is released: whoever can be told twice to send it remembers first that
-        it was told once.
+        sender wants to be told (RFC 3461), when the message is somebody's who said so.
+
+        ``held_s``, for who may be told to send it again, here or on another node: it is queued under a name
+        of its own each time, and not relayed before ``storage.sending.HandoverLog`` says that this copy is
+        the one to go. Claim it by ``key`` and the name that returns, then ``release`` or ``withdraw`` it;
+        what is left after ``held_s`` is claimed by who empties the queue. It needs ``account`` and ``key``.
         Cost: one file, two fsyncs. Returns the name under which the queue lists it.
 
         Raises:
@@ -297,9 +300,13 @@ class Outbox(Protocol):
         """
         ...
 
-    async def release(self, key: bytes) -> None:
-        """Relay what was held with this key, now. Harmless when it is gone. Never raises: at worst it goes
-        later."""
+    async def release(self, name: str) -> None:
+        """Relay what was held, now. Harmless when it is gone. Never raises: at worst it goes later."""
+        ...
+
+    async def withdraw(self, name: str) -> None:
+        """Another copy of what was held goes: drop this one. Never raises: at worst it lies there until its
+        time."""
         ...
 
 

@@ -3,7 +3,8 @@
 Three steps a message, so that a crash neither loses nor doubles it, whatever file systems the two spools
 are on: copy it to ``adopting`` (durable), remove it from the old spool (durable), move it to ``pending`` or
 ``failed``. What lies in ``adopting`` is not relayed; adopting the same directory again finishes what was
-begun.
+begun. Who adopts for another user (an operator as root, for a node that is stopped) gives the files to that
+user.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Adoption:
 
     def _run(self) -> None:
         make_dirs(self._disk, self._ours)
+        self._give_away(self._ours)
         self._finish_interrupted()
         for state in _GOES_TO:
             directory = self._source / state
@@ -98,11 +100,18 @@ class Adoption:
         try:
             with path.open("rb") as file, os.fdopen(os.dup(fd), "wb") as out:
                 shutil.copyfileobj(file, out, 1024 * 1024)
+            self._give_away(copy)
             self._disk.set_due(copy, path.stat().st_mtime)
             self._disk.fsync(fd)
         finally:
             self._disk.close(fd)
         self._disk.fsync_dir(self._ours)
+
+    def _give_away(self, path: Path) -> None:
+        """To the user of the queue."""
+        user = self._queue.root.stat()
+        if user.st_uid != os.geteuid():
+            os.chown(path, user.st_uid, user.st_gid)
 
     def _promote(self, copy: Path, target: str, name: str) -> None:
         self._disk.rename(copy, self._queue.place_of(target, name))

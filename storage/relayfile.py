@@ -46,6 +46,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The message waits for a release until ``until`` (seconds since 1970, whole ones: some file systems keep
+    no others). Whoever finds it due just then asks whether it goes (``storage.sending.HandoverLog``), by its
+    id, under ``key``."""
+
+    key: bytes
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class RelayEnvelope:
     id: str
     sender: str  # empty: the null path
@@ -55,6 +65,7 @@ class RelayEnvelope:
     created_at: float  # seconds since 1970
     size_bytes: int
     dsn: DsnRequest = NO_REQUEST
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,13 @@ class RelayMessage:
     body_at: int
     tail_at: int  # where the next record goes; what a crash tore begins here
     progress: Progress
+    due_at: float = 0.0  # seconds since 1970, as the file says
+
+    @property
+    def unreleased(self) -> Hold | None:
+        """Its hold, when that ended by itself."""
+        hold = self.envelope.hold
+        return hold if hold is not None and self.due_at == hold.until else None
 
     @property
     def id(self) -> str:
@@ -134,6 +152,8 @@ def encode_head(envelope: RelayEnvelope) -> bytes:
     }
     if envelope.dsn:  # a version that does not know of it relays the message without
         plain["dsn"] = plain_request(envelope.dsn)
+    if envelope.hold is not None:
+        plain["hold"] = [envelope.hold.key.hex(), envelope.hold.until]
     return json.dumps(plain).encode() + b"\n"
 
 
@@ -152,6 +172,7 @@ def parse_head(line: bytes) -> RelayEnvelope:
             float(plain["created"]),
             int(plain["size"]),
             request_from(plain["dsn"]) if "dsn" in plain else NO_REQUEST,
+            _hold_from(*plain["hold"]) if "hold" in plain else None,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt("the first line of a relay file cannot be read") from error
@@ -160,6 +181,10 @@ def parse_head(line: bytes) -> RelayEnvelope:
     if len(envelope.dsn.recipients) not in (0, len(envelope.recipients)):
         raise Corrupt("a relay file with wishes of other recipients")
     return envelope
+
+
+def _hold_from(key: str, until: float) -> Hold:
+    return Hold(bytes.fromhex(key), float(until))
 
 
 def encode_record(record: Record) -> bytes:
@@ -214,11 +239,11 @@ def read_message(fd: int) -> RelayMessage:
     envelope = parse_head(line)
     body_at = len(line) + 1
     tail_at = body_at + envelope.size_bytes
-    size = os.fstat(fd).st_size
-    if size < tail_at:
+    found = os.fstat(fd)
+    if found.st_size < tail_at:
         raise Corrupt("a relay file is cut short")
-    progress, used = fold_tail(os.pread(fd, min(size - tail_at, MAX_TAIL_BYTES), tail_at))
-    return RelayMessage(envelope, body_at, tail_at + used, progress)
+    progress, used = fold_tail(os.pread(fd, min(found.st_size - tail_at, MAX_TAIL_BYTES), tail_at))
+    return RelayMessage(envelope, body_at, tail_at + used, progress, found.st_mtime)
 
 
 def fold_tail(raw: bytes) -> tuple[Progress, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -22,7 +23,7 @@ from .dirsync import DirectorySync
 from .dsn import NO_REQUEST, DsnRequest
 from .errors import InvalidName
 from .objects.disk import TEMPORARY_SUFFIX, Disk, make_dirs, storage_error
-from .relayfile import RelayEnvelope, encode_head, joined_size
+from .relayfile import Hold, RelayEnvelope, encode_head, joined_size
 from .relayroom import RelayLimits, RelayRoom, spool_error
 
 log = logging.getLogger("sora.relay")
@@ -100,16 +101,17 @@ class RelaySpool:
         for address in (*recipients, *([sender] if sender else [])):
             check_address(address)
         now = self._clock()
-        message_id = id_of(key) if key else f"{int(now * 1000):011x}-{secrets.token_hex(4)}"
-        if key and self.state_of(message_id) is not None:
+        hold = Hold(key, math.ceil(now + held_s)) if held_s else None
+        message_id = self._id_of(key, now, is_held=hold is not None)
+        if key and hold is None and self.state_of(message_id) is not None:
             return message_id
         pieces, size = joined_size(message)
-        envelope = RelayEnvelope(message_id, sender, tuple(recipients), kind, account, now, size, dsn)
+        envelope = RelayEnvelope(message_id, sender, tuple(recipients), kind, account, now, size, dsn, hold)
         head = encode_head(envelope)
         if kind != UNLIMITED_KIND:
             self.room.admit(len(head) + size)
         first = head + pieces[0] if pieces else head
-        self._put(message_id, chain([first], islice(pieces, 1, None)), now + held_s)
+        self._put(message_id, chain([first], islice(pieces, 1, None)), hold.until if hold else now)
         return message_id
 
     def let_go(self, message_id: str) -> bool:
@@ -124,12 +126,30 @@ class RelaySpool:
             return False
         return True
 
+    def withdraw(self, message_id: str) -> None:
+        """Remove what is held. Never raises StorageError: at the worst it stays until its time."""
+        try:
+            self._disk.unlink(self.place_of(PENDING, message_id))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("%s stays until its time, it cannot be removed: %s", message_id, error)
+
     def state_of(self, message_id: str) -> str | None:
         """Where it is; None: it is not (any more)."""
         for state in (*STATES, *STATES):  # twice: it may have been moved past where we looked
             if self.place_of(state, message_id).exists():
                 return state
         return None
+
+    @staticmethod
+    def _id_of(key: bytes, now: float, *, is_held: bool) -> str:
+        """Each attempt holds a copy of its own: which of them goes is settled by their names."""
+        unique = secrets.token_hex(4)
+        if not key:
+            return f"{int(now * 1000):011x}-{unique}"
+        name = f"k{hashlib.sha256(key).hexdigest()[:24]}"
+        return f"{name}-{unique}" if is_held else name
 
     def _put(self, message_id: str, pieces: Iterable[bytes], due_at: float) -> None:
         target = self.place_of(PENDING, message_id)
@@ -161,8 +181,3 @@ class RelaySpool:
                 continue
             except OSError as error:
                 log.error("%s was refused to its sender and cannot be removed: %s", path.name, error)
-
-
-def id_of(key: bytes) -> str:
-    """The id of what is submitted with a key."""
-    return f"k{hashlib.sha256(key).hexdigest()[:24]}"

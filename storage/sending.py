@@ -6,7 +6,7 @@ at once exactly one does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from .model import AccountId
@@ -31,6 +31,23 @@ class RedirectLog(Protocol):
         once and are let in again. One write, whose cost grows with ``limit``.
 
         Raises Unavailable, CommitUnknown (asking again is harmless), NotFound (the account is gone).
+        """
+        ...
+
+
+class HandoverLog(Protocol):
+    """Which of the copies of one thing to send goes, when several attempts have queued one each: the first
+    that is claimed. Methods raise Unavailable, NotFound (the account is gone)."""
+
+    async def handed_over(self, account_id: AccountId, keys: Sequence[bytes]) -> frozenset[bytes]:
+        """Those that were claimed within RETRY_WINDOW, by whomever. One read of the primary."""
+        ...
+
+    async def claim_handover(self, account_id: AccountId, holders: Mapping[bytes, str]) -> frozenset[bytes]:
+        """``holders``: by key (KEY_BYTES), the name of the copy that asks, which no other copy has.
+
+        Those keys whose copy it is that goes: nobody claimed them within RETRY_WINDOW, or this copy did. One
+        statement. Raises CommitUnknown too; asking again is harmless.
         """
         ...
 

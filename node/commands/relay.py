@@ -13,12 +13,13 @@ import click
 from node.control import ControlUnusable
 from node.relaylook import count_messages, list_messages, show_message
 from node.units import format_duration
-from storage.errors import Corrupt, NotFound, StorageError
+from storage.errors import Corrupt, NotFound, NotPermitted, StorageError
+from storage.relayadopt import Adoption
 from storage.relayqueue import RelayQueue, SpoolTaken
 from storage.relayspool import FAILED, STATES
 
 from .access import Access, read_config, with_access
-from .failure import EXIT_CODES, NOT_FOUND, UNAVAILABLE, Failure
+from .failure import EXIT_CODES, NOT_FOUND, UNAVAILABLE, USAGE, Failure
 from .live import ANSWERS_WITHIN_S, ask_within
 from .output import fields, show_size, show_time, table
 
@@ -30,7 +31,7 @@ COUNTS_WITHIN_S: Final = 60.0
 def relay() -> None:
     """Mail on its way to other systems: redirects, replies, reports.
 
-    All but adopt also work on the files of a queue whose node does not run.
+    All of these also work on the files of a queue whose node does not run.
     """
 
 
@@ -133,10 +134,18 @@ def stats(access: Access) -> None:
 def adopt(access: Access, directory: Path) -> None:
     """Take over the messages in DIRECTORY, the relay queue of a node that is gone.
 
-    Its files are moved into the queue of the node that runs here, which needs the right to write DIRECTORY. A
-    node that still uses it keeps it. When adopting is interrupted, say the same again.
+    Its files are moved into the queue of the node here, whose user needs the right to write DIRECTORY. When
+    the node is stopped, say it as root. A node that still uses DIRECTORY keeps it. When adopting is
+    interrupted, say the same again.
     """
-    answer = ask_within(access, ADOPTS_WITHIN_S, "relay.adopt", {"directory": str(directory.resolve())})
+    directory = directory.resolve()
+
+    def act(queue: RelayQueue) -> dict[str, int]:
+        with queue.held():
+            adopted = Adoption(queue, directory).run()
+        return {"pending": adopted.pending, "failed": adopted.failed}
+
+    answer = _look(access, "relay.adopt", act, {"directory": str(directory)}, ADOPTS_WITHIN_S)
     access.answer(answer, f"adopted: {answer['pending']} to be relayed, {answer['failed']} failed ones")
 
 
@@ -170,11 +179,13 @@ def _look(
         if not isinstance(failure.__cause__, ControlUnusable):
             raise
     root = Path(read_config(access.config).relay_queue.path)
-    click.echo(f"no node answers: this is what lies in {root}", err=True)
+    click.echo(f"no node answers: this is about the files in {root}", err=True)
     try:
         return offline(RelayQueue(root, time.time))
     except (NotFound, Corrupt) as error:
         raise Failure(str(error), NOT_FOUND) from error
+    except NotPermitted as error:
+        raise Failure(str(error), USAGE) from error
     except (StorageError, SpoolTaken) as error:
         raise Failure(str(error), UNAVAILABLE) from error
 

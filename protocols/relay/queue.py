@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
+from storage.model import AccountId
 from storage.relayfile import Record, RelayMessage
 
 
@@ -34,6 +35,14 @@ class Queue(Protocol):
     def bury(self, message_id: str) -> None: ...
 
     def sweep(self, retention_s: float) -> int: ...
+
+
+class Claims(Protocol):
+    """``storage.sending.HandoverLog``, where it is explained."""
+
+    async def claim_handover(
+        self, account_id: AccountId, holders: Mapping[bytes, str]
+    ) -> frozenset[bytes]: ...
 
 
 class Bouncer(Protocol):

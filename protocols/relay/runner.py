@@ -23,13 +23,14 @@ from typing import Final
 from storage.budget import ByteBudget
 from storage.dsn import NO_REQUEST, RecipientDsn
 from storage.errors import NotFound, StorageError
+from storage.model import AccountId
 from storage.relayfile import Fate, Record, RelayMessage, Verdict
 from storage.relaywindow import DueWindow
 
 from .breaker import Breaker, BreakerState
 from .dsn import MAX_HEADER_BYTES, Action, Failure, Reported, report
 from .figures import RelayFigures
-from .queue import Bouncer, Queue
+from .queue import Bouncer, Claims, Queue
 from .transport import RelayDown, Transport
 
 log = logging.getLogger("sora.relay")
@@ -68,6 +69,7 @@ class Runner:
         transport: Transport,
         breaker: Breaker,
         bouncer: Bouncer,
+        claims: Claims,
         settings: RunnerSettings,
         *,
         clock: Callable[[], float],
@@ -78,6 +80,7 @@ class Runner:
         self._transport = transport
         self.breaker = breaker
         self._bouncer = bouncer
+        self._claims = claims
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
@@ -268,7 +271,7 @@ class Runner:
 
     async def _deliver(self, message: RelayMessage) -> None:
         try:
-            if await self._tell(message):
+            if await self._goes(message) and await self._tell(message):
                 if message.open_positions:
                     await self._attempt(message)
                     await self._tell(message)
@@ -283,6 +286,25 @@ class Runner:
             self.figures.bugs += 1
             await self._defer(message, "4.3.0", "internal error")
             await self._conclude(message)
+
+    async def _goes(self, message: RelayMessage) -> bool:
+        """Whether it is this copy that is relayed. Nobody has released what was held: who queued it may have
+        died, and another copy may have gone since, from here or from another node."""
+        hold, account = message.unreleased, message.envelope.account
+        if hold is None or account is None:
+            return True
+        try:
+            won = await self._claims.claim_handover(AccountId(account), {hold.key: message.id})
+        except NotFound:
+            return True  # the account is gone; its mail was taken, and is not lost for that
+        except StorageError as error:
+            self._complain(f"{message.id} waits, as nobody knows whether it was sent: %s", error)
+            await asyncio.to_thread(self._queue.release, [message.id])  # the next look finds it
+            return False
+        if not won:
+            log.info("%s is dropped: another copy of it was sent", message.id)
+            await self._settle(self._queue.finish, message.id)
+        return bool(won)
 
     async def _attempt(self, message: RelayMessage) -> None:
         envelope = message.envelope

@@ -1,8 +1,9 @@
-"""Mail that must be sent, once: queued first, remembered then, relayed last.
+"""Mail that must be sent, once: queued first, claimed then, relayed last.
 
-What is queued is held back until it is remembered, so that a process that dies in between leaves it in the
-queue, where the next attempt finds it by its key and does not send it again. Without a next attempt on this
-node it goes when the time is over.
+Each attempt queues a copy under a name of its own, which is held back. The claim in the database settles
+which copy goes, of several attempts on whatever nodes, at once or after crashes; the others are dropped.
+A process that dies before it has claimed, or before it could release, leaves a copy that is claimed by who
+empties the queue when its time is over (``protocols.relay.runner``).
 """
 
 from __future__ import annotations
@@ -13,46 +14,45 @@ from collections.abc import Sequence
 from protocols.ports import Outbox
 from storage.errors import StorageError
 
-from .means import REMEMBERED_S, Means
+from .means import Means
 from .occasion import Occasion
 
 log = logging.getLogger("sora.sieve")
 
-# Longer than MTAs wait between two attempts (Postfix: 4,000 s).
-HELD_S = 5_400.0
+# Longer than a claim takes, so that little but what crashed is claimed twice (which does no harm).
+HELD_S = 20.0
 
 
 class Handover:
     """For one occasion."""
 
     def __init__(self, means: Means, outbox: Outbox, occasion: Occasion) -> None:
-        self._memory = means.memory
+        self._log = means.handovers
         self._account_id = occasion.account_id
         self.outbox = outbox
-        self._queued: list[bytes] = []
+        self._queued: dict[bytes, str] = {}
 
     async def unsent(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those that no attempt before has sent. Raises StorageError."""
-        known = await self._memory.seen(self._account_id, keys)
-        for key in known:  # who remembered may have died before it could let go
-            await self.outbox.release(key)
+        known = await self._log.handed_over(self._account_id, keys)
         return [key for key in keys if key not in known]
 
-    def queued(self, key: bytes) -> None:
+    def queued(self, key: bytes, name: str) -> None:
         """It was submitted with this key, held for HELD_S."""
-        self._queued.append(key)
+        self._queued[key] = name
 
     async def finish(self) -> None:
-        """Remember and release. Raises StorageError: nothing is relayed, the next attempt goes on."""
+        """Claim and release. Raises StorageError: nothing of what nobody else sends is lost, the next attempt
+        goes on."""
         if not self._queued:
             return
-        await self._memory.remember(self._account_id, [(key, REMEMBERED_S) for key in self._queued])
-        for key in self._queued:
-            await self.outbox.release(key)
+        won = await self._log.claim_handover(self._account_id, self._queued)
+        for key, name in self._queued.items():
+            await (self.outbox.release(name) if key in won else self.outbox.withdraw(name))
 
     async def finish_if_possible(self) -> None:
-        """Before trouble is told: the next attempt should find out about these by memory."""
+        """Before trouble is told: what is queued goes all the same."""
         try:
             await self.finish()
         except StorageError as error:
-            log.warning("only the relay queue knows what was sent before a failure: %s", error)
+            log.warning("what was queued before a failure goes when its time is over: %s", error)

@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 
 from protocols.ports import Outbox
 from storage.api import AccountStore
-from storage.scripts import ScriptStore
-from storage.sending import AnswerLog, RedirectLog
+from storage.sending import AnswerLog, HandoverLog, RedirectLog
 
 from .srs import Srs
 
-# How long it is known that something was sent: longer than any MTA tries to deliver (RFC 5321 §4.5.4.1).
 DAY_S = 24 * 3600
-REMEMBERED_S = 7 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,11 @@ class SendingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """``outbox`` None: this node has no relay. ``memory`` knows what was done already, by keys of
-    ``Occasion.key``; ask it before, tell it after."""
+    """``outbox`` None: this node has no relay. ``handovers`` knows what was sent already, by keys of
+    ``Occasion.key``."""
 
     outbox: Outbox | None
-    memory: ScriptStore
+    handovers: HandoverLog
     redirect_log: RedirectLog
     answers: AnswerLog
     accounts: AccountStore

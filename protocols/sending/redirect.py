@@ -100,7 +100,7 @@ class _Errand:
         self._contents: dict[Rewritten | None, Pieces] = {}
 
     async def run(self, plan: _Plan) -> None:
-        """Raises StorageError: what was sent is remembered as far as that goes, and the rest is not sent."""
+        """Raises StorageError: what was queued goes, and the rest is for the next attempt."""
         keys = {self._occasion.key("redirect", address): each for address, each in plan.going.items()}
         unsent = await self._handover.unsent(list(keys))
         admitted = await self._admit(unsent)
@@ -126,7 +126,7 @@ class _Errand:
     async def _submit(self, action: Redirect, key: bytes, plan: _Plan) -> None:
         occasion = self._occasion
         try:
-            await self._handover.outbox.submit(
+            name = await self._handover.outbox.submit(
                 self._sender(),
                 [action.address],
                 self._content(action.message),
@@ -139,7 +139,7 @@ class _Errand:
         except InvalidName as error:
             plan.keep(str(error))
         else:
-            self._handover.queued(key)
+            self._handover.queued(key, name)
 
     def _sender(self) -> str:
         srs, sender = self._means.srs, self._occasion.sender

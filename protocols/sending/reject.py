@@ -34,7 +34,7 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
     if not await handover.unsent([key]):
         return Sent()
     try:
-        await means.outbox.submit(
+        name = await means.outbox.submit(
             "",
             [occasion.sender],
             _report(occasion, action.reason, key),
@@ -45,7 +45,7 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
         )
     except InvalidName:  # no report can reach such a sender, a refusal can
         return Sent(instead=(action,))
-    handover.queued(key)
+    handover.queued(key, name)
     await handover.finish()
     return Sent()
 

@@ -3,14 +3,14 @@
 Decisions:
 
 * **Sends come first, then the local copies, then the answer.** A redirect that may not go (limit, loop, no
-  relay) becomes a keep, and the copies have to know. Both halves may be repeated: what was sent is found in
-  the relay queue by its key while it waits there, and in the memory of the account afterwards; local copies
-  have delivery keys. So trouble at any place is 451, and the attempt that follows does what is missing.
+  relay) becomes a keep, and the copies have to know. Both halves may be repeated: what was sent is
+  found in the account's log of handovers; local copies have delivery keys. So trouble at any place is 451,
+  and the attempt that follows does what is missing.
 * **A kind of action is one row of a table** and gets all actions of its kind at once. It raises StorageError
   for "not now"; everything else is its own to settle, and what it cannot send it keeps.
-* Redirects and reports are durable in the relay queue before they are remembered, and held there until they
-  are (``handover``): an attempt after a crash between the two finds them in the queue. Replies and
-  notifications are remembered before they are sent: one of them too many annoys more than one too few.
+* Redirects and reports are durable in the relay queue before they are claimed, and held there until they
+  are (``handover``): of several attempts' copies one goes. Replies and notifications are remembered before
+  they are sent: one of them too many annoys more than one too few.
 """
 
 from __future__ import annotations

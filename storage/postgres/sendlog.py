@@ -1,13 +1,14 @@
 """What scripts send, in PostgreSQL.
 
-A claim is an insert that takes the place of an expired row and of no other. Mail that counts is one row an
-account and kind, with the list of what was sent in the window. Of two statements that meet, one waits for the
-other's commit and then works on the row as that left it.
+A claim is an insert that takes the place of an expired row and of no other; that of a handover has the name
+of the copy as its cause, and finds its own row again. Mail that counts is one row an account and kind, with
+the list of what was sent in the window. Of two statements that meet, one waits for the other's commit, and
+then works on the row as that left it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,7 +17,7 @@ import asyncpg
 from storage.api import RETRY_WINDOW
 from storage.errors import NotFound
 from storage.model import AccountId
-from storage.sending import AnswerLog, RedirectLog
+from storage.sending import AnswerLog, HandoverLog, RedirectLog
 
 from .pool import Database, Record
 
@@ -46,6 +47,18 @@ RETURNING 1 AS n"""
 
 _RELEASE = "DELETE FROM sieve_answers WHERE account_id = $1 AND key = ANY ($2::bytea[]) AND cause = $3"
 
+_HANDED_OVER = """
+SELECT key FROM sieve_answers
+WHERE account_id = $1 AND key = ANY ($2::bytea[]) AND expires_at > clock_timestamp()"""
+
+_CLAIM_HANDOVER = """
+INSERT INTO sieve_answers AS a (account_id, key, cause, expires_at)
+SELECT $1, k.key, k.cause, clock_timestamp() + $4 FROM unnest($2::bytea[], $3::bytea[]) AS k (key, cause)
+ORDER BY k.key
+ON CONFLICT (account_id, key) DO UPDATE SET cause = excluded.cause, expires_at = excluded.expires_at
+    WHERE a.cause = excluded.cause OR a.expires_at <= clock_timestamp()
+RETURNING key"""
+
 _ADMIT = """
 INSERT INTO sieve_sends AS s (account_id, kind, keys, sent_at, expires_at)
 SELECT $1, $2, k.keys, array_fill(now(), ARRAY[cardinality(k.keys)]), now() + $5
@@ -66,7 +79,7 @@ ON CONFLICT (account_id, kind) DO UPDATE SET (keys, sent_at, expires_at) = (
 RETURNING s.keys"""
 
 
-class PostgresSendLog(RedirectLog, AnswerLog):
+class PostgresSendLog(RedirectLog, AnswerLog, HandoverLog):
     def __init__(self, db: Database) -> None:
         self._db = db
 
@@ -83,6 +96,15 @@ class PostgresSendLog(RedirectLog, AnswerLog):
         window = timedelta(seconds=window_s)
         ((let_in,),) = await self._write(_ADMIT, account_id, kind, list(names), limit, window)
         return frozenset(names[name] for name in let_in if name in names)
+
+    async def handed_over(self, account_id: AccountId, keys: Sequence[bytes]) -> frozenset[bytes]:
+        rows = await self._db.read(_HANDED_OVER, account_id, list(keys), on_primary=True)
+        return frozenset(bytes(row["key"]) for row in rows)
+
+    async def claim_handover(self, account_id: AccountId, holders: Mapping[bytes, str]) -> frozenset[bytes]:
+        names = [name.encode() for name in holders.values()]
+        rows = await self._write(_CLAIM_HANDOVER, account_id, list(holders), names, RETRY_WINDOW)
+        return frozenset(bytes(row["key"]) for row in rows)
 
     async def claim_answer(self, account_id: AccountId, key: bytes, period_s: int, cause: bytes) -> bool:
         if not period_s:

@@ -28,6 +28,8 @@ from node.relaying import runner_settings
 from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner
 from protocols.relay.smtp import SmtpSettings, SmtpTransport
+from storage.memory.sendlog import MemorySendLog
+from storage.memory.tables import Tables
 from storage.relayqueue import RelayQueue as Queue
 from storage.relayspool import RelaySpool
 from tests.support.nodeprocess import ROOT
@@ -116,6 +118,7 @@ async def empty(root: Path, port: int, count: int) -> dict[str, float]:
         transport,
         Breaker(5, 30.0, 3),
         _NoBouncer(),
+        MemorySendLog(Tables()),
         settings,
         clock=time.time,
         monotonic=time.monotonic,

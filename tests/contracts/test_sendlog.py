@@ -1,4 +1,4 @@
-"""The contracts of RedirectLog and AnswerLog, for every implementation, and their purge."""
+"""The contracts of RedirectLog, AnswerLog and HandoverLog, for every implementation, and their purge."""
 
 from __future__ import annotations
 
@@ -239,3 +239,31 @@ async def test_an_account_is_purged_with_its_log(logs: Logs) -> None:
         await logs.answer("eve", "1")
     with pytest.raises(NotFound):
         await logs.send("1")
+
+
+async def test_of_several_copies_the_first_that_is_claimed_goes(logs: Logs) -> None:
+    one, two, three = key("one"), key("two"), key("three")
+    log = logs.log
+    assert await log.handed_over(logs.ann, [one, two]) == frozenset()
+    assert await log.claim_handover(logs.ann, {two: "b1", one: "a1"}) == {one, two}
+    assert await log.claim_handover(logs.ann, {one: "a2", three: "c2"}) == {three}
+    assert await log.claim_handover(logs.ann, {one: "a1", two: "b2"}) == {one}, "it asks again"
+    assert await log.handed_over(logs.ann, [one, two, key("four")]) == {one, two}
+    assert await log.handed_over(logs.bob, [one]) == frozenset()
+    assert await log.claim_handover(logs.bob, {one: "a2"}) == {one}
+    await logs.pass_time(8 * 86400)
+    assert await log.handed_over(logs.ann, [one]) == frozenset()
+    assert await log.claim_handover(logs.ann, {one: "a2"}) == {one}
+    with pytest.raises(NotFound):
+        await log.claim_handover(AccountId(logs.bob + 1_000), {one: "a1"})
+
+
+async def test_of_copies_that_are_claimed_at_once_one_goes(logs: Logs) -> None:
+    keys = [key(str(number)) for number in range(5)]
+    won = await asyncio.gather(
+        *(
+            logs.log.claim_handover(logs.ann, dict.fromkeys(keys[:: 1 if copy % 2 else -1], f"copy{copy}"))
+            for copy in range(8)
+        )
+    )
+    assert sorted(each for claimed in won for each in claimed) == keys

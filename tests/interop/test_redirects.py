@@ -8,9 +8,13 @@ import collections
 import random
 import re
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import asyncpg
 import pytest
 from imapclient import IMAPClient
 
@@ -157,7 +161,11 @@ def test_two_accounts_that_redirect_to_each_other(world: tuple[SmtpSink, NodePro
 
 
 async def deliver_until_cut(
-    node: NodeProcess, unsent: collections.deque[int], tried: set[int], acked: set[int]
+    node: NodeProcess,
+    unsent: collections.deque[int],
+    tried: set[int],
+    acked: set[int],
+    address: str,
 ) -> None:
     """What was not answered when the connection broke goes back, as an MTA does."""
     try:
@@ -168,7 +176,7 @@ async def deliver_until_cut(
         number = unsent.popleft()
         tried.add(number)
         try:
-            ((code, text),) = await client.deliver(marked(f"m{number}."), [node.address])
+            ((code, text),) = await client.deliver(marked(f"m{number}."), [address])
         except (ConnectionError, OSError):
             unsent.append(number)
             return
@@ -178,6 +186,26 @@ async def deliver_until_cut(
             assert 400 <= code < 500, text
             unsent.append(number)
     await client.close()
+
+
+async def load_and_kill(
+    node: NodeProcess,
+    unsent: collections.deque[int],
+    tried: set[int],
+    acked: set[int],
+    address: str,
+    enough: int,
+) -> None:
+    """Hand mail in over several connections until so many were answered; then the node dies."""
+    tasks = [
+        asyncio.create_task(deliver_until_cut(node, unsent, tried, acked, address))
+        for _ in range(CONNECTIONS)
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        while len(acked) < enough:
+            await asyncio.sleep(0.001)
+    node.kill(children=True)
+    await asyncio.gather(*tasks)
 
 
 @pytest.mark.parametrize("relays", [False, True], ids=["relay away", "relay takes all"])
@@ -202,23 +230,11 @@ def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
             put(node, node.address, "main", f'require "copy"; redirect :copy "{AWAY}";')
             node.admin("sieve", "activate", node.address, "main")
             for _ in range(ROUNDS):
-                before = len(acked)
-
-                async def load(enough: int) -> None:
-                    tasks = [
-                        asyncio.create_task(deliver_until_cut(node, unsent, tried, acked))
-                        for _ in range(CONNECTIONS)
-                    ]
-                    async with asyncio.timeout(PATIENCE_S):
-                        while len(acked) < enough:
-                            await asyncio.sleep(0.001)
-                    node.kill(children=True)
-                    await asyncio.gather(*tasks)
-
-                asyncio.run(load(before + rng.randint(20, 250)))
+                enough = len(acked) + rng.randint(20, 250)
+                asyncio.run(load_and_kill(node, unsent, tried, acked, node.address, enough))
                 node.start()
             unsent = collections.deque(number for number in unsent if number in tried)
-            asyncio.run(deliver_until_cut(node, unsent, tried, acked))
+            asyncio.run(deliver_until_cut(node, unsent, tried, acked, node.address))
             assert acked == tried
             if not relays:
                 sink.start()
@@ -233,3 +249,88 @@ def test_kill_9_between_queueing_and_the_answer(relays: bool) -> None:
     assert set(there) == acked, "lost, or sent on without an answer"
     again = sum(there.values()) - len(acked)
     assert again <= (ROUNDS * CONCURRENCY if relays else 0), f"{again} were sent on twice"
+
+
+@contextmanager
+def no_claims(node: NodeProcess) -> Iterator[None]:
+    """Redirects are queued meanwhile, and whether they go stays open: what writes that down waits, and is
+    given up in the end."""
+    config = tomllib.loads((node.directory / "data" / "config.toml").read_text())
+    access = config["database"]["write"]
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(
+        asyncpg.connect(
+            host=access["hosts"][0],
+            user=access["user"],
+            password=Path(access["password_file"]).read_text().strip(),
+            database=access["name"],
+        )
+    )
+    try:
+        loop.run_until_complete(connection.execute("BEGIN; LOCK sieve_answers IN SHARE MODE"))
+        yield
+        waiting = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+        loop.run_until_complete(connection.execute(waiting))
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
+
+
+def queued(node: NodeProcess) -> int:
+    return len([path for path in (queue_of(node) / "pending").iterdir() if path.name[0] != "."])
+
+
+async def hand_in_and_die(node: NodeProcess, address: str, numbers: Sequence[int], enough: int) -> None:
+    """A connection for each; the node dies when so many are queued, and nobody is answered."""
+    nobody = set[int]()
+    before = queued(node)
+    tasks = [
+        asyncio.create_task(
+            deliver_until_cut(node, collections.deque([number]), set(), nobody, address),
+        )
+        for number in numbers
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        while queued(node) < before + enough:
+            await asyncio.sleep(0.01)
+    node.kill(children=True)
+    await asyncio.gather(*tasks)
+    assert not nobody
+
+
+@pytest.mark.parametrize("is_back_first", [False, True], ids=["other node first", "dead node first"])
+def test_what_comes_again_to_another_node_goes_once(is_back_first: bool) -> None:
+    """A node dies after it has queued redirects; the MTA, which has heard nothing, hands the same mail to
+    another node. Whoever comes first, every message goes once."""
+    numbers = range(CONNECTIONS)
+    with SmtpSink() as sink:
+        first = relaying(sink)
+        config = first.directory / "data" / "config.toml"
+        config.write_text(two_workers(config.read_text()))
+        with first:
+            put(first, first.address, "main", f'redirect "{AWAY}";')
+            first.admin("sieve", "activate", first.address, "main")
+            second = first.beside("second")
+            assert second.run_config is not None
+            text = second.run_config.read_text()
+            second.run_config.write_text(text.replace(str(queue_of(first)), str(queue_of(second))))
+            with second:
+                with no_claims(first):
+                    asyncio.run(hand_in_and_die(second, first.address, numbers, CONNECTIONS))
+                assert queued(second) == CONNECTIONS
+                assert not sink.marks()
+                if is_back_first:
+                    second.start()
+                    eventually(lambda: is_empty(second))
+                    assert len(sink.marks()) == CONNECTIONS
+                acked = set[int]()
+                again = collections.deque(numbers)
+                asyncio.run(deliver_until_cut(first, again, set(), acked, first.address))
+                assert acked == set(numbers)
+                eventually(lambda: is_empty(first))
+                assert len(sink.marks()) == CONNECTIONS
+                if not is_back_first:
+                    second.start()
+                    eventually(lambda: is_empty(second))
+            assert sink.marks() == {f"m{number}.": 1 for number in numbers}
+            assert stored(first, first.address, first.password) == []

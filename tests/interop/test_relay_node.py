@@ -175,7 +175,9 @@ def health_of_relay(node: NodeProcess) -> str:
     return next(str(each["status"]) for each in components if each["name"] == "relay")
 
 
-def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(mta: Postfix, authority: Authority) -> None:
+def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(
+    mta: Postfix, authority: Authority, tmp_path: Path
+) -> None:
     node = prepared(mta, authority, attempts=1)
     node.start()
     kept = submit(node, "gone@far.test", sender="")
@@ -194,14 +196,23 @@ def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(mta: Postfix, 
         assert (stats["pending"], stats["failed"]) == (1, 0)
         with pytest.raises(RuntimeError, match="no message"):
             node.admin("relay", "show", removed)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="this node's own"):
             node.admin("relay", "adopt", str(queue_of(node)))
+        gone = RelayQueue(tmp_path / "gone", time.time)
+        gone.open()
+        gone.submit("", ["adopted@far.test"], b"Subject: x\r\n\r\nhello\r\n", kind="redirect", account=None)
+        with pytest.raises(RuntimeError, match="another process uses"):
+            node.admin("relay", "adopt", str(gone.root))
+        gone.close()
+        adopted = json.loads(node.admin("relay", "adopt", str(gone.root), "--json"))
+        assert adopted == {"pending": 1, "failed": 0}
         mta.replies = {}
         mta.reload()
         with node:
             eventually(lambda: find(node, kept)[0] == "gone")
             mta.wait_until_empty()
             assert len(mta.mails_to("gone@far.test")) == 1
+            eventually(lambda: len(mta.mails_to("adopted@far.test")) == 1)
     finally:
         mta.replies = {"gone@far.test": "550 5.1.1 no such user"}
         mta.reload()
@@ -220,6 +231,8 @@ def test_the_queue_of_a_node_that_was_killed_is_adopted(
         answer = json.loads(node.admin("relay", "adopt", str(queue_of(lost)), "--json"))
         assert answer == {"pending": 20, "failed": 0}
         assert json.loads(node.admin("relay", "adopt", str(queue_of(lost)), "--json"))["pending"] == 0
+        with pytest.raises(RuntimeError, match="this node's own"):
+            node.admin("relay", "adopt", str(queue_of(node)))
         eventually(lambda: all(find(node, each)[0] == "gone" for each in names))
         mta.wait_until_empty()
         assert [len(mta.mails_to(f"adopted{n}@far.test")) for n in range(20)] == [1] * 20

@@ -37,10 +37,18 @@ from protocols.relay.smtp import SmtpTransport
 from protocols.relay.transport import RelayDown
 from protocols.sending.srs import Srs
 from storage.dsn import NO_REQUEST, DsnRequest, MessageDsn, RecipientDsn, notify_from
-from storage.errors import InvalidName, StagingFull
+from storage.errors import (
+    CommitUnknown,
+    InvalidName,
+    NotFound,
+    StagingFull,
+    StorageError,
+    Unavailable,
+)
 from storage.model import AccountId
 from storage.relayfile import Verdict
 from storage.relayqueue import RelayQueue
+from storage.relayspool import RelaySpool
 from tests.support.mailhost import MailHost
 from tests.support.relaydisk import UnsyncedSpoolDisk
 from tests.support.relayremote import Ledger
@@ -67,6 +75,7 @@ class RelayHost:
             self.ledger,
             self.breaker,
             LocalBouncer(host.services, directory.look_up, self.outbox, "mail.test", srs=SRS),
+            host.send_log,
             RunnerSettings("mail.test", interval_s=0.05, max_attempts=3, backoff_s=(0.0,)),
             clock=time.time,
             monotonic=time.monotonic,
@@ -109,22 +118,69 @@ async def test_what_is_submitted_is_relayed(host: RelayHost) -> None:
     assert host.runner.figures.verdicts == {("redirect", "taken"): 2}
 
 
+async def hold(host: RelayHost, name: str, *, ended: bool = False) -> str:
+    """The name of the copy; ``ended``: nobody has released it in its time."""
+    long_ago = RelaySpool(host.queue.root, lambda: time.time() - 7200, UnsyncedSpoolDisk())
+    outbox = QueueOutbox(long_ago, lambda _name: None) if ended else host.outbox
+    return await outbox.submit(
+        "",
+        [f"{name}@x.test"],
+        MESSAGE,
+        kind=MailKind.REDIRECT,
+        account=AccountId(1),
+        key=name.encode(),
+        held_s=3600,
+    )
+
+
 async def test_what_is_held_is_relayed_when_it_is_released(host: RelayHost) -> None:
-    kind, account = MailKind.REDIRECT, AccountId(1)
-    for name in ("held", "also"):
-        for _attempt in range(2):
-            await host.outbox.submit(
-                "", [f"{name}@x.test"], MESSAGE, kind=kind, account=account, key=name.encode(), held_s=3600
-            )
+    held, _also, withdrawn = [await hold(host, name) for name in ("held", "also", "withdrawn")]
     await host.submit("plain@x.test", sender="")
-    await host.outbox.release(b"held")
-    await host.outbox.release(b"unknown")
+    await host.outbox.release(held)
+    await host.outbox.release("unknown")
+    await host.outbox.withdraw(withdrawn)
+    await host.outbox.withdraw("unknown")
     async with asyncio.timeout(10):
         while len(host.ledger.taken) < 2:
             await asyncio.sleep(0.002)
     host.runner.look_soon()
     assert host.ledger.taken == {("", to, MESSAGE): 1 for to in ("held@x.test", "plain@x.test")}
     assert len(host.queue.ids("pending")) == 1
+
+
+async def test_of_copies_that_nobody_released_one_goes(host: RelayHost) -> None:
+    """Attempts that died after they had queued, here and on another node, which has claimed its own."""
+    log = host.host.send_log
+    for _attempt in range(3):
+        await hold(host, "several", ended=True)
+    ours = await hold(host, "claimed", ended=True)
+    await log.claim_handover(AccountId(1), {b"claimed": ours, b"elsewhere": "k1-2"})
+    await hold(host, "elsewhere", ended=True)
+    host.runner.look_soon()
+    await host.settle()
+    assert host.ledger.taken == {("", f"{name}@x.test", MESSAGE): 1 for name in ("several", "claimed")}
+    assert host.queue.ids("failed") == []
+
+
+async def test_what_nobody_knows_of_waits_and_is_not_lost(
+    host: RelayHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StorageError] = []
+    log, troubles = host.host.send_log, [Unavailable("away"), CommitUnknown("lost"), NotFound("gone")]
+    real = log.claim_handover
+
+    async def claim(account_id: AccountId, holders: dict[bytes, str]) -> frozenset[bytes]:
+        if troubles:
+            asked.append(troubles.pop(0))
+            raise asked[-1]
+        return await real(account_id, holders)
+
+    monkeypatch.setattr(log, "claim_handover", claim)
+    await hold(host, "late", ended=True)
+    host.runner.look_soon()
+    await host.settle()
+    assert host.ledger.taken == {("", "late@x.test", MESSAGE): 1}
+    assert len(asked) == 3, "the account that is gone has its mail relayed"
 
 
 @pytest.mark.parametrize("is_local", [True, False])

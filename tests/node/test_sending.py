@@ -29,9 +29,7 @@ def test_senders_are_rewritten_when_a_domain_is_set() -> None:
 
 
 def test_limits_are_those_of_the_server() -> None:
-    core = cast(
-        "Core", SimpleNamespace(config=Config(), scripts=object(), send_log=object(), accounts=object())
-    )
+    core = cast("Core", SimpleNamespace(config=Config(), send_log=object(), accounts=object()))
     outbox = FakeOutbox()
     limits = Limits(
         max_redirect_hops=7,
@@ -44,6 +42,6 @@ def test_limits_are_those_of_the_server() -> None:
     )
     means = sending_of(core, Server(type="lmtp", limits=limits), outbox).means
     assert means.limits == SendingLimits(7, 3, 60.0, 4, 61.0, 5, 62.0)
-    assert (means.outbox, means.memory, means.redirect_log) == (outbox, core.scripts, core.send_log)
+    assert (means.outbox, means.handovers, means.redirect_log) == (outbox, core.send_log, core.send_log)
     assert means.srs is None
     assert sending_of(core, Server(type="lmtp"), None).means.limits == SendingLimits()

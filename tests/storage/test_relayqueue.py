@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from storage.errors import InvalidName, NotFound, NotPermitted, Unavailable
 from storage.relayadopt import Adoption, interrupted
-from storage.relayfile import Fate, Record, Verdict
+from storage.relayfile import Fate, Hold, Record, Verdict
 from storage.relayqueue import STALE_TEMPORARY_S, RelayQueue, SpoolTaken
 from storage.relayspool import RelaySpool
 from storage.relaywindow import DueWindow
@@ -68,13 +69,24 @@ def test_what_is_held_waits_for_its_release(queue: RelayQueue, clock: Clock) -> 
         queue.submit(*envelope, kind="redirect", account=7, key=key, held_s=60) for key in (b"a", b"b")
     )
     due = {name: due_at for due_at, name in queue.entries()}
-    assert due == {held: clock.now + 60, other: clock.now + 60}
+    until = math.ceil(clock.now + 60)
+    assert due == {held: until, other: until}
     clock.now += 1
-    assert queue.submit(*envelope, kind="redirect", account=7, key=b"a", held_s=60) == held
+    again = queue.submit(*envelope, kind="redirect", account=7, key=b"a", held_s=60)
+    assert again != held, "each attempt has a copy of its own"
+    queue.withdraw(again)
+    queue.withdraw(again)
     assert queue.let_go(held)
     due = {name: due_at for due_at, name in queue.entries()}
-    assert due == {held: clock.now, other: clock.now + 59}
-    queue.take([held])
+    assert due == {held: clock.now, other: until}
+    (released,) = queue.take([held])
+    assert released.unreleased is None
+    clock.now = until
+    (over,) = queue.take([other])
+    assert over.unreleased == Hold(b"b", until)
+    queue.postpone(other, clock.now + 5)
+    assert queue.look(other)[2].unreleased is None, "it was claimed before it was tried"
+    queue.delete(other)
     assert not queue.let_go(held)
     assert not queue.let_go("nobody")
     assert states(queue)["processing"] == [held]
@@ -90,7 +102,21 @@ def test_a_release_that_fails_is_no_trouble(
 
     monkeypatch.setattr(os, "utime", fail)
     assert not queue.let_go(held)
-    assert [due_at for due_at, _ in queue.entries()] == [clock.now + 60]
+    assert [due_at for due_at, _ in queue.entries()] == [math.ceil(clock.now + 60)]
+
+
+def test_a_withdrawal_that_fails_is_no_trouble(
+    queue: RelayQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = queue.submit("", ["b@c.d"], [], kind="reject", account=7, key=b"a", held_s=60)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError("read-only")
+
+    monkeypatch.setattr(os, "unlink", fail)
+    queue.withdraw(held)
+    assert held in caplog.text
+    assert queue.ids("pending") == [held]
 
 
 def test_pieces_are_joined(queue: RelayQueue) -> None:
@@ -322,6 +348,20 @@ def test_a_queue_is_adopted(queue: RelayQueue, gone: Callable[[], RelayQueue], t
     assert not any(states(old).values())
     assert len(queue.take([name for _, name in queue.entries()])) == 3
     assert mine in states(queue)["processing"]
+
+
+def test_who_adopts_for_a_stopped_node_gives_its_user_the_files(
+    queue: RelayQueue, gone: Callable[[], RelayQueue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone()
+    given: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, *who: given.update({path.name: who}))
+    monkeypatch.setattr(os, "geteuid", lambda: queue.root.stat().st_uid + 1)
+    assert Adoption(queue, tmp_path / "gone", UnsyncedSpoolDisk()).run().pending == 2
+    user = queue.root.stat()
+    names = ["adopting", *(f"pending.{name}" for name in states(queue)["pending"])]
+    names += [f"failed.{name}" for name in states(queue)["failed"]]
+    assert given == dict.fromkeys(names, (user.st_uid, user.st_gid))
 
 
 def test_adoptions_that_are_refused(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from protocols.ports import MailKind
 from storage.dsn import NO_REQUEST, DsnRequest
 from storage.errors import StorageError
 from storage.model import AccountId
+from storage.sending import HandoverLog
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,10 @@ class FakeOutbox:
     """``protocols.ports.Outbox``; ``failure`` is raised instead of taking anything."""
 
     def __init__(self) -> None:
-        self.sent: list[Submitted] = []  # all that was ever taken
+        self.sent: list[Submitted] = []  # all that was ever taken to be relayed
         self.queued: dict[str, bytes] = {}  # what waits: key by name
-        self.held: set[bytes] = set()  # keys
+        self.held: dict[str, Submitted] = {}  # by name; not among the sent
+        self._names = count(1)
         self.is_fast = False  # what is due is relayed at once
         self.failure: StorageError | None = None
 
@@ -46,20 +49,30 @@ class FakeOutbox:
     ) -> str:
         if self.failure is not None:
             raise self.failure
+        name = f"fake-{next(self._names)}"
         whole = message if isinstance(message, bytes) else b"".join(message)
-        for name, waiting in self.queued.items():
-            if key and waiting == key:
-                return name
-        self.sent.append(Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn))
-        name = f"fake-{len(self.sent)}"
-        self.queued[name] = key
+        mail = Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn)
         if held_s:
-            self.held.add(key)
-        if self.is_fast and not held_s:
-            del self.queued[name]
+            self.held[name] = mail
+            return name
+        for other, waiting in self.queued.items():
+            if key and waiting == key:
+                return other
+        self.sent.append(mail)
+        if not self.is_fast:
+            self.queued[name] = key
         return name
 
-    async def release(self, key: bytes) -> None:
-        self.held -= {key}
-        if self.is_fast:
-            self.queued = {name: waiting for name, waiting in self.queued.items() if waiting != key}
+    async def release(self, name: str) -> None:
+        if name in self.held:
+            self.sent.append(self.held.pop(name))
+
+    async def withdraw(self, name: str) -> None:
+        self.held.pop(name, None)
+
+    async def end_holds(self, claims: HandoverLog) -> None:
+        """Their time is over: whoever empties the queue claims what is held."""
+        for name, mail in list(self.held.items()):
+            assert mail.account is not None
+            won = await claims.claim_handover(mail.account, {mail.key: name})
+            await (self.release(name) if won else self.withdraw(name))

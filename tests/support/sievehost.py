@@ -59,7 +59,7 @@ class SieveHost:
         )
         self.means = Means(
             outbox=self.watched_outbox,
-            memory=self.scripts,
+            handovers=self.redirect_log,
             redirect_log=self.redirect_log,
             answers=self.redirect_log,
             accounts=host.accounts,
@@ -121,6 +121,9 @@ class SieveHost:
 
     def sent_to(self) -> list[str]:
         return [address for each in self.outbox.sent for address in each.recipients]
+
+    async def end_holds(self) -> None:
+        await self.outbox.end_holds(self.host.send_log)
 
     def kill(self, nth: int, *, is_after: bool) -> FaultPlan:
         """From now on the ``nth`` call ends the process, once."""

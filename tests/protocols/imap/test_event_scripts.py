@@ -343,7 +343,7 @@ def with_relay(lab: Lab) -> FakeOutbox:
     lab.services.sending = Sending(
         Means(
             outbox=outbox,
-            memory=cast("Any", lab.scripts),
+            handovers=log,
             redirect_log=log,
             answers=log,
             accounts=lab.services.accounts,

@@ -13,6 +13,8 @@ import pytest
 from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
 from storage.errors import StorageError
+from storage.memory.sendlog import MemorySendLog
+from storage.memory.tables import Tables
 from storage.relayadopt import Adoption
 from storage.relayqueue import RelayQueue
 from tests.support.faults import LETHAL, Fault, Killed, Kind
@@ -53,6 +55,7 @@ async def relay_everything(queue: RelayQueue, ledger: Ledger) -> None:
         ledger,
         breaker,
         QueueBouncer(queue),
+        MemorySendLog(Tables()),
         SETTINGS,
         clock=time.time,
         monotonic=time.monotonic,

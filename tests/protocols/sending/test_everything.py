@@ -49,6 +49,7 @@ async def test_trouble_at_any_call(is_after: bool) -> None:
         await host.put(SCRIPT)
         plan = host.fail(nth, is_after=is_after)
         await send_until_taken(host)
+        await host.end_holds()
         stored = Counter(await host.count())
         sent = Counter(each.kind.value for each in host.outbox.sent)
         check(stored, STORED)

@@ -133,5 +133,6 @@ async def test_any_failing_call_makes_one_report(host: SieveHost, nth: int, is_a
     else:
         pytest.fail("never answered")
     assert plan.has_fired == (nth <= 5)
+    await host.end_holds()
     assert len(host.outbox.sent) == 1
     assert await host.count() == {}
