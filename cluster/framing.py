@@ -112,7 +112,7 @@ def unwrap(plain: bytes) -> Unwrapped:
     if plain[:1] == bytes((MessageType.CRC,)):
         plain = _without_checksum(plain)
     if plain[:1] == bytes((MessageType.COMPRESS,)):
-        plain = compression.open_message(plain, limit=compression.MAX_DATAGRAM_OUTPUT)
+        plain = compression.open_message(plain, limit=compression.DATAGRAM)
     if not plain:
         raise PacketRejected(Reason.TRUNCATED, "an empty packet")
     found = Unwrapped([], [])

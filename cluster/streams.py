@@ -102,7 +102,7 @@ def _open(data: bytes, ring: KeyRing, label: bytes) -> bytes:
         raise PacketRejected(Reason.MALFORMED, "more than a frame")
     plain = ring.open(data[_HEADER_BYTES:], data[:_HEADER_BYTES] + label)
     if plain[:1] == bytes((MessageType.COMPRESS,)):
-        return compression.open_message(plain, limit=compression.MAX_STREAM_OUTPUT)
+        return compression.open_message(plain, limit=compression.STREAM)
     return plain
 
 

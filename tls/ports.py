@@ -56,6 +56,15 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedCopy:
+    """A generation as it would be in the bucket. ``is_kept``: this node's mirror has it."""
+
+    key: str
+    sealed: bytes
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """An order that was begun: whoever takes over goes on with it."""
 

@@ -1,7 +1,8 @@
 """The other nodes, by gossip: who leads, challenges to answer, certificates to fetch.
 
-Facts of the kind CERTIFICATE have two forms of keys: a certificate's id, with the fence of its newest
-generation; and ``want/NAME``, a name that a client waits for somewhere.
+Facts of the kind CERTIFICATE have three forms of keys: a certificate's id, with the fence of its newest
+generation; ``want/NAME``, a name that a client waits for somewhere; and ``copy/OBJECT:NUMBER:COUNT``, a part
+of a sealed certificate that is not in the bucket (``copies.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from cluster.facts import DAY_S, Kind
 from node.clustering.leading import SORA_TAG
 from node.clustering.wire import Unreadable, pack, unpack
 
+from .copies import COPY, Collected, is_copy_of, split
+
 if TYPE_CHECKING:
     from node.clustering.service import Clustering
     from tls.renewing.answers import Answers
@@ -25,11 +28,13 @@ WANT: Final = b"want/"
 WANT_TTL_S: Final = 30.0
 CHALLENGE_TTL_S: Final = 3600.0
 GENERATION_TTL_S: Final = 30 * DAY_S
+COPY_TTL_S: Final = 7 * DAY_S  # who was down meanwhile still gets it
 
 
 class GossipCompany:
-    """The Company of a node in a cluster. ``published``: another node has, by id and fence. ``wanted``: a
-    name somebody waits for. ``turned``: this node may have another rank now."""
+    """The Company of a node in a cluster. ``published``: another node has, by id and fence. ``handed``: what
+    another could not publish, by its key. ``wanted``: a name somebody waits for. ``turned``: this node may
+    have another rank now."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class GossipCompany:
         answers: Answers,
         *,
         published: Callable[[str, int], None],
+        handed: Callable[[str, bytes], None],
         wanted: Callable[[str], None],
         turned: Callable[[], None],
     ) -> None:
@@ -44,7 +50,10 @@ class GossipCompany:
         self._gossip = clustering.gossip
         self._answers = answers
         self._published = published
+        self._handed = handed
         self._wanted = wanted
+        self._collected = Collected()
+        self._copies: dict[str, tuple[bytes, ...]] = {}  # objects handed on, and the keys of their parts
         self.unreadable = 0
         clustering.listen(Kind.CERTIFICATE, self._heard)
         clustering.listen(Kind.CHALLENGE, self._heard_challenge)
@@ -88,15 +97,32 @@ class GossipCompany:
     def announce(self, wanted_id: str, fence: int) -> None:
         self._gossip.put(Kind.CERTIFICATE, {wanted_id.encode("ascii"): pack([fence])}, GENERATION_TTL_S)
 
+    def hand_on(self, key: str, sealed: bytes) -> None:
+        parts = split(key, sealed)
+        if not parts:
+            log.warning("%s is too large for gossip, %d bytes: it stays on this node", key, len(sealed))
+            return
+        self._copies[key] = tuple(parts)
+        self._gossip.put(Kind.CERTIFICATE, parts, COPY_TTL_S)
+
+    def withdraw_copies(self, wanted_id: str, fence: int) -> None:
+        for key in [key for key in self._copies if is_copy_of(key, wanted_id, fence)]:
+            self._gossip.remove(Kind.CERTIFICATE, self._copies.pop(key))
+
     def ask_for(self, name: str) -> None:
         self._gossip.put(Kind.CERTIFICATE, {WANT + name.encode("ascii"): b""}, WANT_TTL_S)
 
     # --- what is heard ---
 
     def _heard(self, fact: FactChanged) -> None:
-        if fact.value is None:
-            return
         try:
+            if fact.key.startswith(COPY):
+                whole = self._collected.add(fact.key, fact.value)
+                if whole is not None:
+                    self._handed(*whole)
+                return
+            if fact.value is None:
+                return
             if fact.key.startswith(WANT):
                 self._wanted(fact.key.removeprefix(WANT).decode("ascii"))
                 return

@@ -10,7 +10,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -119,7 +119,12 @@ class RenewalPart:
         self.seen = Seen(cluster.clustering)
         self._choose_sights()
         return GossipCompany(
-            cluster.clustering, answers, published=self._published, wanted=self.asked_for, turned=self.wake
+            cluster.clustering,
+            answers,
+            published=self._published,
+            handed=self._handed,
+            wanted=self.asked_for,
+            turned=self.wake,
         )
 
     def _shower(self, core: Core) -> Offer:
@@ -178,9 +183,16 @@ class RenewalPart:
         if self.rounds is not None:
             if self.seen is not None:
                 self.seen.swapped()
-            task = asyncio.create_task(self.rounds.heard(wanted_id, fence))
-            self._hearing.add(task)
-            task.add_done_callback(self._hearing.discard)
+            self._hear(self.rounds.heard(wanted_id, fence))
+
+    def _handed(self, key: str, sealed: bytes) -> None:
+        if self.rounds is not None:
+            self._hear(self.rounds.handed(key, sealed))
+
+    def _hear(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._hearing.add(task)
+        task.add_done_callback(self._hearing.discard)
 
     # --- life ---
 

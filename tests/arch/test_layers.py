@@ -83,6 +83,7 @@ PURE = (
     "protocols/imap/view.py",
     "node/config/*.py",
     "node/ratelimit/*.py",
+    "node/renewal/copies.py",
     "node/units.py",
     "node/health.py",
     "node/metrics/family.py",

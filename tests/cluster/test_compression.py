@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.compression import CLEAR, END, decompress, open_message
+from cluster import codec
+from cluster.address import Address
+from cluster.compression import CLEAR, DATAGRAM, END, STREAM, Limit, decompress, open_message
 from cluster.errors import PacketRejected, Reason
+from cluster.messages import NodeRecord, PushPull, State
 
 from . import lzw
 
-LIMIT = 1 << 20
+LIMIT = Limit(1 << 20, 1 << 18)
 
 
-def refused(packed: bytes, limit: int = LIMIT) -> Reason:
+def refused(packed: bytes, limit: Limit = LIMIT) -> Reason:
     with pytest.raises(PacketRejected) as caught:
         decompress(packed, limit=limit)
     return caught.value.reason
@@ -49,7 +54,10 @@ def test_full_table_that_is_never_cleared() -> None:
 
 
 def test_code_that_names_the_entry_it_completes() -> None:
-    assert decompress(lzw.packed([(CLEAR, 9), (97, 9), (258, 9), (259, 9), (END, 9)]), limit=9) == b"aaaaaa"
+    assert (
+        decompress(lzw.packed([(CLEAR, 9), (97, 9), (258, 9), (259, 9), (END, 9)]), limit=Limit(6, 5))
+        == b"aaaaaa"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,12 +77,53 @@ def test_damaged(codes: list[tuple[int, int]], reason: Reason) -> None:
 def test_bomb_ends_at_the_limit() -> None:
     bomb = lzw.compress(bytes(1_000_000))
     assert len(bomb) < 3_000
-    assert refused(bomb, 64 * 1024) is Reason.OVERSIZED
-    assert len(decompress(bomb, limit=1_000_000)) == 1_000_000
+    assert refused(bomb, DATAGRAM) is Reason.OVERSIZED
+    assert len(decompress(bomb, limit=Limit(1_000_000, 3_000))) == 1_000_000
+
+
+class Reads(bytes):
+    """Counts how often something is read of it: eight octets at a time."""
+
+    reads = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("limit", [DATAGRAM, STREAM])
+def test_no_more_codes_are_read_than_allowed(limit: Limit) -> None:
+    """Codes are what unpacking costs, and these stand for the least."""
+    codes = [(CLEAR, 9), (97, 9)] * (limit.codes // 2 - 1)
+    assert len(decompress(lzw.packed([*codes, (CLEAR, 9), (END, 9)]), limit=limit)) == limit.codes // 2 - 1
+    more = Reads(lzw.packed([(CLEAR, 9)] * (limit.codes + 1) + [(END, 9)]))
+    assert refused(more, limit) is Reason.OVERSIZED
+    assert more.reads <= limit.codes * 9 // 64 + 2
+
+
+def test_what_is_too_long_for_its_codes_is_not_read_at_all() -> None:
+    bulky = Reads(bytes(STREAM.codes * 2))
+    assert refused(bulky, STREAM) is Reason.OVERSIZED
+    assert bulky.reads == 0
+
+
+def test_a_thousand_agents_fit() -> None:
+    chance = random.Random(1)
+    records = [record(number, chance) for number in range(1000)]
+    state = codec.encode(PushPull(tuple(records), chance.randbytes(10_000), True))
+    opened = decompress(lzw.compress(state), limit=Limit(STREAM.octets, STREAM.codes * 5 // 8))
+    assert opened == state
+
+
+def record(number: int, chance: random.Random) -> NodeRecord:
+    tags = {"role": "mail", "dc": "eu-west-1", "id": chance.randbytes(16).hex()}
+    meta = b"\xff" + msgpack.packb(tags)
+    address = Address(f"10.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randrange(256)}", 7946)
+    return NodeRecord(f"node-{number}.example.com", address, meta, chance.randrange(1 << 20), State.ALIVE)
 
 
 def test_endless_clears_are_refused_before_they_are_read() -> None:
-    assert refused(lzw.packed([(CLEAR, 9)] * 2000), 1000) is Reason.OVERSIZED
+    assert refused(Reads(lzw.packed([(CLEAR, 9)] * 2000)), Limit(1000, 1000)) is Reason.OVERSIZED
 
 
 @pytest.mark.parametrize(
@@ -94,4 +143,4 @@ def test_compress_message_that_is_none(raw: bytes, reason: Reason) -> None:
 
 
 def test_compress_message() -> None:
-    assert open_message(lzw.message(b"text"), limit=4) == b"text"
+    assert open_message(lzw.message(b"text"), limit=Limit(4, 6)) == b"text"

@@ -22,7 +22,7 @@ from typing import Any
 from node.rclone import find_rclone
 from storage.postgres.server import find_binaries
 
-from . import namespaces
+from . import leftovers, namespaces
 from .wire import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,15 +76,17 @@ class Lab:
 
     seed: int = 1
     edit: Callable[[str, str], str] = lambda _name, text: text  # config.toml of a node, before it starts
-    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sora-lab-")))
+    tag: str = field(default_factory=leftovers.tag)
+    directory: Path = field(init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     def __post_init__(self) -> None:
         if lacking := namespaces.missing():
             raise LabFault(lacking)
+        self.directory = Path(tempfile.gettempdir()) / f"{leftovers.PREFIX}{self.tag}"
+        self.directory.mkdir()
         self.directory.chmod(0o755)
-        self._id = f"{os.getpid()}-{secrets.token_hex(2)}"
         self._secret = base64.b64encode(secrets.token_bytes(32)).decode()
         self._database_password = secrets.token_urlsafe(12)
         self._s3_key = (f"lab{secrets.token_hex(6)}", secrets.token_hex(16))
@@ -103,7 +105,9 @@ class Lab:
     # --- building and clearing ---
 
     def up(self) -> None:
-        """Network, database, object store, account; the nodes are prepared, not started."""
+        """Network, database, object store, account; the nodes are prepared, not started. Before all, what
+        killed labs left is cleared away."""
+        leftovers.clear()
         for name in ADDRESSES:
             namespaces.make(self.namespace(name))
         self._start_wire()
@@ -131,7 +135,7 @@ class Lab:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def namespace(self, name: str) -> str:
-        return f"sora-lab-{self._id}-{name}"
+        return f"{leftovers.PREFIX}{self.tag}-{name}"
 
     def _start_wire(self) -> None:
         machines = [Machine(name, self.namespace(name), ip) for name, ip in ADDRESSES.items()]

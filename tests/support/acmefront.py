@@ -54,7 +54,8 @@ class Rule:
 
     ``status`` 0: the request goes on to the CA. ``lose_answer``: the CA does it, the client hears nothing, or
     ``status`` when there is one.
-    ``cut``: the connection ends without an answer. ``hang``: nothing more is said.
+    ``cut``: the connection ends without an answer. ``hang``: nothing more is said; with ``lose_answer``
+    the CA does it.
     """
 
     kind: str
@@ -167,7 +168,7 @@ class Front:
         if self.on_request is not None:
             self.on_request(seen)
         rule = self._rule(seen)
-        if rule is not None and rule.hang:
+        if rule is not None and rule.hang and not rule.lose_answer:
             self.seen.append(seen)
             await asyncio.Event().wait()
         if rule is not None and rule.cut:
@@ -175,6 +176,9 @@ class Front:
         if rule is not None and rule.status and not rule.lose_answer:
             return self._answer(request, seen, _made(rule))
         answer = await self._pass_on(request, body, seen)
+        if rule is not None and rule.hang:
+            self._note(seen, answer.status)
+            await asyncio.Event().wait()
         if rule is not None and rule.lose_answer and rule.status:
             return self._answer(request, seen, _made(rule))
         if rule is not None and rule.lose_answer:

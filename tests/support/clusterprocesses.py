@@ -32,7 +32,7 @@ testing_allow_loopback = true
 
 class ClusterProcesses:
     """``names`` are node ids; the first one has the embedded database. ``edit``: of a config.toml, and whose.
-    ``secrets``: of nodes with another one than the rest.
+    ``secrets``: of nodes with another one than the rest. ``s3``: "file", or "rclone", run by the first.
 
     Use as a context manager.
     """
@@ -42,12 +42,14 @@ class ClusterProcesses:
         names: tuple[str, ...] = ("node-1", "node-2", "node-3"),
         edit: Callable[[str, str], str] = lambda text, _name: text,
         secrets: Mapping[str, str] | None = None,
+        s3: str = "file",
     ) -> None:
         self.names = names
         self.ips = {name: f"127.0.1.{number}" for number, name in enumerate(names, start=11)}
         self.port = free_port(*self.ips.values())
         self._edit = edit
         self._secrets = secrets or {}
+        self._s3 = s3
         self.nodes: dict[str, NodeProcess] = {}
         self._exit = ExitStack()
 
@@ -57,7 +59,9 @@ class ClusterProcesses:
     def __enter__(self) -> ClusterProcesses:
         first, *others = self.names
         with ExitStack() as stack:
-            node = NodeProcess().prepare(lambda text: self._edit(text, first) + self.section(first))
+            node = NodeProcess().prepare(
+                lambda text: self._edit(text, first) + self.section(first), s3=self._s3
+            )
             self.nodes[first] = stack.enter_context(node)
             for name in others:
                 other = node.beside(name)

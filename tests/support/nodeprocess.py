@@ -49,9 +49,8 @@ class NodeProcess:
         """A second node, not started yet, on the database, staging and object store of this running one."""
         directory = self.directory / name
         directory.mkdir()
-        lines = [
-            line for line in self.config.read_text().splitlines() if not line.startswith("postgres_path")
-        ]
+        servers = ("postgres_path", "rclone_")  # this one runs them for both
+        lines = [line for line in self.config.read_text().splitlines() if not line.startswith(servers)]
         text = "\n".join(lines).replace(f'"{self.directory}/data/cache"', f'"{directory}/cache"')
         path = directory / "config.toml"
         path.write_text(re.sub(r'(?m)^(addr = "127\.0\.0\.1):\d+"', r'\1:0"', text))

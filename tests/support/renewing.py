@@ -272,6 +272,7 @@ class FakeCompany:
         self.is_majority = True
         self.is_deaf = False  # gossip does not reach it, nor from it anybody
         self.asked: list[str] = []
+        self.copies: dict[str, bytes] = {}  # handed on and not withdrawn
 
     @property
     def name(self) -> str:
@@ -304,6 +305,14 @@ class FakeCompany:
         for node in self._others():
             node.heard.append((wanted_id, fence))
 
+    def hand_on(self, key: str, sealed: bytes) -> None:
+        self.copies[key] = sealed
+        for node in self._others():
+            node.handed.append((key, sealed))
+
+    def withdraw_copies(self, wanted_id: str, fence: int) -> None:
+        self.copies = {key: sealed for key, sealed in self.copies.items() if f"/{wanted_id}/" not in key}
+
     def ask_for(self, name: str) -> None:
         self.asked.append(name)
 
@@ -315,6 +324,7 @@ class FakeNode:
         self.name = name
         self.is_alive = True
         self.heard: list[tuple[str, int]] = []
+        self.handed: list[tuple[str, bytes]] = []
         self.shown: dict[str, Generation] = {}
         self.remarks: list[str] = []
         self.mirror = MemoryBucket()
@@ -363,6 +373,9 @@ class FakeNode:
         heard, self.heard = self.heard, []
         for wanted_id, fence in heard:
             await self.rounds.heard(wanted_id, fence)
+        handed, self.handed = self.handed, []
+        for key, sealed in handed:
+            await self.rounds.handed(key, sealed)
 
     async def answer(self, token: str) -> str | None:
         """As its challenge server would."""

@@ -27,6 +27,14 @@ class Company(Protocol):
         """There is a new generation in the bucket."""
         ...
 
+    def hand_on(self, key: str, sealed: bytes) -> None:
+        """A certificate that is not in the bucket, as it would be there, for the mirrors of the others."""
+        ...
+
+    def withdraw_copies(self, wanted_id: str, fence: int) -> None:
+        """It is in the bucket, up to that fence: what this node has handed on of it is needed no more."""
+        ...
+
     def ask_for(self, name: str) -> None:
         """A client of this node waits for a certificate of this name."""
         ...
@@ -55,6 +63,12 @@ class Alone:
         """Nobody listens."""
 
     def announce(self, wanted_id: str, fence: int) -> None:
+        """Nobody listens."""
+
+    def hand_on(self, key: str, sealed: bytes) -> None:
+        """Nobody listens."""
+
+    def withdraw_copies(self, wanted_id: str, fence: int) -> None:
         """Nobody listens."""
 
     def ask_for(self, name: str) -> None:

@@ -361,19 +361,20 @@ class Ordering:
             if verdict.state is not State.EMERGENCY:
                 text = f"the certificate was issued and cannot be published: {error}"
                 raise IssuingFailed(Failure.UNPUBLISHED, text) from error
-            is_kept = await tools.vault.publish_locally(generation)
-            kept = "it is in this node's mirror and uploaded later" if is_kept else "it is in memory only"
-            log.critical("certificate %s: published nowhere, %s: %s", wanted.label, kept, error)
+            copy = await tools.vault.publish_locally(generation)
+            kept = "in this node's mirror and uploaded later" if copy.is_kept else "in memory only"
+            log.critical("certificate %s: not in the bucket, it is %s: %s", wanted.label, kept, error)
+            tools.company.hand_on(copy.key, copy.sealed)
         tools.shelf.take(generation)
         tools.company.announce(wanted.id, generation.fence)
 
     async def _succeeded(self, wanted: Wanted, ca: CaSettings, before: Attempts, hold: Hold) -> None:
         tools = self._tools
-        await self._drop_journal(wanted, hold)
         await tools.record.save(ca.directory, wanted.id, retry.after_success(before, tools.now()))
         await tools.record.note(ca.directory, budget.CERTIFICATE, wanted.id)
         for domain in budget.domains(wanted):
             await tools.record.note(ca.directory, budget.DOMAIN, domain)
+        await self._drop_journal(wanted, hold)  # what was due is not any more; before, it is gone on with
         tools.figures.issued[ca.directory] += 1
         bundle = tools.shelf.bundle(wanted.id)
         until = f", valid until {bundle.not_after:%Y-%m-%d %H:%M} UTC" if bundle else ""

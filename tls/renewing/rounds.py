@@ -69,6 +69,7 @@ class Rounds:
 
     async def heard(self, wanted_id: str, fence: int) -> None:
         """Another node has published: show it now."""
+        self._tools.company.withdraw_copies(wanted_id, fence)
         wanted = self.plan.find(wanted_id)
         if wanted is None or fence <= self._tools.shelf.fence(wanted_id):
             return
@@ -77,6 +78,15 @@ class Rounds:
         except BucketUnavailable:
             return  # told where it was found out; the next sync reads it
         self.wake()
+
+    async def handed(self, key: str, sealed: bytes) -> None:
+        """Another node has ordered while the bucket was away: keep its certificate and show it now."""
+        for wanted in self.plan.wanted:
+            generation = await self._tools.vault.keep(wanted.id, key, sealed)
+            if generation is not None and generation.fence > self._tools.shelf.fence(wanted.id):
+                log.info("certificate %s: number %d came from another node", wanted.label, generation.fence)
+                self._tools.shelf.take(generation)
+                self.wake()
 
     async def order(self, wanted: Wanted, *, forced: bool) -> Outcome:
         """At the operator's word, whatever this node's rank."""
@@ -215,6 +225,7 @@ class Rounds:
                 if await tools.vault.upload_local(wanted.id):
                     log.info("certificate %s: uploaded from this node's mirror", wanted.label)
                     tools.company.announce(wanted.id, tools.shelf.fence(wanted.id))
+                    tools.company.withdraw_copies(wanted.id, tools.shelf.fence(wanted.id))
             if tools.clock() - self._swept_at >= SWEEP_EVERY_S:
                 self._swept_at = tools.clock()
                 await tools.vault.sweep()

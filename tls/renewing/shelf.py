@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..bundle import Bundle, parse_bundle
 from ..errors import CertificateUnusable
-from ..ports import BucketUnavailable, Generation, Vault
+from ..ports import BucketUnavailable, Generation, SealedCopy, Vault
 from ..wanted import Wanted
 
 log = logging.getLogger("sora.tls.renewing")
@@ -28,7 +28,9 @@ class MirroredVault(Vault, Protocol):
 
     async def account_local(self, ca: str) -> object: ...
 
-    async def publish_locally(self, generation: Generation) -> bool: ...
+    async def publish_locally(self, generation: Generation) -> SealedCopy: ...
+
+    async def keep(self, wanted_id: str, key: str, sealed: bytes) -> Generation | None: ...
 
     async def upload_local(self, wanted_id: str) -> bool: ...
 

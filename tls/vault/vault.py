@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from ..errors import CertificateUnusable
-from ..ports import Account, Bucket, BucketUnavailable, Generation, Journal
+from ..ports import Account, Bucket, BucketUnavailable, Generation, Journal, SealedCopy
 from . import layout
 from .layout import Place
 from .memory import MemoryBucket
@@ -87,12 +87,29 @@ class SealedVault:
         await self._store(key, sealed)
         await self._mirror.put(key, sealed)
 
-    async def publish_locally(self, generation: Generation) -> bool:
-        """In the mirror only, while the bucket is away; ``upload_local`` makes it good. Whether it is kept.
-        Raises CertificateUnusable."""
+    async def publish_locally(self, generation: Generation) -> SealedCopy:
+        """In the mirror only, while the bucket is away; ``upload_local`` makes it good. Raises
+        CertificateUnusable."""
         key, sealed = self._sealed_generation(generation)
         await self._mirror.put(key, sealed)
-        return await self._mirror.get(key) == sealed
+        return SealedCopy(key, sealed, is_kept=await self._mirror.get(key) == sealed)
+
+    async def keep(self, wanted_id: str, key: str, sealed: bytes) -> Generation | None:
+        """Put into the mirror what another node could not put into the bucket. None, and nothing is kept: it
+        is of another certificate, does not open or verify, or the mirror has as high a fence."""
+        places = [
+            place for ca in self._ca_ids for place in layout.places(Kind.CERTIFICATE, ca, wanted_id, [key])
+        ]
+        known = await self.newest_local(wanted_id)
+        if not places or (known is not None and known.fence >= places[0].fence):
+            return None
+        try:
+            generation = self._opener.generation(places[0], wanted_id, sealed)
+        except NotUsable as error:
+            self._opener.skip(key, error)
+            return None
+        await self._mirror.put(key, sealed)
+        return generation
 
     async def upload_local(self, wanted_id: str) -> bool:
         """Put the mirror's newest into the bucket when that has no fence as high; whether it did. Raises

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
-from cluster.facts import Kind
+from cluster.facts import MAX_VALUE_BYTES, Kind
+from node.renewal.copies import COLLECTED_MAX, PARTS_MAX, Collected, split
 from node.renewal.gossip import WANT, GossipCompany
 from node.renewal.seen import Look, Seen, Sight
 from tests.node.clustering.cluster import Member, Nodes
 from tests.support.renewing import FakeAnswers
+from tls.vault.layout import ca_id, certificate_key
+from tls.vault.sealing import Kind as SealedKind
+from tls.vault.sealing import Label
 
 
 @pytest.fixture
@@ -23,12 +28,14 @@ class Part:
         self.member = member
         self.answers = FakeAnswers()
         self.published: list[tuple[str, int]] = []
+        self.handed: list[tuple[str, bytes]] = []
         self.wanted: list[str] = []
         self.turns = 0
         self.company = GossipCompany(
             member.clustering,
             self.answers,
             published=lambda wanted_id, fence: self.published.append((wanted_id, fence)),
+            handed=lambda key, sealed: self.handed.append((key, sealed)),
             wanted=self.wanted.append,
             turned=self._turn,
         )
@@ -51,6 +58,65 @@ def test_a_new_generation_is_heard_by_the_others(nodes: Nodes) -> None:
     first.company.announce("0123456789abcdef", 1_800_000_000)
     assert second.published == [("0123456789abcdef", 1_800_000_000)]
     assert first.published == []
+
+
+def object_key(fence: int = 7) -> str:
+    label = Label(SealedKind.CERTIFICATE, ca_id("https://ca.example/dir"), "0123456789abcdef", fence)
+    return certificate_key(label, b"sealed")
+
+
+@pytest.mark.parametrize(
+    "size", [1, MAX_VALUE_BYTES, MAX_VALUE_BYTES + 1, 12_345, PARTS_MAX * MAX_VALUE_BYTES]
+)
+def test_a_certificate_that_is_not_in_the_bucket_is_handed_to_the_others_in_parts(
+    nodes: Nodes, size: int
+) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    sealed = random.Random(size).randbytes(size)
+    first.company.hand_on(object_key(), sealed)
+    assert second.handed == [(object_key(), sealed)]
+    late = Part(nodes.add("c"))
+    asyncio.run(late.company.catch_up())
+    assert late.handed == second.handed
+    first.company.withdraw_copies("0123456789abcdef", 6)
+    assert asyncio.run(first.member.gossip.entries(Kind.CERTIFICATE))
+    first.company.withdraw_copies("fedcba9876543210", 7)
+    assert asyncio.run(first.member.gossip.entries(Kind.CERTIFICATE))
+    first.company.withdraw_copies("0123456789abcdef", 7)
+    assert not asyncio.run(first.member.gossip.entries(Kind.CERTIFICATE))
+    assert second.company.unreadable == 0
+
+
+def test_what_is_too_large_for_gossip_stays_and_is_told(
+    nodes: Nodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.company.hand_on(object_key(), bytes(PARTS_MAX * MAX_VALUE_BYTES + 1))
+    assert second.handed == []
+    assert "too large for gossip" in caplog.text
+
+
+def test_parts_come_in_any_order_and_never_fill_the_memory() -> None:
+    collected = Collected()
+    entries = list(split(object_key(), bytes(range(250)) * 20).items())
+    random.Random(1).shuffle(entries)
+    for fence in range(100):  # of which something is missing
+        key, value = next(iter(split(object_key(fence + 100), bytes(2000)).items()))
+        assert collected.add(key, value) is None
+    assert len(collected._parts) == COLLECTED_MAX
+    *most, last = entries
+    assert {collected.add(*each) for each in [*most, *most]} == {None}
+    assert collected.add(*last) == (object_key(), bytes(range(250)) * 20)
+
+
+@pytest.mark.parametrize(
+    "key", [b"copy/", b"copy/x:2:2", b"copy/x:0:0", b"copy/x:0:99", b"copy/\xff:0:1", b"copy/x:a:1"]
+)
+def test_a_key_that_names_no_part_is_counted(nodes: Nodes, key: bytes) -> None:
+    first, second = Part(nodes.add("a")), Part(nodes.add("b"))
+    first.member.gossip.put(Kind.CERTIFICATE, {key: b"x"}, 60.0)
+    assert second.company.unreadable == 1
+    assert second.handed == []
 
 
 def test_a_name_that_a_client_waits_for_is_heard_by_the_others(nodes: Nodes) -> None:

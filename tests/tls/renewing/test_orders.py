@@ -11,15 +11,17 @@ from datetime import timedelta
 import pytest
 
 from storage.leases import Attempts
-from tests.support.renewing import CA, MAIL, OTHER_CA, START, FakeNode, World
+from tests.support.renewing import CA, MAIL, OTHER_CA, SECRET, START, FakeNode, World
 from tls.policy import State
 from tls.ports import Failure, IssuingFailed, Renewal
 from tls.renewing.hold import LEASE, TTL_S
 from tls.renewing.ordering import Result
 from tls.renewing.plan import Plan
 from tls.vault.layout import ca_id, digest
+from tls.vault.memory import MemoryBucket
 from tls.vault.sealing import Kind as SealedKind
 from tls.vault.sealing import Label, Seals
+from tls.vault.vault import SealedVault
 from tls.wanted import KeyType, Wanted
 
 
@@ -293,7 +295,7 @@ async def test_a_bucket_that_is_away_when_something_is_due_stops_renewal_but_not
     assert serving(world)
 
 
-async def test_an_emergency_without_a_bucket_is_kept_in_the_mirror_and_uploaded_later() -> None:
+async def test_an_emergency_without_a_bucket_is_in_all_mirrors_at_once_and_uploaded_later() -> None:
     world = World(nodes=2)
     await world.round()
     world.clock.pass_by(days=87)
@@ -301,11 +303,53 @@ async def test_an_emergency_without_a_bucket_is_kept_in_the_mirror_and_uploaded_
     await world.round()
     assert world.ca.certificates == 2
     newest = world.first.shown[MAIL.id]
-    assert await world.first.vault.newest_local(MAIL.id) == newest
+    for node in world.nodes:
+        assert await node.vault.newest_local(MAIL.id) == node.shown[MAIL.id] == newest
+    assert world.first.company.copies
     world.bucket.is_away = False
     await world.round()
-    assert world.nodes[1].shown[MAIL.id] == newest
+    assert max(await world.first.vault.generations(MAIL.id)) == newest.fence
+    assert not world.first.company.copies
+    await world.round()
+    assert serving(world) == {newest.chain_pem}
     assert world.ca.certificates == 2
+
+
+async def test_an_emergency_certificate_outlives_the_node_that_ordered_it() -> None:
+    world = World(nodes=2)
+    await world.round()
+    world.clock.pass_by(days=87)
+    world.bucket.is_away = True
+    await world.round()
+    newest = world.first.shown[MAIL.id]
+    world.first.is_alive = False
+    world.nodes[1].start()  # with nothing but its disk
+    await world.nodes[1].tools.shelf.load(world.plan.wanted)
+    assert world.nodes[1].shown[MAIL.id] == newest
+    world.bucket.is_away = False
+    await world.round()
+    assert max(await world.nodes[1].vault.generations(MAIL.id)) == newest.fence
+    assert world.ca.certificates == 2
+
+
+@pytest.mark.parametrize("what", ["torn", "foreign key", "other certificate", "older", "other CA"])
+async def test_what_is_handed_on_counts_only_when_it_opens_and_is_newer(what: str) -> None:
+    world = World(nodes=2)
+    await world.round()
+    receiver, before = world.nodes[1], world.nodes[1].shown[MAIL.id]
+    ca = OTHER_CA.directory if what == "other CA" else CA.directory
+    fence = before.fence - 1 if what == "older" else before.fence + 1
+    made = replace(before, fence=fence, ca=ca)
+    seals = Seals([b"t" * 32]) if what == "foreign key" else Seals([SECRET])
+    copy = await SealedVault(MemoryBucket(), seals, [ca]).publish_locally(made)
+    key, sealed = copy.key, copy.sealed
+    if what == "torn":
+        sealed = sealed[:-1]
+    if what == "other certificate":
+        key = key.replace(MAIL.id, "0" * 16)
+    await receiver.rounds.handed(key, sealed)
+    assert receiver.shown[MAIL.id] == before
+    assert await receiver.vault.newest_local(MAIL.id) == before
 
 
 @pytest.mark.parametrize("key", ["/account/", "/orders/", "/certs/"])

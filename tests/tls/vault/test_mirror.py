@@ -92,7 +92,7 @@ async def test_a_full_disk_costs_the_copies_only(tmp_path: Path, caplog: pytest.
         found = await node.newest(WANTED.id)
         assert found is not None
         assert found.fence == 5
-        assert not await node.publish_locally(generation(6))
+        assert not (await node.publish_locally(generation(6))).is_kept
         assert mirror.is_failing
         assert mirror.failures["put"] == 4  # two published, one read, one local
         assert len(caplog.records) == 1

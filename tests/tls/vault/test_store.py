@@ -90,7 +90,7 @@ async def test_the_store_is_stopped_and_comes_back(s3_server: RcloneServer, tmp_
             await vault.newest(first.wanted_id)
         assert await vault.newest_local(first.wanted_id) == first
         second = generation(102, ["away.example.test"])
-        assert await vault.publish_locally(second)
+        assert (await vault.publish_locally(second)).is_kept
     finally:
         await s3_server.start("mail")
     assert await vault.upload_local(first.wanted_id)

@@ -290,7 +290,7 @@ async def test_listed_and_not_there_is_no_reason_for_anything(world: World) -> N
 
 async def test_a_mirror_that_has_more_than_the_bucket(world: World) -> None:
     await world.vault.publish(generation(5))
-    assert await world.vault.publish_locally(generation(6))
+    assert (await world.vault.publish_locally(generation(6))).is_kept
     found = await world.node().newest(WANTED.id)
     assert found is not None
     assert found.fence == 6
