@@ -30,6 +30,7 @@ from .sieve.errors import ScriptErrors
 from .sieve.interpreter import Named, evaluate
 from .sieve.outcome import Action, Keep, Outcome, Redirect
 from .sieve.questions import Question, Unanswered
+from .sieve.registry import ONLY_AT_DELIVERY
 from .sieve.run import Mail
 from .sieve.script import IncludeName, Script
 from .sieve.verdict import merged
@@ -44,8 +45,6 @@ MAX_QUESTIONS = 64
 
 # Of a list that a message is sent on to; what goes beyond is kept (the rate of an account is limited anyway).
 MAX_MEMBERS = 1_000
-# RFC 6785 §3.11: they answer a delivery.
-ONLY_AT_DELIVERY = frozenset({"reject", "ereject", "vacation", "vacation-seconds"})
 
 
 @dataclass(frozen=True, slots=True)

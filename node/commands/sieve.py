@@ -11,15 +11,17 @@ from typing import BinaryIO
 
 import click
 
+from node.sieve import allowed_extensions
 from node.sievetrial import Event, Trial, try_script
 from protocols.messageevents import Cause
 from protocols.sieve.compiling import compile
 from protocols.sieve.errors import ScriptErrors
 from protocols.sieve.registry import NAMES
+from protocols.sieve.script import Script
 from storage.model import INBOX, AccountId
 from storage.scripts import ScriptInfo, ScriptQuota
 
-from .access import Access, Stores, with_access
+from .access import Access, Stores, read_config, with_access
 from .addresses import address_argument
 from .failure import EXIT_CODES, Failure
 from .output import json_time, print_json, show_size, show_time, table
@@ -101,11 +103,13 @@ def get(access: Access, address: str, name: str) -> None:
 @click.option("--force", is_flag=True, help="Store it although it has mistakes.")
 @with_access
 def put(access: Access, address: str, name: str, file: BinaryIO, force: bool) -> None:
-    """Store a script from FILE, or from standard input, under NAME."""
+    """Store a script from FILE, or from standard input, under NAME. It may require what the configuration
+    allows."""
     content = file.read()
-    found = compile(content)
+    found = compile(content, extensions=allowed_extensions(read_config(access.config).sieve))
     if isinstance(found, ScriptErrors) and not force:
         raise Failure(f"the script has mistakes:\n{found}", BAD_SCRIPT)
+    _warn(found, "")
 
     async def store(stores: Stores, account_id: AccountId) -> None:
         await stores.scripts.put(account_id, name, content, QUOTA)
@@ -215,6 +219,7 @@ def test(
     compiled = compile(content, extensions=NAMES)
     if isinstance(compiled, ScriptErrors):
         raise Failure("\n".join(f"{script}:{each}" for each in compiled.errors), BAD_SCRIPT)
+    _warn(compiled, f"{script}:")
     trial = Trial(
         name=script.name,
         script=compiled,
@@ -232,3 +237,8 @@ def test(
         click.echo("\n".join(told.lines(trace=trace)))
     if told.outcome.fault:
         sys.exit(BAD_SCRIPT)
+
+
+def _warn(found: Script | ScriptErrors, place: str) -> None:
+    for warning in found.warnings if isinstance(found, Script) else ():
+        click.echo(f"warning: {place}{warning}", err=True)

@@ -37,6 +37,9 @@ class Bound:
     def fail(self, text: str) -> BadScript:
         return BadScript(self.offset, text)
 
+    def warn(self, text: str) -> None:
+        self.compiler.warn(self.offset, text)
+
     def text(self, name: str) -> Phrase:
         value = self.values.get(name)
         assert isinstance(value, Phrase)

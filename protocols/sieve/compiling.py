@@ -22,6 +22,8 @@ from .tree import Command as CommandNode
 from .tree import Tag, Text, Texts
 from .tree import Test as TestNode
 
+# Nothing behind them in their block runs.
+ENDING = frozenset({"stop", "return", "break", "error"})
 # A hundred times the usual limit of an upload.
 MAX_SCRIPT_BYTES = 4 * 1024 * 1024
 # Of all regular expressions of a script, see ``Program.cost``: some 5,000 usual ones. The largest single ones
@@ -60,6 +62,7 @@ class Compiler:
         self.includes: list[IncludeName] = []
         self.loops = 0  # foreverypart around the command at hand
         self._mistakes: list[BadScript] = []
+        self._doubts: list[BadScript] = []
         self._uses_captures = False
         self._defers = False  # ihave has been seen: what is unknown fails at run time only
         self._rows: dict[str, dict[str, Row]] = {}
@@ -76,7 +79,27 @@ class Compiler:
         if self._mistakes:
             found = sorted(self._mistakes, key=lambda mistake: mistake.offset)
             return ScriptErrors(tuple(map(self.source.error, found)))
-        return Script(run, frozenset(self.required), tuple(dict.fromkeys(self.includes)), self._uses_captures)
+        return Script(
+            run,
+            frozenset(self.required),
+            tuple(dict.fromkeys(self.includes)),
+            self._uses_captures,
+            self._warnings(),
+        )
+
+    def warn(self, offset: int, text: str) -> None:
+        """Of what compiles and is hardly meant."""
+        if len(self._doubts) < MAX_ERRORS:
+            self._doubts.append(BadScript(offset, text))
+
+    def _warnings(self) -> tuple[str, ...]:
+        misfits = ", ".join(sorted(self.required & registry.ONLY_AT_DELIVERY))
+        if misfits and "imapsieve" in self.required:
+            self.warn(
+                0, f"on events (imapsieve) this script fails: {misfits} is for mail that is being delivered"
+            )
+        self._doubts.sort(key=lambda doubt: doubt.offset)
+        return tuple(str(self.source.error(doubt)) for doubt in self._doubts)
 
     def _note(self, mistake: BadScript) -> None:
         self._mistakes.append(mistake)
@@ -190,7 +213,11 @@ class Compiler:
     def sequence(self, nodes: Iterable[CommandNode]) -> Do:
         """The commands of a block; mistakes are noted, so that one look shows several."""
         steps: list[tuple[Do, Needs | None]] = []
+        ended_by = ""
         for group in _if_chains(nodes):
+            if ended_by:
+                self.warn(group[0].offset, f'this is never reached: "{ended_by}" stands before it')
+            ended_by = group[0].name if group[0].name in ENDING else ""
             try:
                 steps.append(self._step(group))
             except BadScript as mistake:

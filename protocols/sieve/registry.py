@@ -87,5 +87,7 @@ TAGS = _tags()
 IMPLIED = {each.name: each.implies for each in EXTENSIONS if each.implies}
 # What scripts may require whatever the site allows (RFC 5228 §2.7.3).
 ALWAYS = frozenset(f"comparator-{name}" for name in BUILT_IN)
+# RFC 6785 §3.11: they answer a delivery.
+ONLY_AT_DELIVERY = frozenset({"reject", "ereject", "vacation", "vacation-seconds"})
 # All names, as a capability list shows them.
 NAMES = frozenset(each.name for each in EXTENSIONS if each.name)

@@ -69,6 +69,25 @@ def test_sieve_connect_shows_what_is_wrong_with_a_script(sieve_connect: SieveCon
     assert not "".join(listed(sieve_connect)).strip()
 
 
+def test_what_is_hardly_meant_is_stored_with_a_warning(
+    node: NodeProcess, account: str, tmp_path: Path
+) -> None:
+    doubtful = b'if header "Subject:" "x" {\n  stop;\n  keep;\n}\n'
+    with SieveEditor(node, account, PASSWORD) as editor:
+        for command in (b"CHECKSCRIPT", b'PUTSCRIPT "a"'):
+            status, _ = editor.ask(b"%b {%d+}\r\n%b\r\n" % (command, len(doubtful), doubtful))
+            assert status.startswith(b"OK (WARNINGS) "), status
+            assert b"line 1, column 4: " in status
+            assert b"line 3, column 3: " in status
+        assert editor.ask(b"LISTSCRIPTS\r\n")[1] == [b'"a"']
+    needs("sieve-connect")
+    (tmp_path / "a.sieve").write_bytes(doubtful)
+    done = SieveConnect(node, account, PASSWORD)(
+        "--upload", "--localsieve", str(tmp_path / "a.sieve"), "--remotesieve", "b"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_sieve_connect_with_a_wrong_password(sieve_connect: SieveConnect) -> None:
     done = sieve_connect("--list", password="guess")
     assert done.returncode != 0

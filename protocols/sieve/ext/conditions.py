@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ..control import Stop
 from ..errors import RunFault
 from ..fields import Mailbox
 from ..matching import MATCH_TAGS, Matching
+from ..phrases import Phrases
 from ..quick import quick_test
 from ..scopes import address_values, header_values, scope
 from ..skipping import Need, Source, address_source, header_source
@@ -56,6 +58,7 @@ ADDRESS_FIELDS = frozenset(
         "final-recipient",
     ]
 )
+_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 §3.6.8
 
 
 # --- parts of addresses ---
@@ -138,12 +141,19 @@ def _path(path: str) -> Mailbox:
 
 def _header(bound: Bound) -> Holds:
     names, values = bound.texts("headers"), header_values(bound)
+    _doubt_names(bound, names)
     matching = Matching(bound, bound.texts("keys"))
     if names.constants is not None and not _is_special(bound):
         quick = _quick(bound, list(map(header_source, names.constants)), matching)
         if quick is not None:
             return quick
     return lambda run: matching.holds(run, values(run, names.values(run)))
+
+
+def _doubt_names(bound: Bound, names: Phrases) -> None:
+    for name in names.constants or ():
+        if not _FIELD_NAME.fullmatch(name):
+            bound.warn(f'"{name[:60]}" is no name of a header field, no message has it')
 
 
 def _quick(bound: Bound, sources: Sequence[Source], matching: Matching) -> Holds | None:
@@ -162,6 +172,7 @@ def _is_special(bound: Bound) -> bool:
 
 def _exists(bound: Bound) -> Holds:
     names, blocks = bound.texts("headers"), scope(bound)
+    _doubt_names(bound, names)
     if names.constants and not bound.has("mime"):
         bound.needs = (Need(header_source(names.constants[0]), (), ("",)),)  # any value at all
 

@@ -104,6 +104,13 @@ def test_mistakes_have_a_place(files: Path) -> None:
     assert 'main.sieve:line 2, column 1: there is no command "frobnicate"' in result.output
 
 
+def test_what_is_hardly_meant_has_a_place(files: Path) -> None:
+    (files / "main.sieve").write_text('if header "To:" "x" {\n  stop;\n}\n')
+    result = run(files)
+    assert result.exit_code == 0
+    assert 'main.sieve:line 1, column 4: "To:" is no name of a header field' in result.output
+
+
 def test_script_that_fails_says_why(files: Path) -> None:
     (files / "main.sieve").write_text('require "include"; discard; include "absent";')
     result = run(files)
@@ -121,6 +128,11 @@ def test_scripts_of_an_account(admin: Admin, files: Path) -> None:
     assert refused.exit_code == 1
     assert "line 1, column 1" in refused.output
     assert admin("sieve", "put", *ann, "bad", "--force", input="frob;").exit_code == 0
+    doubtful = admin("sieve", "put", *ann, "bad", input="stop; keep;")
+    assert doubtful.exit_code == 0
+    assert 'warning: line 1, column 7: this is never reached: "stop" stands before it' in doubtful.output
+    unavailable = admin("sieve", "put", *ann, "edit", input='require "editheader"; addheader "x" "y";')
+    assert 'the extension "editheader" is not available' in unavailable.output
     assert admin("sieve", "activate", *ann, "main").exit_code == 0
     assert admin("sieve", "activate", *ann, "absent").exit_code == 3
     assert admin("sieve", "delete", *ann, "main").exit_code == 1

@@ -10,7 +10,7 @@ from protocols.sieve.compiling import compile
 from protocols.sieve.errors import MAX_ERRORS, ScriptErrors
 from protocols.sieve.registry import COMMANDS, NAMES, TESTS
 
-from .running import mistakes
+from .running import compiled, mistakes
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,46 @@ def test_any_octets_give_a_script_or_errors(script: bytes) -> None:
         lines = script.count(b"\n") + 1
         assert found.errors
         assert all(1 <= error.line <= lines and error.column >= 1 and error.text for error in found.errors)
+
+
+@pytest.mark.parametrize(
+    ("script", "warning"),
+    [
+        ("keep; stop;\nkeep; keep;", 'line 2, column 1: this is never reached: "stop" stands before it'),
+        (
+            'require "include"; if true { return; discard; } keep;',
+            'line 1, column 38: this is never reached: "return" stands before it',
+        ),
+        (
+            'if header :is "Subject:" "x" { discard; }',
+            'line 1, column 4: "Subject:" is no name of a header field, no message has it',
+        ),
+        (
+            'if exists ["from", "x y"] { discard; }',
+            'line 1, column 4: "x y" is no name of a header field, no message has it',
+        ),
+        (
+            'require "reject";\nrequire ["imapsieve", "vacation"];',
+            "line 1, column 1: on events (imapsieve) this script fails:"
+            " reject, vacation is for mail that is being delivered",
+        ),
+    ],
+)
+def test_what_compiles_and_is_hardly_meant(script: str, warning: str) -> None:
+    assert compiled(script).warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'require ["imapsieve", "imap4flags"]; addflag "x"; if true { stop; } keep;',
+        'require "vacation"; vacation "x"; if header :is "X-$pam!" "x" { stop; } elsif true { keep; }',
+        'require "variables"; set "a" "b c"; if exists "${a}" { keep; }',
+    ],
+)
+def test_what_is_meant(script: str) -> None:
+    assert compiled(script).warnings == ()
+
+
+def test_warnings_are_not_endless() -> None:
+    assert len(compiled("keep; stop; " * 100).warnings) == MAX_ERRORS
