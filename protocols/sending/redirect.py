@@ -6,8 +6,10 @@ In each such case the message stays, and the log says why: it is never lost and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols.ports import MailKind, Outbox
 from protocols.sieve.outcome import Action, Keep, Redirect, Rewritten
@@ -22,6 +24,8 @@ from .way import Way, read_way
 
 # Relays refuse mail with more than 50 (Postfix: hopcount_limit); it would come back as a failure.
 MAX_HOSTS = 45
+# Queued together they share syncs of the queue's directory; the threads are those of the whole process.
+AT_ONCE = 8
 
 
 @dataclass(slots=True)
@@ -89,6 +93,13 @@ def _circle(means: Means, occasion: Occasion, way: Way, address: str) -> str:
     return ""
 
 
+async def _all(submissions: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Each to its end, also when one fails: what is queued has to be known."""
+    for result in await asyncio.gather(*submissions, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
 class _Errand:
     """Sends one message to several addresses, each once."""
 
@@ -106,10 +117,11 @@ class _Errand:
         admitted = await self._admit(unsent)
         if len(admitted) < len(unsent):
             plan.keep(f"more than {self._means.limits.redirects} of the account in a short time")
+        going = [key for key in unsent if key in admitted]
         try:
-            for key in unsent:
-                if key in admitted:
-                    await self._submit(keys[key], key, plan)
+            for start in range(0, len(going), AT_ONCE):
+                some = going[start : start + AT_ONCE]
+                await _all(self._submit(keys[key], key, plan) for key in some)
         except StorageError:
             await self._handover.finish_if_possible()
             raise

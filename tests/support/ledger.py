@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,24 @@ FAR: Final = "far.test"
 GONE: Final = f"gone@{FAR}"  # refused by whoever takes mail for it
 
 MARK: Final = re.compile(rb"(?im)^x-mark: *(\S+)")
+_SUM: Final = re.compile(rb"(?im)^x-sum: *(\S+)")
+
+
+def checksum(body: bytes) -> str:
+    """Of lines, however they end."""
+    return format(zlib.crc32(b"\n".join(body.splitlines())), "08x")
+
+
+def is_whole(header: bytes, body: bytes) -> bool:
+    """Whether the body is the one that the header was sent with."""
+    found = _SUM.search(header)
+    return found is not None and found[1].decode() == checksum(body)
 
 
 class Entry(NamedTuple):
-    """``what``: filed, returned (filed after it had gone out by the relay), relayed, bounced, answered.
-    ``where``: ``account/mailbox`` or an address."""
+    """``what``: filed, returned (filed after it had gone out by the relay), relayed, bounced, answered, noted
+    (mail of the server's own to an account; counted once), or altered, which nothing may be. ``where``:
+    ``account/mailbox`` or an address."""
 
     what: str
     mark: str
@@ -58,7 +72,8 @@ KINDS: Final = {
 @dataclass(frozen=True)
 class Account:
     """``ends``: where a message of a kind ends, by kind; ``""`` is for all others. An end is ``mailbox``,
-    ``>address`` (relayed), ``!`` (bounced to its sender) or ``~`` (answered, once for each sender)."""
+    ``>address`` (relayed), ``@account/mailbox`` (filed there by way of the relay), ``!`` (bounced to its
+    sender), ``~`` (answered, once for each sender) or ``*`` (the owner is told, once)."""
 
     name: str
     script: str
@@ -128,7 +143,7 @@ ACCOUNTS: Final = tuple(
         (
             "failing",
             'require "variables"; set "to" "nobody at all"; redirect "${to}";',
-            {"": ("INBOX",)},
+            {"": ("INBOX", "*")},
         ),
     )
 )
@@ -173,7 +188,8 @@ class Day:
         author = sender or f"daemon@{OUTSIDE}"
         text = (
             f"From: <{author}>\nTo: {to}\nSubject: {kind.subject}\nMessage-ID: <{mark}@{OUTSIDE}>\n"
-            f"Date: Sun, 22 Nov 2026 10:00:00 +0000\nX-Mark: {mark}\n{kind.header}\n{body}"
+            f"Date: Sun, 22 Nov 2026 10:00:00 +0000\nX-Mark: {mark}\nX-Sum: {checksum(body.encode())}\n"
+            f"{kind.header}\n{body}"
         )
         return text.replace("\n", "\r\n").encode()
 
@@ -181,7 +197,7 @@ class Day:
         for account in accounts:
             for end in account.of(kind):
                 for entry in self._entries(mark, kind, sender, account, end):
-                    if entry.what == "answered":
+                    if entry.what in {"answered", "noted"}:
                         self.expected[entry] = 1
                     else:
                         self.expected[entry] += 1
@@ -192,6 +208,8 @@ class Day:
         elif end == "~":
             if sender and KINDS[kind].may_be_answered:
                 yield Entry("answered", account.address, sender)
+        elif end == "*":
+            yield Entry("noted", "", f"{account.name}/INBOX")
         elif end[0] == ">":
             yield Entry("relayed", mark, end[1:])
         elif end[0] == "@":
@@ -201,15 +219,19 @@ class Day:
 
 
 def filed(client: IMAPClient, name: str, relay: str) -> Iterator[Entry]:
-    """What is in the mailboxes of the account that is logged in, some of it by way of ``relay``. Mail without
-    a mark is left out."""
+    """What is in the mailboxes of the account that is logged in, some of it by way of ``relay``."""
     for _flags, _delimiter, mailbox in client.list_folders():
         client.select_folder(mailbox, readonly=True)
-        for row in client.fetch(client.search(), ["BODY.PEEK[HEADER.FIELDS (X-Mark Received)]"]).values():
-            header = next(value for item, value in row.items() if item.startswith(b"BODY"))
-            if (mark := MARK.search(header)) is not None:
-                way = "returned" if b"by " + relay.encode() in header else "filed"
-                yield Entry(way, mark[1].decode(), f"{name}/{mailbox}")
+        is_noted = False
+        for row in client.fetch(client.search(), ["BODY.PEEK[]"]).values():
+            header, _, body = row[b"BODY[]"].partition(b"\r\n\r\n")
+            if (mark := MARK.search(header)) is None:
+                is_noted = True
+                continue
+            way = "returned" if b"by " + relay.encode() in header else "filed"
+            yield Entry(way if is_whole(header, body) else "altered", mark[1].decode(), f"{name}/{mailbox}")
+        if is_noted:
+            yield Entry("noted", "", f"{name}/{mailbox}")
 
 
 def sent(mails: Iterable[Mail]) -> Iterator[Entry]:
@@ -224,7 +246,8 @@ def sent(mails: Iterable[Mail]) -> Iterator[Entry]:
             yield Entry("answered", parseaddr(message["From"])[1], mail.recipient)
         else:
             assert mark is not None, mail
-            yield Entry("relayed", mark[1].decode(), mail.recipient)
+            header, _, body = mail.content.partition(b"\n\n")
+            yield Entry("relayed" if is_whole(header, body) else "altered", mark[1].decode(), mail.recipient)
 
 
 def balance(expected: Counter[Entry], found: Counter[Entry]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from protocols.envelope import MailLoop
 from protocols.ports import MailKind
 from protocols.sending.means import SendingLimits
-from protocols.sending.redirect import MAX_HOSTS
+from protocols.sending.redirect import AT_ONCE, MAX_HOSTS
 from protocols.sending.srs import Srs
 from protocols.sending.way import LOOP_FIELD
 from storage.dsn import MessageDsn, Notify, RecipientDsn
@@ -201,8 +202,37 @@ async def test_a_queue_that_takes_nothing_is_for_later(host: SieveHost, failure:
     assert await host.count() == {}
     assert await host.send() == [None]
     await host.end_holds()
-    assert host.sent_to() == [AWAY, ELSE]
+    assert sorted(host.sent_to()) == [AWAY, ELSE]
     assert await host.count() == {"Junk": 1}
+
+
+async def test_some_are_queued_at_once_and_one_that_fails_takes_none_along(host: SieveHost) -> None:
+    """They share syncs of the queue."""
+    away = [f"a{number:02}@away.test" for number in range(12)]
+    await host.put("".join(f'redirect "{each}";' for each in away))
+    real, under_way, most = host.outbox.submit, 0, 0
+    failing = {away[3]}
+
+    async def slow(sender: str, recipients: list[str], *args: object, **options: object) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        under_way -= 1
+        if failing & set(recipients):
+            raise Unavailable("disk")
+        return await real(sender, recipients, *args, **options)  # type: ignore[arg-type]
+
+    host.outbox.submit = slow  # type: ignore[method-assign, assignment]
+    (outcome,) = await host.send()
+    assert isinstance(outcome, Unavailable)
+    assert most == AT_ONCE
+    assert sorted(host.sent_to()) == sorted({*away[:AT_ONCE]} - failing), "and the rest is not tried"
+    failing.clear()
+    assert await host.send() == [None]
+    assert sorted(host.sent_to()) == away
+    assert not host.outbox.held
 
 
 async def test_what_was_relayed_is_not_sent_again(host: SieveHost) -> None:
