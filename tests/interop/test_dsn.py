@@ -12,21 +12,11 @@ import pytest
 from tests.interop.conftest import PASSWORD, SECRET_HASH
 from tests.support.nodeprocess import NodeProcess
 from tests.support.postfix import Mail, Postfix, is_installed
+from tests.support.relaysection import relay_section
 from tests.support.sieveeditor import SieveEditor
 
 PATIENCE_S = 120.0
 SENDER = "ann@far.test"
-RELAY = """
-[relay]
-type = "smtp"
-smtp_host = "127.0.0.1:{port}"
-smtp_tls = false
-
-[relay_queue]
-path = "{path}"
-worker_interval = "1s"
-retry_backoff = ["1s"]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +24,7 @@ def both() -> Iterator[tuple[NodeProcess, Postfix]]:
     if not is_installed():
         pytest.skip("needs root and Debian's postfix; .ci/run installs it")
     mta, node = Postfix(replies={"gone@else.test": "550 5.1.1 nobody"}), NodeProcess()
-    section = RELAY.format(port=mta.port, path=node.directory / "data" / "relay")
+    section = relay_section(mta.port, node.directory / "data" / "relay")
     with node.prepare(lambda text: text + section) as running:
         mta.lmtp = {running.address.partition("@")[2]: running.port("lmtp")}
         with mta:

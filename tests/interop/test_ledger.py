@@ -34,6 +34,7 @@ from tests.support.ledger import (
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
 from tests.support.postfix import Postfix, is_installed
+from tests.support.relaysection import undeterred
 from tests.support.sieveconnect import SieveConnect
 from tests.support.waiting import eventually
 
@@ -41,21 +42,6 @@ from .conftest import PASSWORD, SECRET_HASH, needs
 
 SETTLES_WITHIN_S = 240.0
 CLIENTS = 4
-RELAY = """
-[relay]
-type = "smtp"
-smtp_host = "127.0.0.1:{port}"
-smtp_tls = false
-
-[relay_queue]
-path = "{path}"
-worker_interval = "1s"
-retry_backoff = ["1s"]
-max_attempts = 1000
-concurrency = {concurrency}
-circuit_breaker_threshold = 1000
-circuit_breaker_timeout = "1s"
-"""
 CONCURRENCY = 5
 PLENTY = 1_000_000
 AT_A_TIME = 20  # messages that Postfix hands over by LMTP, as main.cf says by itself
@@ -130,7 +116,7 @@ def configured(config: str, port: int, queue: Path) -> str:
     """Two workers, a relay, and no limit of redirects: a day's mail comes in minutes here."""
     unlimited = f'type = "lmtp"\nlimits.redirect_rate_limit = {PLENTY}\n'
     config = config.replace("workers = 1\n", "workers = 2\n").replace('type = "lmtp"\n', unlimited)
-    return config + RELAY.format(port=port, path=queue, concurrency=CONCURRENCY)
+    return config + undeterred(port, queue, max_attempts=1000, concurrency=CONCURRENCY)
 
 
 @pytest.fixture

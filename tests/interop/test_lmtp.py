@@ -14,18 +14,10 @@ from tests.interop.conftest import needs
 from tests.support.lineclient import LineClient
 from tests.support.livenode import imap_inbox
 from tests.support.nodeprocess import NodeProcess
+from tests.support.relaysection import relay_section
 from tests.support.smtpsink import SmtpSink
 
 PATIENCE_S = 60.0
-RELAY = """
-[relay]
-type = "smtp"
-smtp_host = "127.0.0.1:{port}"
-smtp_tls = false
-
-[relay_queue]
-path = "{path}"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +26,7 @@ def site() -> Iterator[tuple[NodeProcess, SmtpSink]]:
     needs("smtp-sink")
     with SmtpSink() as sink:
         node = NodeProcess()
-        section = RELAY.format(port=sink.port, path=node.directory / "data" / "relay")
+        section = relay_section(sink.port, node.directory / "data" / "relay")
         head = 'trusted_networks = ["127.0.0.1/32"]\n'
         with node.prepare(lambda text: head + text + section) as running:
             yield running, sink

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.postfix import Postfix, is_installed
+from tests.support.relaysection import relay_section
 from tests.support.waiting import eventually
 
 from .conftest import SECRET_HASH
@@ -18,20 +19,6 @@ from .test_relay import is_empty, queue_of
 from .test_sieve import put
 
 DOMAIN = "near.test"
-RELAY = """
-[relay]
-type = "smtp"
-smtp_host = "127.0.0.1:{port}"
-smtp_tls = false
-
-[relay_queue]
-path = "{path}"
-worker_interval = "1s"
-retry_backoff = ["1s"]
-max_messages = 3
-circuit_breaker_threshold = 1
-circuit_breaker_timeout = "1h"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,13 @@ def mta() -> Iterator[Postfix]:
 @pytest.fixture(scope="module")
 def node(mta: Postfix) -> Iterator[NodeProcess]:
     node = NodeProcess()
-    text = RELAY.format(port=mta.port, path=queue_of(node))
+    text = relay_section(
+        mta.port,
+        queue_of(node),
+        max_messages=3,
+        circuit_breaker_threshold=1,
+        circuit_breaker_timeout="1h",
+    )
     with node.prepare(lambda config: config + text):
         mta.lmtp = {DOMAIN: node.port("lmtp")}
         mta.reload()

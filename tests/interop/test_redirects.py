@@ -21,11 +21,12 @@ from imapclient import IMAPClient
 from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
+from tests.support.relaysection import undeterred
 from tests.support.smtpsink import SmtpSink
 from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH, needs
-from .test_relay import CONCURRENCY, PATIENCE_S, RELAY, is_empty, queue_of, relaying
+from .test_relay import CONCURRENCY, PATIENCE_S, is_empty, queue_of, relaying
 from .test_sieve import put
 
 AWAY = "ann@away.test"
@@ -63,7 +64,7 @@ def world() -> Iterator[tuple[SmtpSink, NodeProcess]]:
     needs("smtp-sink")
     with SmtpSink() as sink:
         node = NodeProcess()
-        text = RELAY.format(port=sink.port, path=queue_of(node), attempts=50, concurrency=CONCURRENCY)
+        text = undeterred(sink.port, queue_of(node), max_attempts=50, concurrency=CONCURRENCY)
         with node.prepare(lambda config: two_workers(config) + text + SRS):
             yield sink, node
 

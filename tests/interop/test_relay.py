@@ -16,33 +16,19 @@ from storage.relayspool import RelaySpool
 from tests.interop.conftest import needs
 from tests.support.livenode import client_context
 from tests.support.nodeprocess import NodeProcess
+from tests.support.relaysection import undeterred
 from tests.support.smtpsink import SmtpSink
 from tests.support.waiting import eventually
 
 PATIENCE_S = 60.0
 CONCURRENCY = 5
-RELAY = """
-[relay]
-type = "smtp"
-smtp_host = "127.0.0.1:{port}"
-smtp_tls = false
-
-[relay_queue]
-path = "{path}"
-worker_interval = "1s"
-retry_backoff = ["1s"]
-max_attempts = {attempts}
-concurrency = {concurrency}
-circuit_breaker_threshold = 1000
-circuit_breaker_timeout = "1s"
-"""
 
 
 def relaying(sink: SmtpSink, *, attempts: int = 50) -> NodeProcess:
     """A node, not started yet, that relays to the sink."""
     needs("smtp-sink")
     node = NodeProcess()
-    text = RELAY.format(port=sink.port, path=queue_of(node), attempts=attempts, concurrency=CONCURRENCY)
+    text = undeterred(sink.port, queue_of(node), max_attempts=attempts, concurrency=CONCURRENCY)
     return node.prepare(lambda config: config + text)
 
 

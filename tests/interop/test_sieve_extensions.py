@@ -18,13 +18,14 @@ from tests.support.lineclient import LineClient
 from tests.support.livenode import client_context
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
+from tests.support.relaysection import undeterred
 from tests.support.sieveeditor import SieveEditor
 from tests.support.smtpsink import SmtpSink
 from tests.support.waiting import eventually
 
 from .conftest import PASSWORD, SECRET_HASH, needs
 from .test_redirects import taken
-from .test_relay import CONCURRENCY, RELAY, is_empty, queue_of
+from .test_relay import CONCURRENCY, is_empty, queue_of
 
 ADDRESS = "eve@interop.example.test"
 # Test extensions file here when their tests say what they have to; nothing else does.
@@ -395,7 +396,7 @@ def world() -> Iterator[World]:
         lists = node.directory / "lists"
         lists.mkdir()
         (lists / "friends.list").write_text("bob@friends.test\ncarl@friends.test\n")
-        more = RELAY.format(port=sink.port, path=queue_of(node), attempts=50, concurrency=CONCURRENCY)
+        more = undeterred(sink.port, queue_of(node), max_attempts=50, concurrency=CONCURRENCY)
         more += f'[sieve]\nenabled_extensions = [{every}]\nlists_path = "{lists}"\n'
         with node.prepare(lambda config: config + more):
             world = World(node, sink)

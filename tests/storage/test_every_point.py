@@ -20,6 +20,7 @@ import pytest
 from storage.model import MailboxId, NewMessage, Wanted
 from storage.postgres.pool import DatabaseSettings
 from storage.staging import IN_FLIGHT_S
+from tests.support.deliverer import options_of
 from tests.support.lifeline import MAIL, key_of, mail_of
 from tests.support.queue import PostgresQueue
 from tests.support.stores import PostgresStores, postgres_stores
@@ -75,17 +76,7 @@ async def test_killed_at_every_point_of_a_delivery(
     tmp_path: Path, postgres_stores: PostgresStores, pg_settings: DatabaseSettings, use_disk: bool
 ) -> None:
     queue = await PostgresQueue.create(postgres_stores)
-    host, port = pg_settings.write.hosts[0]
-    options = {
-        "host": host,
-        "port": port,
-        "user": pg_settings.write.user,
-        "password": pg_settings.write.password,
-        "database": pg_settings.write.database,
-        "inbox": queue.inbox,
-        "root": str(tmp_path),
-        "use_disk": use_disk,
-    }
+    options = options_of(pg_settings, queue, tmp_path, use_disk=use_disk)
     lives = await Lives.begin(options)
     deaths: Counter[str] = Counter()
     try:

@@ -13,7 +13,7 @@ import pytest
 from storage.model import Uid, Wanted
 from storage.objects.keys import object_key
 from storage.postgres.pool import DatabaseSettings
-from tests.support.deliverer import size_of
+from tests.support.deliverer import options_of, size_of
 from tests.support.queue import PostgresQueue
 from tests.support.stores import PostgresStores, postgres_stores
 from tests.support.way import Way, message
@@ -28,17 +28,7 @@ async def test_all_acknowledged_mail_is_there_once(
     tmp_path: Path, postgres_stores: PostgresStores, pg_settings: DatabaseSettings, use_disk: bool
 ) -> None:
     queue = await PostgresQueue.create(postgres_stores)
-    host, port = pg_settings.write.hosts[0]
-    options = {
-        "host": host,
-        "port": port,
-        "user": pg_settings.write.user,
-        "password": pg_settings.write.password,
-        "database": pg_settings.write.database,
-        "inbox": queue.inbox,
-        "root": str(tmp_path),
-        "use_disk": use_disk,
-    }
+    options = options_of(pg_settings, queue, tmp_path, use_disk=use_disk)
     acked: list[int] = []
     for kill_after in KILLED_AFTER:
         first = max(acked, default=0) + 100

@@ -21,6 +21,23 @@ from tests.support.way import Way, message
 DELIVERERS = 4
 
 
+def options_of(
+    settings: DatabaseSettings, queue: PostgresQueue, root: Path, *, use_disk: bool
+) -> dict[str, object]:
+    """For the process, in JSON; it wants more (see where it is started)."""
+    host, port = settings.write.hosts[0]
+    return {
+        "host": host,
+        "port": port,
+        "user": settings.write.user,
+        "password": settings.write.password,
+        "database": settings.write.database,
+        "inbox": queue.inbox,
+        "root": str(root),
+        "use_disk": use_disk,
+    }
+
+
 def size_of(number: int) -> int:
     return 600_000 if number % 10 == 0 else 3_000
 

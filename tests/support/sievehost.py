@@ -77,6 +77,13 @@ class SieveHost:
         await self.host.scripts.put(account, "main", script.encode(), ScriptQuota(script_bytes=10**6))
         await self.host.scripts.activate(account, "main")
 
+    async def send_until_taken(self, message: bytes) -> None:
+        """As the sender's server does when it is told to come again."""
+        for _ in range(4):
+            if await self.send(message=message) == [None]:
+                return
+        raise AssertionError("the message is refused again and again")
+
     async def send(
         self,
         *to: str | Destination | Returned,

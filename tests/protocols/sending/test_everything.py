@@ -8,7 +8,7 @@ import pytest
 
 from protocols.ports import MailKind
 from storage.model import INBOX
-from tests.support.sievehost import FROM, SieveHost, sieve_host
+from tests.support.sievehost import FROM, sieve_host
 
 from .letters import message
 
@@ -28,13 +28,6 @@ STORED = {INBOX: (1, 1), "Archive": (1, 1), "Sent": (0, 1), "Drafts": (0, 1)}
 SENT = {MailKind.REDIRECT: (1, 1), MailKind.VACATION: (0, 1), MailKind.NOTIFY: (0, 1)}
 
 
-async def send_until_taken(host: SieveHost) -> None:
-    for _ in range(4):
-        if await host.send(message=MAIL) == [None]:
-            return
-    pytest.fail("the message is refused again and again")
-
-
 def check(found: Counter[str], allowed: dict[str, tuple[int, int]]) -> None:
     for what, (fewest, most) in allowed.items():
         assert fewest <= found[what] <= most, found
@@ -48,7 +41,7 @@ async def test_trouble_at_any_call(is_after: bool) -> None:
         host = await sieve_host()
         await host.put(SCRIPT)
         plan = host.fail(nth, is_after=is_after)
-        await send_until_taken(host)
+        await host.send_until_taken(MAIL)
         await host.end_holds()
         stored = Counter(await host.count())
         sent = Counter(each.kind.value for each in host.outbox.sent)

@@ -165,13 +165,6 @@ async def test_a_full_queue_delays_no_message(host: SieveHost, trouble: StorageE
     assert await host.count() == {INBOX: 2, "Sent": 1}
 
 
-async def send_until_taken(host: SieveHost) -> None:
-    for _ in range(3):
-        if await host.send(message=mail()) == [None]:
-            return
-    pytest.fail("the message is refused again and again")
-
-
 @pytest.mark.parametrize("is_after", [False, True])
 async def test_trouble_at_any_call_loses_no_message_and_never_notifies_twice(is_after: bool) -> None:
     counts = set()
@@ -180,7 +173,7 @@ async def test_trouble_at_any_call_loses_no_message_and_never_notifies_twice(is_
         await host.put(f'{REQUIRE} notify "mailto:{PAGER}"; notify "mailto:b@c.test";')
         plan = host.fail(nth, is_after=is_after)
         for _ in range(2):
-            await send_until_taken(host)
+            await host.send_until_taken(mail())
         assert await host.count() == {INBOX: 1}
         assert len(host.sent_to()) == len(set(host.sent_to()))
         counts.add(len(host.outbox.sent))

@@ -288,13 +288,6 @@ async def test_an_unknown_commit_of_the_memory_sends_nothing(host: SieveHost) ->
     assert await host.count() == {INBOX: 2}
 
 
-async def send_until_taken(host: SieveHost) -> None:
-    for _ in range(3):
-        if await host.send(message=mail()) == [None]:
-            return
-    pytest.fail("the message is refused again and again")
-
-
 @pytest.mark.parametrize("is_after", [False, True])
 async def test_trouble_at_any_call_loses_no_message_and_never_answers_twice(is_after: bool) -> None:
     """The sender's server tries again until it is told 250, and once more because that reply was lost."""
@@ -304,7 +297,7 @@ async def test_trouble_at_any_call_loses_no_message_and_never_answers_twice(is_a
         await host.put(AWAY)
         plan = host.fail(nth, is_after=is_after)
         for _ in range(2):
-            await send_until_taken(host)
+            await host.send_until_taken(mail())
         assert await host.count() == {INBOX: 1}
         assert len(host.outbox.sent) <= 1
         answers.add(len(host.outbox.sent))
