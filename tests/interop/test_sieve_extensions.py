@@ -274,14 +274,11 @@ CASES: Mapping[str, Case] = {
     ),
     "enclose": Case(
         "enclose",
-        'enclose :subject "Careful" "There is an attachment.";',
+        'enclose :subject "Careful" :headers "x-count" "There is an attachment.";',
         INBOX,
         has=(
-            b"Subject: Careful\r\n",
-            b"There is an attachment.",
-            b"message/rfc822",
-            b"Subject: enclose\r\n",
-            b"<b>bold",
+            *(b"Subject: Careful\r\n", b"From: <eve@interop.example.test>\r\n", b"X-Count: 7\r\n"),
+            *(b"There is an attachment.", b"message/rfc822", b"Subject: enclose\r\n", b"<b>bold"),
         ),
     ),
     "regex": when("regex", 'header :regex "x-line" "^t(wo|en)$"', 'not header :regex "x-line" "^o$"'),

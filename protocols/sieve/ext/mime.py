@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import format_datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from storage.mime.headers import split_header
@@ -13,6 +15,7 @@ from ..errors import RunFault
 from ..parts import PartView, boundary, walk
 from ..scopes import MIME_HEADER_TAGS, MIME_TAGS
 from ..spec import NUMBER, STRING, STRINGS, Command, Do, Extension, Row, Slot
+from .actions import check_sender
 from .edits import render_field
 from .variables import MODIFIER_ROWS, modifiers, variable_name
 
@@ -24,6 +27,9 @@ MAX_LOOPS = 4
 _PLAIN = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
 # Fields that describe the body go with it when it is put into another message or part.
 _DESCRIBING = "content-"
+# They tell the way of the mail and stay when a message is enclosed in another.
+_TRACE = frozenset({"received", "return-path", "delivered-to"})
+_OF_ENCLOSURE = _TRACE | {"subject", "mime-version", "content-type"}
 
 
 def _foreverypart(bound: Bound) -> Do:
@@ -91,6 +97,8 @@ def _replace(bound: Bound) -> Do:
     """RFC 5703 §5: of the part of the loop, outside of loops of the message."""
     line, text, is_mime = bound.line, bound.text("text"), bound.has("mime")
     subject, sender = bound.tag_text("subject"), bound.tag_text("from")
+    if is_mime and (subject is not None or sender is not None):
+        raise bound.fail(":mime brings its own header, so :subject and :from have no use")
 
     def replace(run: Run) -> None:
         data, root = run.content()
@@ -103,17 +111,19 @@ def _replace(bound: Bound) -> Do:
             return
         run.edits.body = body
         _describe(run, head)
-        for field, value in (("Subject", subject), ("From", sender)):
-            if value is not None:
-                _put(run, field, value.value(run))
+        if subject is not None:
+            _supersede(run, "Subject", subject.value(run))
+        if sender is not None:
+            _supersede(run, "From", check_sender(sender.value(run)))
 
     return replace
 
 
 def _enclose(bound: Bound) -> Do:
-    """RFC 5703 §6: the message becomes an attachment of one that says why."""
+    """RFC 5703 §6: the message becomes an attachment of one that says why, and that is new but for the fields
+    that :headers names."""
     line, text = bound.line, bound.text("text")
-    subject, headers = bound.tag_text("subject"), bound.tag_texts("headers")
+    subject, copied = bound.tag_text("subject"), bound.tag_texts("headers")
 
     def enclose(run: Run) -> None:
         data, root = run.content()
@@ -133,10 +143,19 @@ def _enclose(bound: Bound) -> Do:
         )
         head = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="' + mark + b'"\r\n'
         _describe(run, head)
+        wanted = {name.lower() for name in copied.values(run)} if copied else set()
+        run.fields.remove(lambda field: field.name not in wanted | _OF_ENCLOSURE)
+        owner = run.mail.recipient or run.environment.get("imap.email", "")
+        host = run.environment.get("host", "localhost")
+        for name, value in (
+            ("From", f"<{owner}>"),
+            ("Date", format_datetime(run.now)),
+            ("Message-ID", f"<{sha256(original + note).hexdigest()[:32]}.enclosed@{host}>"),
+        ):
+            if name.lower() not in wanted:
+                run.fields.add(render_field(name, value), is_last=True)
         if subject is not None:
             _put(run, "Subject", subject.value(run))
-        for field in headers.values(run) if headers else ():
-            _put_line(run, field)
 
     return enclose
 
@@ -161,11 +180,11 @@ def _put(run: Run, name: str, value: str) -> None:
     run.fields.add(render_field(name, value), is_last=True)
 
 
-def _put_line(run: Run, line: str) -> None:
-    name, colon, value = line.partition(":")
-    if not colon or not name.strip().isascii() or not name.strip():
-        raise RunFault(f"{line[:60]!r} is no header field")
-    _put(run, name.strip(), value)
+def _supersede(run: Run, name: str, value: str) -> None:
+    """RFC 5703 §5: what was there stays as Original-Subject or Original-From."""
+    for field in run.fields.named(name):
+        run.fields.add(b"Original-" + field.raw, is_last=True)
+    _put(run, name, value)
 
 
 _NAME_TAG = (Row("name", STRING),)

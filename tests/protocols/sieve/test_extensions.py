@@ -19,7 +19,7 @@ from protocols.sieve.questions import (
 )
 from protocols.sieve.script import IncludeName
 
-from .running import MESSAGE, compiled, holds, run, told
+from .running import MESSAGE, compiled, holds, mistakes, run, told
 
 
 @pytest.mark.parametrize(
@@ -394,11 +394,44 @@ def test_replace_of_a_part_leaves_the_others() -> None:
     assert action.message.body.endswith(b"\r\n--x--\r\n")
 
 
-def test_enclose_wraps_the_message() -> None:
-    (action,) = run('require "enclose"; enclose :subject "Wrapped" "Take care";').actions
+def stored(script: str) -> tuple[list[bytes], bytes]:
+    """Lines of the header that begin a field, and the body, of what is kept."""
+    (action,) = run(script).actions
     assert isinstance(action, Keep)
     assert action.message is not None
     assert action.message.body is not None
-    assert b"Subject: Wrapped\r\n" in action.message.header
-    assert b"Take care" in action.message.body
-    assert MESSAGE[-60:] in action.message.body
+    return [line for line in action.message.header.split(b"\r\n") if line[:1].strip()], action.message.body
+
+
+def test_replace_keeps_what_it_supersedes() -> None:
+    lines, body = stored('require "replace"; replace :subject "Now" :from "me@example.com" "gone";')
+    assert body == b"gone"
+    assert b"Subject: Now" in lines
+    assert b"From: me@example.com" in lines
+    assert b"Original-Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= from [list] 42" in lines
+    assert b'Original-From: "Ann, Dr." <Ann+work@Example.ORG>' in lines
+    assert "have no use" in mistakes('require "replace"; replace :mime :subject "x" "y";')
+    assert "is not an address" in run('require "replace"; replace :from "nobody" "x";').fault
+
+
+def test_enclose_wraps_the_message() -> None:
+    lines, body = stored(
+        'require "enclose"; enclose :subject "Wrapped" :headers ["to", "x-number"] "Take care";'
+    )
+    assert b"Take care" in body
+    assert MESSAGE in body
+    assert [line.partition(b":")[0] for line in lines] == [
+        *(b"Return-Path", b"Received", b"Received", b"To", b"X-Number"),
+        *(b"MIME-Version", b"Content-Type", b"From", b"Date", b"Message-ID", b"Subject"),
+    ]
+    assert b"Subject: Wrapped" in lines
+    assert b"From: <bob+lists@example.com>" in lines
+    assert b"Date: Sun, 22 Nov 2026 14:05:09 +0000" in lines
+
+
+def test_enclose_copies_the_subject_and_what_it_is_told_to() -> None:
+    lines, _ = stored('require "enclose"; enclose :headers ["From", "Date", "message-id"] "Take care";')
+    assert b"Date: Tue, 1 Apr 1997 09:06:31 -0800" in lines
+    assert b"Message-ID: <one@example.org>" in lines
+    assert b'From: "Ann, Dr." <Ann+work@Example.ORG>' in lines
+    assert b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= from [list] 42" in lines
