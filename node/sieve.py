@@ -51,7 +51,7 @@ def site_scripts(options: Sieve) -> SiteScripts:
 
 
 def _read(path: Path) -> bytes:
-    """The site may use every extension that users may, and must write what compiles."""
+    """The site may use every extension there is, and must write what compiles."""
     try:
         content = path.read_bytes()
     except OSError as error:

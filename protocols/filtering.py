@@ -26,6 +26,7 @@ from .junk import JunkRule, filed
 from .mailboxnames import MailboxNames
 from .scriptcache import ScriptCache
 from .sieve.budget import Limits
+from .sieve.compiling import failing
 from .sieve.errors import ScriptErrors
 from .sieve.interpreter import Named, evaluate
 from .sieve.outcome import Action, Keep, Outcome, Redirect
@@ -83,7 +84,8 @@ class Incoming:
 
 
 class MailFilter:
-    """One per process. ``extensions``: names that scripts may require, None: all there are."""
+    """One per process. ``extensions``: names that users' scripts may require, None: all there are; the site's
+    may require these always."""
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class MailFilter:
         self.names = names
         self.sources = Sources(scripts, names, annotations, lists)
         self._cache = ScriptCache(extensions)
+        self._site_cache = ScriptCache()
         self._limits = limits or Limits()
         self._site = site or SiteScripts()
         self._junk = junk
@@ -121,9 +124,7 @@ class MailFilter:
     async def decide(self, account_id: AccountId, script: ActiveScript | None, mail: Incoming) -> Outcome:
         """What to do with the message. Raises StorageError: nothing is decided
         then, and the message must come again."""
-        named, broken = self._named(script)
-        if broken:
-            return self._filed(Outcome((Keep(None),), fault=broken), named, mail)
+        named = self._named(script)
         library = await self._library(account_id, named)
         running = _Running(self, account_id, mail, named, library)
         outcome = await self._with_members(await running.finish(), mail)
@@ -167,22 +168,15 @@ class MailFilter:
             return None
         return [replace(action, address=each, list_name="") for each in sorted(found.members)]
 
-    def _named(self, script: ActiveScript | None) -> tuple[list[Named], str]:
-        """The scripts to run, or why one of them cannot."""
+    def _named(self, script: ActiveScript | None) -> list[Named]:
+        """The scripts to run. One with mistakes fails when its turn comes: what the site's script before it
+        decides stays."""
         texts = (
-            ("before", self._site.before),
-            (script.name if script else "", script.content if script else b""),
-            ("after", self._site.after),
+            ("before", self._site.before, self._site_cache),
+            (script.name if script else "", script.content if script else b"", self._cache),
+            ("after", self._site.after, self._site_cache),
         )
-        named = []
-        for name, content in texts:
-            if not content:
-                continue
-            found = self._cache.get(content)
-            if isinstance(found, ScriptErrors):
-                return [], f"{name}: {found.errors[0]}"
-            named.append(Named(name, found))
-        return named, ""
+        return [Named(name, _runnable(cache.get(content))) for name, content, cache in texts if content]
 
     async def _library(self, account_id: AccountId, named: list[Named]) -> dict[IncludeName, Script | None]:
         """All scripts that may be included, one read for each level."""
@@ -192,9 +186,10 @@ class MailFilter:
             personal = [name.name for name in wanted if name.location == "personal"]
             texts = await self.scripts.contents(account_id, personal) if personal else {}
             for name in wanted:
-                source = texts if name.location == "personal" else self._site.shared
-                content = source.get(name.name)
-                compiled = None if content is None else self._cache.get(content)
+                is_personal = name.location == "personal"
+                content = (texts if is_personal else self._site.shared).get(name.name)
+                cache = self._cache if is_personal else self._site_cache
+                compiled = None if content is None else cache.get(content)
                 library[name] = None if isinstance(compiled, ScriptErrors) else compiled
             found = (library[name] for name in wanted)
             wanted = {inner for each in found if each for inner in each.includes} - library.keys()
@@ -220,6 +215,10 @@ class MailFilter:
             environment=environment,
             library=library,
         )
+
+
+def _runnable(found: Script | ScriptErrors) -> Script:
+    return failing(str(found.errors[0])) if isinstance(found, ScriptErrors) else found
 
 
 def _included(library: Mapping[IncludeName, Script | None]) -> list[Named]:

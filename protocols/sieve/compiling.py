@@ -311,6 +311,11 @@ def _check_tests(row: Test, node: TestNode) -> None:
         raise BadScript(node.offset, f'"{node.name}" takes {row.tests.value}')
 
 
+def failing(text: str) -> Script:
+    """In place of a script that cannot be had: a fault when its turn comes."""
+    return Script(_failing(text), frozenset())
+
+
 def _failing(text: str) -> Do:
     def run(run: Run) -> None:
         raise RunFault(text)

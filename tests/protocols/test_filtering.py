@@ -42,12 +42,14 @@ class World:
         self.site = SiteScripts()
         self.limits = Limits()
         self.junk: JunkRule | None = None
+        self.extensions: frozenset[str] | None = None
         self.build()
 
     def build(self) -> None:
         self.host.services.filter = MailFilter(
             self.scripts,
             MailboxNames(self.host.mail, clock=lambda: 0.0),
+            extensions=self.extensions,
             limits=self.limits,
             site=self.site,
             junk=self.junk,
@@ -275,6 +277,39 @@ async def test_scripts_of_the_site(world: World) -> None:
     assert world.count() == {"Junk": 1}
     assert await world.send() == [None]
     assert world.count() == {"Junk": 1, "Archive": 1}
+
+
+@pytest.mark.parametrize("broken", ["this is no script", 'require "include"; include "absent";'])
+async def test_the_site_decides_before_a_script_that_does_not_work(world: World, broken: str) -> None:
+    before = 'require ["fileinto", "copy"]; if header "x-virus" "yes" { discard; } fileinto :copy "Archive";'
+    world.site = SiteScripts(before=before.encode())
+    world.build()
+    await world.put(broken)
+    assert await world.send(message=b"X-Virus: yes\r\n" + MESSAGE) == [None]
+    assert world.count() == {"Archive": 1}
+    assert world.notes() == []  # it was not asked
+    assert await world.send() == [None]
+    assert world.count() == {"Archive": 2, INBOX: 1}
+    assert len(world.notes()) == 1
+
+
+async def test_extensions_are_for_users_to_be_without(world: World) -> None:
+    """Scripts of the site use all of them, also those that users include."""
+    edits = b'require "editheader"; addheader "X-%b" "yes";'
+    world.extensions = frozenset({"include"})
+    world.site = SiteScripts(
+        before=edits % b"Before", after=edits % b"After", shared={"s": edits % b"Shared"}
+    )
+    world.build()
+    await world.put('require "include"; include :global "s";')
+    assert await world.send() == [None]
+    (stored,) = world.stored()[INBOX]
+    for name in (b"Before", b"Shared", b"After"):
+        assert b"X-%b: yes\r\n" % name in stored
+    await world.put('require "editheader"; addheader "X-Mine" "yes";')
+    assert await world.send(message=b"X: y\r\n" + MESSAGE) == [None]
+    assert not any(b"X-Mine" in each for each in world.stored()[INBOX])
+    assert len(world.notes()) == 1
 
 
 async def test_mailbox_that_vanished_is_replaced(world: World) -> None:
