@@ -28,9 +28,8 @@ from tests.support.holdingbucket import HoldingBucket
 from tests.support.nodeprocess import ROOT
 from tests.support.pebble import Pebble, PebbleOptions, Rule, require_pebble
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S, eventually
 from tls.observing import observe
-
-from .issuing import SOON_S, until
 
 NAME = "mail.example.test"
 KEEPER = "node-9"  # of the database and the objects; the last to lead, and never killed
@@ -167,8 +166,8 @@ def site() -> Iterator[Site]:
         site = Site(stack)
         site.nodes.wait_for(lambda: set(site.nodes.states(KEEPER).values()) == {"alive"}, 60.0)
         with site.renewing("node-1") as command:  # or whoever leads has begun
-            said, _ = command.communicate(timeout=SOON_S)
-        until(f"there is a first one: {said!r}", lambda: site.all_show_another_than(""), SOON_S)
+            said, _ = command.communicate(timeout=PATIENCE_S)
+        eventually(lambda: site.all_show_another_than(""), what=f"there is a first one: {said!r}")
         yield site
 
 
@@ -181,16 +180,16 @@ def test_who_comes_after_a_killed_node_ends_with_one_new_certificate(
     site.pick("now() + interval '1 hour'")
     reached = site.hold(where, what)
     with site.renewing("node-1", "--force") as command:  # for nobody else is it due
-        assert reached.wait(SOON_S), f"no order comes to {what}"
+        assert reached.wait(PATIENCE_S), f"no order comes to {what}"
         site.nodes["node-1"].kill()
-        command.communicate(timeout=SOON_S)
+        command.communicate(timeout=PATIENCE_S)
     site.pick("now()", only="renew_at IS NOT NULL")  # the hour has passed, where nobody did it
     site.end_lease()
     with site.renewing("node-2") as command:
-        said, _ = command.communicate(timeout=SOON_S)
-    until(f"all show another: {said!r}", lambda: site.all_show_another_than(before, LEFT), SOON_S)
+        said, _ = command.communicate(timeout=PATIENCE_S)
+    eventually(lambda: site.all_show_another_than(before, LEFT), what=f"all show another: {said!r}")
     assert site.ca.front.count("finalize") == made + 1
     assert site.ca.front.count("new-order") == ordered + 1 + ((where, what) in UNKNOWN_ORDER)
     site.nodes["node-1"].start()
-    until("the killed node shows it, too", lambda: site.all_show_another_than(before), SOON_S)
+    eventually(lambda: site.all_show_another_than(before), what="the killed node shows it, too")
     assert site.ca.front.count("finalize") == made + 1
