@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from protocols.filtering import MailFilter, SiteScripts
+from protocols.filtering import MailFilter
 from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames
+from protocols.scriptlibrary import SiteScripts
 from protocols.sieve.budget import Limits
 from protocols.sieve.compiling import compile
 from protocols.sieve.errors import ScriptErrors

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from storage.annotations import Entries, Place
 from storage.mime.structure import decode_structure
@@ -14,6 +13,7 @@ from storage.scripts import ScriptStore
 
 from .addresslists import AddressList, ListSource
 from .annotations import Annotations
+from .incoming import Data, Incoming
 from .mailboxnames import Known, MailboxNames
 from .sieve.questions import (
     IsListed,
@@ -27,11 +27,6 @@ from .sieve.questions import (
     SpecialUseExists,
     Unanswered,
 )
-
-if TYPE_CHECKING:
-    from .filtering import Incoming
-
-Data = bytes | mmap.mmap
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from storage.model import MailboxId, ModSeq, Recipient, StagedContent
 from .copies import Delivery, NewCopy, note_unfiled, settle
 from .envelope import Destination, Envelope, Outcome, Refused
 from .filing import Placement, placements
-from .filtering import Incoming, remember
+from .filtering import remember
+from .incoming import Incoming
 from .junk import JUNK
 from .ports import MailboxChanged, Services
 from .sending.occasion import Occasion

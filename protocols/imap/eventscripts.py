@@ -28,7 +28,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from protocols.filing import NO_FLAGS, flag_names, flags_from, locate
-from protocols.filtering import Incoming, MailFilter, remember
+from protocols.filtering import MailFilter, remember
+from protocols.incoming import Incoming
 from protocols.messageevents import Happened, Touched
 from protocols.ports import MailboxChanged, Services
 from protocols.sending.occasion import Occasion

@@ -37,6 +37,7 @@ PURE = (
     "protocols/envelope.py",
     "protocols/fingerprint.py",
     "protocols/haproxy.py",
+    "protocols/incoming.py",
     "protocols/junk.py",
     "protocols/lines.py",
     "protocols/linemachine.py",

@@ -9,7 +9,8 @@ import pytest
 
 from protocols.addresslists import PREFIX, AddressList, read_list
 from protocols.annotations import ADMIN, Annotations
-from protocols.filtering import MAX_MEMBERS, Incoming, MailFilter
+from protocols.filtering import MAX_MEMBERS, MailFilter
+from protocols.incoming import Incoming
 from protocols.mailboxnames import MailboxNames
 from protocols.sieve.outcome import Discard, Keep, Outcome, Redirect
 from storage.annotations import AnnotationLimits

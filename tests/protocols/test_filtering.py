@@ -8,9 +8,10 @@ import pytest
 
 from protocols.delivery import deliver
 from protocols.envelope import Destination, Envelope, Outcome, Refused
-from protocols.filtering import MailFilter, SiteScripts
+from protocols.filtering import MailFilter
 from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames
+from protocols.scriptlibrary import SiteScripts
 from protocols.sieve.budget import Limits
 from storage.errors import CommitUnknown, Unavailable
 from storage.model import INBOX, AccountId

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.filtering import SiteScripts
 from protocols.junk import JunkRule
+from protocols.scriptlibrary import SiteScripts
 from storage.model import SpecialUse
 from tests.protocols.test_filtering import ANN, MESSAGE, World
 from tests.support.mailhost import mail_host

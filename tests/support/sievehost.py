@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from protocols.delivery import deliver
 from protocols.envelope import Destination, Envelope, Outcome, Returned
-from protocols.filtering import MailFilter, SiteScripts
+from protocols.filtering import MailFilter
 from protocols.mailboxnames import MailboxNames
+from protocols.scriptlibrary import SiteScripts
 from protocols.sending.means import Means
 from protocols.sending.sending import Sending
 from storage.scripts import ScriptQuota

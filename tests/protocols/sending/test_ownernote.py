@@ -8,8 +8,9 @@ from email import message_from_bytes, policy
 
 import pytest
 
-from protocols.filtering import MailFilter, SiteScripts
+from protocols.filtering import MailFilter
 from protocols.mailboxnames import MailboxNames
+from protocols.scriptlibrary import SiteScripts
 from storage.errors import CommitUnknown, Unavailable
 from storage.model import INBOX
 from tests.support.sievehost import ANN, BOB, ENVELOPE, MESSAGE, NOW, SieveHost, sieve_host
