@@ -48,8 +48,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """The message waits for a release until ``until`` (seconds since 1970, whole ones: some file systems keep
-    no others). Whoever finds it due just then asks whether it goes (``storage.sending.HandoverLog``), by its
-    id, under ``key``."""
+    no others), which makes it due earlier. Whoever finds it due later asks whether it goes
+    (``storage.sending.HandoverLog``), by its id, under ``key``."""
 
     key: bytes
     until: float
@@ -117,9 +117,12 @@ class RelayMessage:
 
     @property
     def unreleased(self) -> Hold | None:
-        """Its hold, when that ended by itself."""
-        hold = self.envelope.hold
-        return hold if hold is not None and self.due_at == hold.until else None
+        """Its hold, when that ended by itself, or a copy of the queue has lost the times of its files; and
+        when it was released later than that, where asking again does no harm."""
+        hold, progress = self.envelope.hold, self.progress
+        if hold is None or self.due_at < hold.until or progress.attempts or progress.verdicts:
+            return None
+        return hold
 
     @property
     def id(self) -> str:

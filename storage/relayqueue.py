@@ -240,7 +240,7 @@ class RelayQueue(RelaySpool):
             self._move(message_id, FAILED, PROCESSING, self._clock())
             self.record(message, Record(self._clock(), is_reset=True))
             self.postpone(message_id, self._clock())
-        elif state == PENDING:
+        elif state == PENDING and not message.unreleased:  # whether that goes, its release says
             try:
                 self._disk.set_due(self.place_of(PENDING, message_id), self._clock())
             except OSError as error:

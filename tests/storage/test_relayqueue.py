@@ -84,12 +84,25 @@ def test_what_is_held_waits_for_its_release(queue: RelayQueue, clock: Clock) -> 
     clock.now = until
     (over,) = queue.take([other])
     assert over.unreleased == Hold(b"b", until)
+    queue.record(over, Record(clock.now, {0: Verdict(Fate.DEFERRED, "4.0.0", "later")}, is_attempt=True))
     queue.postpone(other, clock.now + 5)
     assert queue.look(other)[2].unreleased is None, "it was claimed before it was tried"
     queue.delete(other)
     assert not queue.let_go(held)
     assert not queue.let_go("nobody")
     assert states(queue)["processing"] == [held]
+
+
+def test_what_is_held_is_not_released_by_a_copy_or_by_an_operator(queue: RelayQueue, clock: Clock) -> None:
+    envelope = ("ann@example.test", ["bob@example.org"], b"Subject: x\r\n\r\nhello\r\n")
+    held = queue.submit(*envelope, kind="redirect", account=7, key=b"a", held_s=60)
+    until = math.ceil(clock.now + 60)
+    queue.retry(held)
+    assert [due_at for due_at, _ in queue.entries()] == [until]
+    clock.now += 7200
+    os.utime(queue.place_of("pending", held), (clock.now, clock.now))  # as a copy without times
+    (message,) = queue.take([held])
+    assert message.unreleased == Hold(b"a", until)
 
 
 def test_a_release_that_fails_is_no_trouble(

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,18 @@ import pytest
 from protocols.relay.breaker import Breaker
 from protocols.relay.runner import Runner, RunnerSettings
 from storage.errors import StorageError
+from storage.memory.accounts import MemoryAccountStore
 from storage.memory.sendlog import MemorySendLog
 from storage.memory.tables import Tables
+from storage.model import AccountId
 from storage.relayadopt import Adoption
 from storage.relayqueue import RelayQueue
+from storage.relayspool import RelaySpool, SpoolDisk
 from tests.support.faults import LETHAL, Fault, Killed, Kind
 from tests.support.relaydisk import FaultySpoolDisk, UnsyncedSpoolDisk
 from tests.support.relayremote import Ledger
 
-SENDER = "ann@example.test"
+SENDER, ACCOUNT = "ann@example.test", AccountId(1)
 SUBMISSIONS = {b"one": ("a@x.test",), b"two": ("b@x.test", "refused@x.test", "late@x.test")}
 SETTINGS = RunnerSettings(
     "mail.test", interval_s=0.01, concurrency=1, backoff_s=(0.0,), cleanup_interval_s=1e9
@@ -43,7 +48,7 @@ class QueueBouncer:
         return "queued"
 
 
-async def relay_everything(queue: RelayQueue, ledger: Ledger) -> None:
+async def relay_everything(queue: RelayQueue, ledger: Ledger, claims: MemorySendLog) -> None:
     """Until nothing is pending or under way. Raises Killed."""
 
     async def at_once(_seconds: float) -> None:
@@ -55,7 +60,7 @@ async def relay_everything(queue: RelayQueue, ledger: Ledger) -> None:
         ledger,
         breaker,
         QueueBouncer(queue),
-        MemorySendLog(Tables()),
+        claims,
         SETTINGS,
         clock=time.time,
         monotonic=time.monotonic,
@@ -86,6 +91,29 @@ def submit_all(queue: RelayQueue, missing: set[bytes]) -> None:
             missing.discard(key)
 
 
+async def hold_all(queue: RelayQueue, missing: set[bytes], disk: SpoolDisk, claims: MemorySendLog) -> None:
+    """As scripts send it: held, claimed, released. Their holds are over at once, so what nobody has released
+    is claimed by the runner. Raises Killed."""
+    spool = RelaySpool(queue.root, lambda: time.time() - 3600, disk)
+    while missing:
+        for key in sorted(missing):
+            message = b"Subject: " + key + b"\r\n\r\nbody\r\n"
+            held = partial(spool.submit, SENDER, SUBMISSIONS[key], message, kind="redirect", account=ACCOUNT)
+            try:
+                name = held(key=key, held_s=60)
+                won = await claims.claim_handover(ACCOUNT, {key: name})
+                (spool.let_go if won else spool.withdraw)(name)
+            except StorageError:
+                continue
+            missing.discard(key)
+
+
+async def send_log() -> MemorySendLog:
+    accounts = MemoryAccountStore.beside(tables := Tables())
+    assert (await accounts.create_account(SENDER, "")).id == ACCOUNT
+    return MemorySendLog(tables)
+
+
 def ledger() -> Ledger:
     remote = Ledger()
     remote.will_say("refused@x.test", "550 5.1.1 no such user")
@@ -93,37 +121,54 @@ def ledger() -> Ledger:
     return remote
 
 
-async def life(queue: RelayQueue, remote: Ledger, missing: set[bytes], fault: Fault) -> None:
+@dataclass
+class Life:
+    remote: Ledger
+    missing: set[bytes]
+    fault: Fault
+    claims: MemorySendLog
+    is_held: bool
+
+
+async def live(queue: RelayQueue, disk: SpoolDisk, life: Life) -> None:
     """From start to an empty queue. Raises Killed."""
     while True:
         try:
             queue.open()
             break
         except StorageError:
-            assert fault.has_fired
-    submit_all(queue, missing)
-    await relay_everything(queue, remote)
+            assert life.fault.has_fired
+    if life.is_held:
+        await hold_all(queue, life.missing, disk, life.claims)
+    else:
+        submit_all(queue, life.missing)
+    await relay_everything(queue, life.remote, life.claims)
 
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("cuts_power", [False, True], ids=["", "power cut"])
-async def test_a_fault_at_every_operation(tmp_path: Path, kind: Kind, cuts_power: bool) -> None:
+@pytest.mark.parametrize("is_held", [False, True], ids=["", "held"])
+async def test_a_fault_at_every_operation(
+    tmp_path: Path, kind: Kind, cuts_power: bool, is_held: bool
+) -> None:
     if cuts_power and kind not in LETHAL:
         return
     for number in itertools.count(1):
-        fault, remote, missing = Fault(number, kind), ledger(), set(SUBMISSIONS)
+        fault, remote = Fault(number, kind), ledger()
+        life = Life(remote, set(SUBMISSIONS), fault, await send_log(), is_held)
         root = tmp_path / str(number)
         disk = FaultySpoolDisk(fault)
         queue = RelayQueue(root, time.time, disk)
         try:
-            await life(queue, remote, missing, fault)
+            await live(queue, disk, life)
         except Killed:
             if cuts_power:
                 disk.cut_power()
         queue.close()
         if fault.is_dead:
-            again = RelayQueue(root, time.time, UnsyncedSpoolDisk())
-            await life(again, remote, missing, fault)
+            plain = UnsyncedSpoolDisk()
+            again = RelayQueue(root, time.time, plain)
+            await live(again, plain, life)
             again.close()
         check(remote, root, fault, may_repeat=kind in LETHAL)
         if not fault.has_fired:
