@@ -10,14 +10,14 @@ after it runs, and the message is kept (RFC 5228 §2.10.6).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from .budget import Budget, Limits
 from .control import Break, Return, Stop
 from .errors import RunFault
 from .fields import Fields
-from .outcome import Action, FileInto, Keep, Outcome, Redirect, Reject, Seen, Vacation
+from .outcome import Action, FileInto, Keep, Outcome, Redirect, Reject, Vacation
 from .questions import Answers
 from .run import Frame, Mail, Run
 from .script import IncludeName, Script
@@ -59,57 +59,51 @@ def evaluate(
         trace=[] if wants_trace else None,
         flags=mail.flags,
     )
+    keep = Keep(None, run.flags)  # as the scripts so far leave the message
     for named in scripts:
-        kept = run.actions, run.seen
-        run.actions, run.seen, run.cancels_keep = list(run.actions), list(run.seen), False
-        fault = _run_one(run, named)
-        if fault is not None:
-            return _given_up(run, *kept, fault, named)
-        if run.cancels_keep and not _asks_to_keep(run.actions[len(kept[0]) :]):
+        actions, seen = run.actions, run.seen
+        run.actions, run.seen, run.cancels_keep = list(actions), list(seen), False
+        try:
+            kept = _run_one(run, named)
+        except RunFault as fault:
+            run.actions, run.seen = actions, seen
+            run.tell(0, f"given up: {fault}")
+            return _outcome(run, [*actions, keep], str(fault), named.name)
+        if kept is None:
             return _outcome(run, run.actions)
+        keep = kept
         if named is not scripts[-1]:  # the next one decides about what this one keeps
-            run.actions = kept[0] + [
-                each for each in run.actions[len(kept[0]) :] if not isinstance(each, Keep)
-            ]
-    actions = run.actions
-    if not run.cancels_keep:
-        actions = [*actions, Keep(None, run.flags, run.rewritten())]
-        run.tell(0, "implicit keep")
-    return _outcome(run, actions)
+            run.actions = [each for each in run.actions if not isinstance(each, Keep)]
+    if run.cancels_keep:
+        return _outcome(run, run.actions)
+    run.tell(0, "implicit keep")
+    return _outcome(run, [*run.actions, keep])
 
 
-def _asks_to_keep(actions: Sequence[Action]) -> bool:
-    return any(isinstance(action, Keep) for action in actions)
-
-
-def _run_one(run: Run, named: Named) -> RunFault | None:
+def _run_one(run: Run, named: Named) -> Keep | None:
+    """The keep, without a rule also where there is one; None: the message is not kept. Raises RunFault."""
     run.frames = [Frame(named.name, named.script)]
     run.because = 0
     try:
         named.script.run(run)
     except (Stop, Return, Break):
         pass
-    except RunFault as fault:
-        return fault
     except RecursionError:
-        return RunFault("nested too deep")
+        raise RunFault("nested too deep") from None
     finally:
         run.parts.clear()
     if _conflict(run.actions):
-        return RunFault("a message that is rejected cannot be kept, filed, sent on or answered as well")
-    return None
+        raise RunFault("a message that is rejected cannot be kept, filed, sent on or answered as well")
+    keeps = [action for action in run.actions if isinstance(action, Keep)]
+    if keeps:
+        return replace(keeps[-1], rule=None)
+    return None if run.cancels_keep else Keep(None, run.flags, run.rewritten())
 
 
 def _conflict(actions: Sequence[Action]) -> bool:
     """RFC 5429 §2.3."""
     rejects = any(isinstance(action, Reject) for action in actions)
     return rejects and any(isinstance(action, Keep | FileInto | Redirect | Vacation) for action in actions)
-
-
-def _given_up(run: Run, actions: list[Action], seen: list[Seen], fault: RunFault, named: Named) -> Outcome:
-    run.actions, run.seen = actions, seen
-    run.tell(0, f"given up: {fault}")
-    return _outcome(run, [*actions, Keep(None)], str(fault), named.name)
 
 
 def _outcome(run: Run, actions: Sequence[Action], fault: str = "", script: str = "") -> Outcome:

@@ -148,6 +148,22 @@ def test_scripts_one_after_the_other(scripts: list[str], expected: list[str]) ->
     assert told(run(*scripts)) == expected
 
 
+@pytest.mark.parametrize("keep", ["", "keep;"])
+def test_a_script_that_fails_leaves_the_message_as_the_one_before_it(keep: str) -> None:
+    before = f'require ["editheader", "imap4flags"]; addflag "seen-by-site"; addheader "X-Site" "yes"; {keep}'
+    failing = (
+        'require ["editheader", "imap4flags", "ihave"]; addflag "x"; addheader "X-Mine" "yes"; error "no";'
+    )
+    outcome = run(before, failing)
+    assert outcome.fault.startswith("s1: ")
+    (action,) = outcome.actions
+    assert isinstance(action, Keep)
+    assert (action.rule, action.flags) == (None, ("seen-by-site",))
+    assert action.message is not None
+    assert action.message.header.startswith(b"X-Site: yes\r\n")
+    assert b"X-Mine" not in action.message.header
+
+
 def test_action_tells_script_line_and_the_condition_that_was_true() -> None:
     outcome = run("keep;", "if true {\n if anyof (false,\n true) {\n  discard;\n }\n}", wants_trace=True)
     rule = outcome.actions[0].rule

@@ -14,6 +14,7 @@ from protocols.sieve.budget import Budget, Limits
 from protocols.sieve.compiling import compile
 from protocols.sieve.errors import OverBudget, ScriptErrors
 from protocols.sieve.globbing import Glob
+from protocols.sieve.outcome import Keep
 from protocols.sieve.regexmachine import Regex
 from protocols.sieve.regexsyntax import BadPattern
 from protocols.sieve.script import Script
@@ -193,6 +194,14 @@ def test_bombs_end_as_faults(script: str, why: str) -> None:
     started = time.process_time()
     assert why in run(script, message=message, limits=limits).fault
     assert time.process_time() - started < 2.0
+
+
+def test_the_last_octets_are_those_of_the_message_that_is_kept() -> None:
+    message = b"X: " + b"y" * 100_000 + b"\r\n\r\n"
+    script = 'require "editheader"; addheader "A" "b";'
+    outcome = run(script, message=message, limits=Limits(memory_chars=50_000))
+    assert "characters" in outcome.fault
+    assert [type(action) for action in outcome.actions] == [Keep]
 
 
 def test_time_is_up() -> None:
