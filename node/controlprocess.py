@@ -45,8 +45,6 @@ class ControlProcess(Composition):
         self.hub.on_relay_queued = self.relay.queued
         courier = Courier(self.core.certificates)
         self.core.certificates.changed = courier.changed
-        # whoever gets certificates listens there, as in a node of one process
-        self.hub.on_wanted = lambda name: self.core.certificates.served.demand.wanted(name)
         self.supervisor = Supervisor(self._orders, courier, self.hub, workers, self._departed)
         self._bound: dict[str, str] = {}  # addresses, by server
         self._last: dict[str, Snapshot] = {}  # of each worker

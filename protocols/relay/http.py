@@ -16,15 +16,13 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from protocols.httppost import HttpPost, HttpReply, Unreachable
 from storage.dsn import NO_REQUEST, DsnRequest, plain_request
 from storage.relayfile import Fate, Verdict
 
 from .transport import RelayDown, clean, verdict_of
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
 
 TIMEOUT_S: Final = 120.0
 MAX_REPLY_BYTES: Final = 256 * 1024
@@ -35,51 +33,32 @@ _FATES: Final = {"refused": (Fate.REFUSED, 550), "deferred": (Fate.DEFERRED, 450
 class HttpTransport:
     def __init__(self, url: str, token: str, remote: str, timeout_s: float = TIMEOUT_S) -> None:
         self.remote = remote
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._timeout_s = timeout_s
-        self._session: ClientSession | None = None
+        self._http = HttpPost(url, token, timeout_s)
 
     async def send(
         self, sender: str, recipients: Sequence[str], message: bytes, dsn: DsnRequest = NO_REQUEST
     ) -> list[Verdict]:
-        import aiohttp
-
         body = await asyncio.to_thread(encode_request, sender, recipients, message, dsn)
-        headers = {**self._headers, "Content-Type": "application/json"}
         try:
-            async with self._open().post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                raw = await response.content.read(MAX_REPLY_BYTES)
-                status, reason = response.status, response.reason or ""
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RelayDown("4.4.1", f"POST: {error or type(error).__name__}") from error
-        return self._verdicts(status, reason, raw, recipients)
+            reply = await self._http.post(body, max_reply_bytes=MAX_REPLY_BYTES)
+        except Unreachable as error:
+            raise RelayDown("4.4.1", f"POST: {error}") from error
+        return self._verdicts(reply, recipients)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._http.close()
 
-    def _open(self) -> ClientSession:
-        from aiohttp import ClientSession, ClientTimeout
-
-        if self._session is None:
-            self._session = ClientSession(timeout=ClientTimeout(total=self._timeout_s))
-        return self._session
-
-    def _verdicts(self, status: int, reason: str, raw: bytes, recipients: Sequence[str]) -> list[Verdict]:
-        reply = clean(f"HTTP {status} {reason}")
-        if status in _REFUSALS:
-            text = clean(raw[:500].decode("utf-8", "replace"))
-            return [Verdict(Fate.REFUSED, _REFUSALS[status], f"{reply} {text}".strip(), self.remote)] * len(
-                recipients
-            )
-        if not 200 <= status < 300:
-            raise RelayDown("4.3.0", reply)
-        exceptions = parse_exceptions(raw, self.remote)
-        taken = Verdict(Fate.TAKEN, "2.0.0", reply, self.remote)
+    def _verdicts(self, reply: HttpReply, recipients: Sequence[str]) -> list[Verdict]:
+        said = clean(f"HTTP {reply.status} {reply.reason}")
+        if reply.status in _REFUSALS:
+            text = clean(reply.body[:500].decode("utf-8", "replace"))
+            return [
+                Verdict(Fate.REFUSED, _REFUSALS[reply.status], f"{said} {text}".strip(), self.remote)
+            ] * len(recipients)
+        if not reply.is_success:
+            raise RelayDown("4.3.0", said)
+        exceptions = parse_exceptions(reply.body, self.remote)
+        taken = Verdict(Fate.TAKEN, "2.0.0", said, self.remote)
         return [exceptions.get(each, taken) for each in recipients]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from protocols.httppost import HttpPost, Unreachable
 
 MAX_REPLY_BYTES: Final = 4096
 # About this message; all other refusals are about us or the filter.
@@ -25,41 +24,19 @@ class Endpoint(Protocol):
 
 
 class HttpEndpoint:
-    """Certificates are verified, and redirects are not followed: the token is for this URL."""
-
     def __init__(self, url: str, token: str, timeout_s: float) -> None:
-        self._url = url
-        self._headers = {"Content-Type": "application/json", "User-Agent": "Sora"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._timeout_s = timeout_s
-        self._session: ClientSession | None = None
+        self._http = HttpPost(url, token, timeout_s)
 
     async def post(self, body: bytes) -> bool:
-        import aiohttp
-
         try:
-            async with self._open().post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            ) as response:
-                await response.content.read(MAX_REPLY_BYTES)  # so that the connection can be used again
-                status = response.status
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise EndpointDown(str(error) or type(error).__name__) from error
-        if 200 <= status < 300:
+            reply = await self._http.post(body, max_reply_bytes=MAX_REPLY_BYTES)
+        except Unreachable as error:
+            raise EndpointDown(str(error)) from error
+        if reply.is_success:
             return True
-        if status in _ABOUT_THE_MESSAGE:
+        if reply.status in _ABOUT_THE_MESSAGE:
             return False
-        raise EndpointDown(f"HTTP {status}")
+        raise EndpointDown(f"HTTP {reply.status}")
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _open(self) -> ClientSession:
-        from aiohttp import ClientSession, ClientTimeout
-
-        if self._session is None:
-            self._session = ClientSession(timeout=ClientTimeout(total=self._timeout_s))
-        return self._session
+        await self._http.close()
