@@ -29,7 +29,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/arch
 
 interop: $(STAMP) test-debian-postgres
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m interop tests/interop $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m interop tests/interop $(ARGS)
 
 # The same tests as with the wheel's PostgreSQL, on Debian 12's.
 test-debian-postgres: $(STAMP)

@@ -11,11 +11,30 @@ import pytest
 from tests.support.lmtp import LmtpClient
 from tests.support.nodeprocess import NodeProcess
 
+# Files that take a minute or more, longest first: whoever begins with one at the end lets the others wait.
+LONGEST = (
+    "test_ledger",
+    "test_cluster",
+    "test_login_flood",
+    "test_crash",
+    "test_certificates_restarts",
+    "test_staging",
+    "test_redirects",
+    "test_differential",
+    "test_outages",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/interop" in str(item.path):
             item.add_marker(pytest.mark.interop)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.path.stem
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(scope="session")
