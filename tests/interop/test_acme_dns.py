@@ -133,7 +133,7 @@ async def test_a_name_server_that_is_not_there(named: Named) -> None:
     dns = Rfc2136(named.settings(port=free_port(), timeout_s=3.0))
     with pytest.raises(DnsFailed):
         await dns.publish("_acme-challenge.example.test", "value")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
 
 
 async def test_the_key_is_no_argument_of_any_process(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ ATTACKER, HONEST = "127.0.0.2", "127.0.1.3"
 GUESSES_PER_S = 200
 LASTS_S = 4.0
 LOGINS = 12
-PATIENCE_S = 2.0  # the queue of an unfair verifier is longer than this
+PATIENCE_S = 5.0  # the queue of an unfair verifier is longer than this
 
 
 async def login(node: NodeProcess, ip: str, user: str, password: str) -> bytes:

@@ -12,7 +12,7 @@ from tests.support.livenode import deliver, imap_inbox, message, pop3, stored
 from tests.support.nodeprocess import NodeProcess
 from tests.support.sieveeditor import SieveEditor
 
-SOON_S = 5.0  # the safety net compares every 15 s: anything slower than this has come through it
+SOON_S = 9.0  # the safety net compares every 15 s, a script is remembered for 10: what is slower came by them
 
 Pair = tuple[NodeProcess, NodeProcess]
 

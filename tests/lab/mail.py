@@ -13,7 +13,7 @@ from . import namespaces
 from .lab import ACCOUNT, ADDRESSES, NODES, Lab
 
 IMAPS = 993
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 def add_neighbourhood(lab: Lab, ips: Sequence[str]) -> None:

@@ -28,8 +28,8 @@ from .mail import can_log_in, imap
 DOMAIN = "mail.lab.example"
 LIFETIME_S = 60
 SPLIT_LIFETIME_S = 180
-SOON_S = 30.0
-LEADING_S = 30.0
+SOON_S = 60.0
+LEADING_S = 60.0
 TAKEN_OVER_S = 240.0  # a lease of two minutes, and whose turn it is
 
 SECTION = """
@@ -192,7 +192,7 @@ def test_an_empty_bucket_becomes_one_certificate_on_all_nodes_and_is_renewed_und
                 assert all(session.noop()[0] == "OK" for session in sessions)
                 spread = spread_s(lab, number)
                 print(f"certificate {number}: all nodes swapped within {spread:.2f} s of the first")
-                assert spread < 1.0
+                assert spread < 5.0, "the next sync of the bucket would be minutes later"
         listed = lab.json_of("node-3", "node", "certs", "list")
         (line,) = listed["certificates"]
         assert line["names"] == [DOMAIN]

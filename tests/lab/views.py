@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .lab import NODES, Lab
 
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 def states(lab: Lab, node: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ async def test_a_server_that_ended_is_started_again_until_it_runs(
     keeper.start("the database", kept_running("the database", server))
     await asyncio.sleep(0)
     server.is_running = False
-    await asyncio.wait_for(server.restarted.wait(), 5)
+    await asyncio.wait_for(server.restarted.wait(), 60)
     await keeper.stop(5)
     assert server.attempts == 3
     assert "the database has ended: signal 9; see the log" in caplog.text

@@ -47,7 +47,7 @@ async def test_changes_reach_other_processes_and_the_dead_are_forgotten(tmp_path
         feed.start(asyncio.get_running_loop())
     try:
         feeds[0].publish(change(1, 9))
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), 60)
         assert sorted(arrived, key=lambda item: item[0]) == [(n, change(1, 9)) for n in range(3)]
         # a process that is killed leaves its socket behind
         feeds[2]._loop = None

@@ -88,7 +88,7 @@ class Served:
         """What the server sends until it closes."""
         loop, got = asyncio.get_running_loop(), b""
         with sock:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 try:
                     while data := await loop.sock_recv(sock, 4096):
                         got += data

@@ -308,7 +308,7 @@ def test_two_hundred_stalled_hellos_use_next_to_no_processor(run: Run, pair: tup
     """Half of them have sent a part, which a level-triggered loop without low-water marks would spin on."""
 
     async def scenario() -> None:
-        async with serving(pair, DoorSettings(hello_within_s=WINDOW_S * WINDOWS + 1), tls=True) as served:
+        async with serving(pair, DoorSettings(hello_within_s=WINDOW_S * WINDOWS + 4), tls=True) as served:
             hello = hellos.recorded()
             crowd = [await dial(served.port) for _ in range(CROWD)]
             for number, sock in enumerate(crowd):

@@ -26,7 +26,7 @@ async def test_a_failing_job_is_logged_and_started_again(
     group = workers.Workers()
     with caplog.at_level(logging.ERROR, "sora.workers"):
         group.start("tester", job)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 60)
     await group.stop(5)
     assert runs == 3
     assert "tester failed" in caplog.text

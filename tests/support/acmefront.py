@@ -133,7 +133,7 @@ class Front:
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), daemon=True)
         self._thread.start()
-        assert started.wait(30), "the stub of the CA does not start"
+        assert started.wait(60), "the stub of the CA does not start"
 
     def stop(self) -> None:
         if self._thread is None or self._loop is None or self._ended is None:

@@ -107,7 +107,7 @@ class Way:
             self.store,
             self.codec,
             node,
-            settings=UploaderSettings(batch_size=10, concurrency=4, gather_s=0),
+            settings=UploaderSettings(batch_size=10, concurrency=4, gather_s=0, poll_interval_s=3600),
             cache=self.cache,
             clock=lambda: self.queue.now,
             rng=random.Random(1),

@@ -141,7 +141,7 @@ class Client:
             try:
                 return self._unpacker.unpack()
             except msgpack.OutOfData:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     data = await self._reader.read(65536)
                 if not data:
                     return None

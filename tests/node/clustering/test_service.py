@@ -128,7 +128,7 @@ async def test_the_loop_flushes_and_ends(nodes: Nodes) -> None:
     assert second.counted(BAD) == (0, 2)
     stop = asyncio.Event()
     running = asyncio.create_task(first.clustering.run(stop))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while second.counted(BAD) != (0, 3):
             await asyncio.sleep(0)
         stop.set()

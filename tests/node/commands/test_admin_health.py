@@ -63,7 +63,7 @@ def answering(path: Path, answer: dict[str, Any]) -> Iterator[None]:
     finally:
         asyncio.run_coroutine_threadsafe(server.close(), loop).result(5)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(60)
         loop.close()
 
 

@@ -32,7 +32,7 @@ async def waiters(database: Database) -> int:
 
 
 async def until_someone_waits(database: Database, n: int = 1) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await waiters(database) < n:
             await asyncio.sleep(0)
 
