@@ -24,6 +24,15 @@ MAX_LISTED: Final = 10_000
 _CODES: Final = {NotFound: "not_found", NotPermitted: "usage", Corrupt: "not_found"}
 
 
+def without_relay() -> dict[str, Handler]:
+    """The same commands of a node that has none."""
+    return {f"relay.{name}": _refuse for name in ("list", "show", "retry", "delete", "stats", "adopt")}
+
+
+async def _refuse(_arguments: Arguments) -> object:
+    raise ControlRefused("usage", "this node relays no mail: [relay] type is not set")
+
+
 class RelayCommands:
     def __init__(self, queue: RelayQueue, runner: Runner) -> None:
         self._queue = queue

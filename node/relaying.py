@@ -28,7 +28,7 @@ from storage.relayqueue import RelayQueue, SpoolTaken
 from storage.relayroom import RelayLimits
 from storage.relayspool import RelaySpool
 
-from .controlrelay import RelayCommands
+from .controlrelay import RelayCommands, without_relay
 from .health import OK, Finding, State, worst
 from .metrics.sources import add_relay
 from .relaybounces import LocalBouncer
@@ -197,7 +197,7 @@ class RelayPart:
 
     def commands(self) -> dict[str, Handler]:
         if not self.is_configured:
-            return {}
+            return without_relay()
         return RelayCommands(self.queue, self.runner).table()
 
     async def _check(self) -> Finding:

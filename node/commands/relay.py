@@ -16,7 +16,7 @@ from node.units import format_duration
 from storage.errors import Corrupt, NotFound, NotPermitted, StorageError
 from storage.relayadopt import Adoption
 from storage.relayqueue import RelayQueue, SpoolTaken
-from storage.relayspool import FAILED, STATES
+from storage.relayspool import FAILED, PENDING, STATES
 
 from .access import Access, read_config, with_access
 from .failure import EXIT_CODES, NOT_FOUND, UNAVAILABLE, USAGE, Failure
@@ -179,6 +179,8 @@ def _look(
         if not isinstance(failure.__cause__, ControlUnusable):
             raise
     root = Path(read_config(access.config).relay_queue.path)
+    if not (root / PENDING).is_dir():
+        raise Failure(f"no node answers, and there is no relay queue in {root} (relay_queue.path)", NOT_FOUND)
     click.echo(f"no node answers: this is about the files in {root}", err=True)
     try:
         return offline(RelayQueue(root, time.time))

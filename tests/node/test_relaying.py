@@ -541,6 +541,14 @@ async def test_a_reload_with_a_certificate_that_is_not_there_changes_nothing(
         part.prepare(Config(relay=bad, relay_queue=queue))
 
 
+async def test_a_node_without_a_relay_says_so(host: RelayHost) -> None:
+    commands = RelayPart(Config()).commands()
+    assert commands.keys() == host.commands.table().keys()
+    for command in commands.values():
+        with pytest.raises(ControlRefused, match="type is not set"):
+            await command({})
+
+
 def test_what_a_reload_can_change() -> None:
     fixed = [f"relay.{row.key}" for row in rows(Relay)] + [
         f"relay_queue.{row.key}" for row in rows(RelayQueueConfig)
