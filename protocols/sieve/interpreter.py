@@ -92,18 +92,19 @@ def _run_one(run: Run, named: Named) -> Keep | None:
         raise RunFault("nested too deep") from None
     finally:
         run.parts.clear()
-    if _conflict(run.actions):
-        raise RunFault("a message that is rejected cannot be kept, filed, sent on or answered as well")
+    _check_rejection(run.actions)
     keeps = [action for action in run.actions if isinstance(action, Keep)]
     if keeps:
         return replace(keeps[-1], rule=None)
     return None if run.cancels_keep else Keep(None, run.flags, run.rewritten())
 
 
-def _conflict(actions: Sequence[Action]) -> bool:
-    """RFC 5429 §2.3."""
-    rejects = any(isinstance(action, Reject) for action in actions)
-    return rejects and any(isinstance(action, Keep | FileInto | Redirect | Vacation) for action in actions)
+def _check_rejection(actions: Sequence[Action]) -> None:
+    """RFC 5429 §2.3. Raises RunFault."""
+    line = next((action.rule.line for action in actions if isinstance(action, Reject)), 0)
+    if line and any(isinstance(action, Keep | FileInto | Redirect | Vacation) for action in actions):
+        what = "a message that is rejected cannot be kept, filed, sent on or answered as well"
+        raise RunFault(f"line {line}: {what}")
 
 
 def _outcome(run: Run, actions: Sequence[Action], fault: str = "", script: str = "") -> Outcome:

@@ -175,7 +175,7 @@ def test_action_tells_script_line_and_the_condition_that_was_true() -> None:
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        ('require ["reject", "fileinto"]; reject "no"; fileinto "A";', "rejected"),
+        ('require ["reject", "fileinto"]; reject "no"; fileinto "A";', "line 1: a message that is rejected"),
         ('require "variables"; set "x" "not an address"; redirect "${x}";', "address"),
         ('require ["variables", "fileinto"]; fileinto "${nothing}";', "mailbox"),
         ('require ["include"]; include "lost";', "included"),
