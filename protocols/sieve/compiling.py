@@ -263,7 +263,7 @@ class Compiler:
             self.loops += 1
             bound.block = self.sequence(node.block)
             self.loops -= 1
-        return row.build(bound)
+        return _placed(row.build(bound), bound.line)
 
     def test(self, node: TestNode) -> Holds:
         """Raises BadScript."""
@@ -318,6 +318,19 @@ def failing(text: str) -> Script:
 
 def _failing(text: str) -> Do:
     def run(run: Run) -> None:
-        raise RunFault(text)
+        raise RunFault(text, 0)
+
+    return run
+
+
+def _placed(do: Do, line: int) -> Do:
+    """A command whose faults name its line."""
+
+    def run(run: Run) -> None:
+        try:
+            do(run)
+        except RunFault as fault:
+            fault.at(line)
+            raise
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .errors import RunFault
 from .spec import Do, Holds
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ def chain(branches: Sequence[tuple[Holds | None, Do, int]]) -> Do:
 
     def run_chain(run: Run) -> None:
         for condition, block, line in branches:
-            if condition is None or condition(run):
-                outer, run.because = run.because, line
-                block(run)
-                run.because = outer
-                return
+            try:
+                if condition is None or condition(run):
+                    outer, run.because = run.because, line
+                    block(run)
+                    run.because = outer
+                    return
+            except RunFault as fault:
+                fault.at(line)
+                raise
             run.budget.spend(1)
 
     return run_chain
@@ -64,9 +69,13 @@ def _lone_if(condition: Holds | None, block: Do, line: int) -> Do:
     holds = condition
 
     def run_if(run: Run) -> None:
-        if holds(run):
-            outer, run.because = run.because, line
-            block(run)
-            run.because = outer
+        try:
+            if holds(run):
+                outer, run.because = run.because, line
+                block(run)
+                run.because = outer
+        except RunFault as fault:
+            fault.at(line)
+            raise
 
     return run_if

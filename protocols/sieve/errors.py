@@ -40,7 +40,23 @@ class BadScript(Exception):
 
 
 class RunFault(Exception):
-    """The script went wrong while it ran: implicit keep (RFC 5228 §2.10.6). The message is for its owner."""
+    """The script went wrong while it ran: implicit keep (RFC 5228 §2.10.6). The message is for its owner.
+
+    ``line``: None until it is known, 0 where the text says it.
+    """
+
+    def __init__(self, text: str, line: int | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.line = line
+
+    def at(self, line: int) -> None:
+        """The innermost command counts."""
+        if self.line is None:
+            self.line = line
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line else self.text
 
 
 class OverBudget(RunFault):

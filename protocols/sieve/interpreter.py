@@ -104,7 +104,7 @@ def _check_rejection(actions: Sequence[Action]) -> None:
     line = next((action.rule.line for action in actions if isinstance(action, Reject)), 0)
     if line and any(isinstance(action, Keep | FileInto | Redirect | Vacation) for action in actions):
         what = "a message that is rejected cannot be kept, filed, sent on or answered as well"
-        raise RunFault(f"line {line}: {what}")
+        raise RunFault(what, line)
 
 
 def _outcome(run: Run, actions: Sequence[Action], fault: str = "", script: str = "") -> Outcome:

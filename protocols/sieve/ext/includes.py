@@ -30,28 +30,30 @@ def _include(bound: Bound) -> Do:
         if script is None:
             if optional:
                 return
-            raise RunFault(f'line {line}: the {name.location} script "{name.name}" cannot be included')
-        _enter(run, name, line)
+            raise RunFault(f'the {name.location} script "{name.name}" cannot be included')
+        _enter(run, name)
         frame = run.enter(name.name, script)
         try:
             script.run(run)
         except Return:
             pass
+        except RunFault as fault:
+            raise RunFault(f'in "{name.name}", {fault}', line) from None
         finally:
             run.leave(frame)
 
     return include
 
 
-def _enter(run: Run, name: IncludeName, line: int) -> None:
+def _enter(run: Run, name: IncludeName) -> None:
     """Raises RunFault for loops and for too many scripts."""
     limits = run.budget.limits
     run.included.add(name)
     run.includes += 1
     if len(run.frames) > limits.include_depth:
-        raise RunFault(f"line {line}: scripts include each other more than {limits.include_depth} deep")
+        raise RunFault(f"scripts include each other more than {limits.include_depth} deep")
     if run.includes > limits.includes:
-        raise RunFault(f"line {line}: more than {limits.includes} scripts are included")
+        raise RunFault(f"more than {limits.includes} scripts are included")
 
 
 def _return(_bound: Bound) -> Do:

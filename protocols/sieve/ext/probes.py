@@ -27,10 +27,10 @@ def _ihave(bound: Bound) -> Holds:
 
 
 def _error(bound: Bound) -> Do:
-    line, message = bound.line, bound.text("message")
+    message = bound.text("message")
 
     def fail(run: Run) -> None:
-        raise RunFault(f"line {line}: {message.value(run)[:1000]}")
+        raise RunFault(message.value(run)[:1000])
 
     return fail
 

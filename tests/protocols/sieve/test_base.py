@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from protocols.sieve.outcome import Keep
+from protocols.sieve.script import IncludeName
 
-from .running import MESSAGE, holds, run, told
+from .running import MESSAGE, compiled, holds, run, told
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,31 @@ def test_a_script_that_fails_leaves_the_message_as_the_one_before_it(keep: str) 
     assert action.message is not None
     assert action.message.header.startswith(b"X-Site: yes\r\n")
     assert b"X-Mine" not in action.message.header
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ('require "variables";\nif true {\n redirect "${x}"; }', "line 3: '' is"),
+        (
+            'require ["variables", "regex"];\nset "x" "(";\nif header :regex "subject" "${x}" { stop; }',
+            "line 3: bad reg",
+        ),
+        ('require ["variables", "ihave"];\nkeep;\nerror "no way";', "line 3: no way"),
+        ('require "include";\n\ninclude "absent";', "line 3: the personal script"),
+        ('require "ihave";\nif ihave "vnd.x" { stop; }\nunheard;', "line 3, column 1: "),
+    ],
+)
+def test_faults_name_the_line(script: str, why: str) -> None:
+    assert run(script).fault.startswith(f"s0: {why}")
+
+
+def test_faults_of_included_scripts_name_both_lines() -> None:
+    library = {IncludeName("personal", "inner"): compiled('require "ihave";\nerror "no";')}
+    assert (
+        run('require "include";\n\n\ninclude "inner";', library=library).fault
+        == 's0: line 4: in "inner", line 2: no'
+    )
 
 
 def test_action_tells_script_line_and_the_condition_that_was_true() -> None:
