@@ -216,7 +216,7 @@ def test_hanging_worker_is_detected_and_disturbs_nobody_else(node: NodeProcess) 
         slowest, rounds = max(slowest, time.monotonic() - began), rounds + 1
         assert time.monotonic() - stopped < 60
     assert time.monotonic() - stopped > 8
-    assert rounds > 5
+    assert rounds > 1
     assert slowest < 7, "somebody waited for the one that hangs"
     seconds_until(lambda: are_replaced(node, {victim}), 60)
     assert all(answers(client) for client in others[0])
@@ -227,7 +227,7 @@ def test_hanging_worker_is_detected_and_disturbs_nobody_else(node: NodeProcess) 
 
 
 def answers_soon(client: LineClient) -> bool:
-    client.socket.settimeout(2)
+    client.socket.settimeout(4)
     try:
         return answers(client)
     finally:
