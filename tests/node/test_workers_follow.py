@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import resource
@@ -145,8 +144,7 @@ async def test_one_that_dies_during_a_drain_is_not_needed_any_more(running: Runn
     os.kill(worker(running, "worker-1").process.pid, signal.SIGKILL)
     await until(lambda: control(running).session_count() == 1)
     assert b" OK " in await clients["worker-2"].command("NOOP")
-    await asyncio.sleep(0)
-    assert list(control(running).supervisor.workers) == ["worker-2"]
+    await until(lambda: list(control(running).supervisor.workers) == ["worker-2"])
     await clients["worker-2"].command("LOGOUT")  # the node ends now, see the fixture
     for each in clients.values():
         each.writer.close()
