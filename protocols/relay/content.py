@@ -14,10 +14,11 @@ _BARE: Final = re.compile(rb"\r\n|\r|\n")
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """SMTP extensions without which the message cannot be sent as it is."""
+    """SMTP extensions that the message asks for."""
 
     is_8bit: bool  # RFC 6152
     is_utf8: bool  # RFC 6531: an address or a header field is not ASCII
+    has_utf8_address: bool = False  # without SMTPUTF8 there is no way to name it
 
 
 def needs_of(message: bytes, addresses: Iterable[str]) -> Needs:
@@ -26,10 +27,9 @@ def needs_of(message: bytes, addresses: Iterable[str]) -> Needs:
     A header with octets that are not UTF-8 is of an age before RFC 6532 and is no mail of that kind.
     """
     is_8bit = not message.isascii()
-    is_utf8 = not all(each.isascii() for each in addresses)
-    if is_8bit and not is_utf8:
-        is_utf8 = _has_utf8_header(message)
-    return Needs(is_8bit, is_utf8)
+    has_utf8_address = not all(each.isascii() for each in addresses)
+    is_utf8 = has_utf8_address or (is_8bit and _has_utf8_header(message))
+    return Needs(is_8bit, is_utf8, has_utf8_address)
 
 
 def _has_utf8_header(message: bytes) -> bool:

@@ -221,10 +221,9 @@ class SmtpTransport:
     def _options(self, smtp: SMTP, addresses: Sequence[str], data: bytes) -> list[bytes] | Verdict:
         """Parameters of MAIL; or why this relay cannot take the message as it is, which no retry changes."""
         needs = needs_of(data, addresses)
-        if needs.is_utf8 and not smtp.supports_extension("smtputf8"):
-            return self._unfit(
-                "5.6.7", "not all addresses and header fields are ASCII, and the relay has no SMTPUTF8"
-            )
+        has_smtputf8 = smtp.supports_extension("smtputf8")
+        if needs.has_utf8_address and not has_smtputf8:
+            return self._unfit("5.6.7", "not all addresses are ASCII, and the relay has no SMTPUTF8")
         if needs.is_8bit and not smtp.supports_extension("8bitmime"):
             return self._unfit("5.6.3", "the message has 8-bit content, and the relay has no 8BITMIME")
         options = []
@@ -235,7 +234,9 @@ class SmtpTransport:
             options.append(b"SIZE=%d" % len(data))
         if needs.is_8bit:
             options.append(b"BODY=8BITMIME")
-        if needs.is_utf8:
+        if (
+            needs.is_utf8 and has_smtputf8
+        ):  # a header alone is no reason to send mail back: many write UTF-8 there
             options.append(b"SMTPUTF8")
         return options
 

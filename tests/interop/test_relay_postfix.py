@@ -250,19 +250,28 @@ async def test_octets_and_utf8_addresses_arrive(mta: Postfix, authority: Authori
 
 
 @pytest.mark.parametrize(
-    ("keyword", "message", "status"),
+    ("keyword", "sender", "message", "status"),
     [
-        ("8bitmime", b"Subject: x\r\n\r\n\xe9\r\n", "5.6.3"),
-        ("smtputf8", "Subject: é\r\n\r\n".encode(), "5.6.7"),
+        ("8bitmime", "s@near.test", b"Subject: x\r\n\r\n\xe9\r\n", "5.6.3"),
+        ("smtputf8", "ännchen@near.test", b"Subject: x\r\n\r\n", "5.6.7"),
     ],
 )
 async def test_what_it_cannot_take_unharmed_is_reported(
-    mta: Postfix, authority: Authority, keyword: str, message: bytes, status: str
+    mta: Postfix, authority: Authority, keyword: str, sender: str, message: bytes, status: str
 ) -> None:
     mta.parameters = {"smtpd_discard_ehlo_keywords": keyword}
     mta.reload()
-    (verdict,) = await send(settings(mta, authority), message=message)
+    (verdict,) = await send(settings(mta, authority), message=message, sender=sender)
     assert (verdict.fate, verdict.status) == (Fate.REFUSED, status)
+
+
+async def test_a_header_in_utf8_arrives_without_smtputf8(mta: Postfix, authority: Authority) -> None:
+    mta.parameters = {"smtpd_discard_ehlo_keywords": "smtputf8"}
+    mta.reload()
+    message = "Subject: Grüße\r\n\r\nhello\r\n".encode()
+    (verdict,) = await send(settings(mta, authority), ["plainly@far.test"], message)
+    assert verdict.fate is Fate.TAKEN
+    assert "Subject: Grüße".encode() in arrived(mta, "plainly@far.test").content
 
 
 @pytest.mark.parametrize("keyword", ["", "size"])

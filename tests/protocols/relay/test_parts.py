@@ -88,7 +88,7 @@ def test_a_message_cannot_end_itself(raw: bytes) -> None:
         ("a: b\r\n\r\né".encode(), ["a@b.c"], Needs(True, False)),
         ("a: é\r\n\r\nb".encode(), ["a@b.c"], Needs(True, True)),
         (b"a: \xe9\r\n\r\nb", ["a@b.c"], Needs(True, False)),
-        (b"a: b\r\n\r\n", ["é@b.c"], Needs(False, True)),
+        (b"a: b\r\n\r\n", ["é@b.c"], Needs(False, True, True)),
     ],
 )
 def test_needs(message: bytes, addresses: list[str], needs: Needs) -> None:

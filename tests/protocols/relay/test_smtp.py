@@ -129,7 +129,6 @@ async def test_connections_are_kept_and_replaced_when_they_are_closed() -> None:
     ("extensions", "sender", "message", "status"),
     [
         ((), "s@y.test", "Subject: x\r\n\r\né\r\n".encode(), "5.6.3"),
-        (("8BITMIME",), "s@y.test", "Subject: é\r\n\r\n".encode(), "5.6.7"),
         (("8BITMIME",), "é@y.test", MESSAGE, "5.6.7"),
         (("SIZE 10",), "s@y.test", MESSAGE, "5.3.4"),
     ],
@@ -162,6 +161,19 @@ async def test_options_of_mail(sender: str, message: bytes, options: str) -> Non
         await relay.close()
     said = next(each for each in server.commands if each.startswith("MAIL"))
     assert said.partition(f" SIZE={len(message)}")[2] == options
+
+
+async def test_a_header_in_utf8_goes_also_where_there_is_no_smtputf8() -> None:
+    """As it came: many write UTF-8 there, and their mail is read everywhere."""
+    message = "Subject: é\r\n\r\n".encode()
+    async with SmtpServer(extensions=("8BITMIME",)) as server:
+        relay = transport(server)
+        assert fates(await relay.send("s@y.test", TO, message)) == "tt"
+        await relay.close()
+    assert [each for each in server.commands if each.startswith("MAIL")] == [
+        "MAIL FROM:<s@y.test> BODY=8BITMIME"
+    ]
+    assert [each.message for each in server.accepted] == [message]
 
 
 # --- encryption and login ---
