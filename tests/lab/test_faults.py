@@ -132,7 +132,7 @@ def test_without_its_database_a_node_says_so_and_passes_the_lead_on(lab: Lab) ->
     status = lab.status("node-1")  # which does not hang
     assert "database" in status["staging"]["error"]
     assert status["cluster"]["leader"] == "node-2"
-    assert states(lab, "node-2") == dict.fromkeys(NODES, "alive")
+    until("all nodes see all nodes alive", lambda: all_alive(lab), SOON_S)
     assert can_log_in(lab, "node-2")
     lab.heal()
     until("node-1 leads again", lambda: leaders(lab) == {"node-1"}, 60.0)
@@ -164,7 +164,7 @@ def test_a_clock_that_steps_by_an_hour(lab: Lab) -> None:
     assert "3600 s ahead" in what or "3599 s ahead" in what or "3601 s ahead" in what
     took = until("both blocks have ended", lambda: not any(blocked(lab, name) for name in NODES), 40.0)
     print(f"both blocks ended {took:.1f} s after the doctor was asked")
-    assert states(lab, "node-1") == dict.fromkeys(NODES, "alive")
+    until("all nodes see all nodes alive", lambda: all_alive(lab), SOON_S)
     lab.stop("node-2")
     lab.start("node-2")
 
@@ -180,7 +180,7 @@ def test_a_flood_without_a_key_is_counted_and_harms_nobody(lab: Lab) -> None:
     flooding.start()
     while flooding.is_alive():
         assert can_log_in(lab, "node-1")
-        assert states(lab, "node-2") == dict.fromkeys(NODES, "alive")
+        assert not {"failed", "left"} & set(states(lab, "node-2").values())  # a busy host may be suspected
     flooding.join()
     after = figures(lab, "node-1")
     rejected = {
@@ -193,7 +193,7 @@ def test_a_flood_without_a_key_is_counted_and_harms_nobody(lab: Lab) -> None:
     assert sum(rejected.values()) > sent[0] / 4  # the wire of the lab, or the kernel, may lose some
     assert after["engine_faults"] == 0
     assert len(lab.log("node-1")) - logged < MAX_LOG_BYTES
-    assert states(lab, "node-1") == dict.fromkeys(NODES, "alive")
+    until("all nodes see all nodes alive", lambda: all_alive(lab), SOON_S)
 
 
 def flood(lab: Lab, packets: list[bytes]) -> int:
