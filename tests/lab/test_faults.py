@@ -147,23 +147,23 @@ def test_a_clock_that_steps_by_an_hour(lab: Lab) -> None:
     fake = {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",  # asked at each reading, it now and then gives the real time
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     lab.stop("node-2")
     lab.start("node-2", fake)
     until("all nodes see all nodes alive", lambda: all_alive(lab), SOON_S)
     clock.write_text(f"+{HOUR_S:.0f}")
-    for node, ip in (("node-1", "198.51.100.1"), ("node-2", "198.51.100.2")):
-        lab.program(node, "node.admin", "blocks", "add", ip, "--for", "20s")
-    both = ["198.51.100.1", "198.51.100.2"]
-    until("both blocks hold everywhere", lambda: all(blocked(lab, name) == both for name in NODES), SOON_S)
     until("the doctor sees the clock", lambda: "node-2" in findings(lab, "node-1"), LEADING_S)
     verdict, what, cure = findings(lab, "node-1")["node-2"]
     assert (verdict, "NTP" in cure) == ("warning", True)
     assert "3600 s ahead" in what or "3599 s ahead" in what or "3601 s ahead" in what
-    took = until("both blocks have ended", lambda: not any(blocked(lab, name) for name in NODES), 40.0)
-    print(f"both blocks ended {took:.1f} s after the doctor was asked")
+    for node, ip in (("node-1", "198.51.100.1"), ("node-2", "198.51.100.2")):
+        lab.program(node, "node.admin", "blocks", "add", ip, "--for", "30s")
+    both = ["198.51.100.1", "198.51.100.2"]
+    until("both blocks hold everywhere", lambda: all(blocked(lab, name) == both for name in NODES), SOON_S)
+    took = until("both blocks have ended", lambda: not any(blocked(lab, name) for name in NODES), SOON_S)
+    print(f"both blocks ended {took:.1f} s after they were seen everywhere")
     until("all nodes see all nodes alive", lambda: all_alive(lab), SOON_S)
     lab.stop("node-2")
     lab.start("node-2")
