@@ -39,12 +39,11 @@ _FRAMES = "SELECT data FROM staged_frames WHERE content_id = $1 ORDER BY n"
 _FRAMES_OF = """
 SELECT content_id, data FROM staged_frames WHERE content_id = ANY ($1::bigint[]) ORDER BY content_id, n"""
 
-# A content that has no row in `contents` was purged while it was being uploaded: its object is doomed again.
+# The frames go with their row of the queue, by the foreign key. A content that has no row in `contents` was
+# purged while it was being uploaded: its object is doomed again.
 _MARK_STORED = """
 WITH known AS MATERIALIZED (
     SELECT id FROM contents WHERE id = ANY ($1::bigint[]) ORDER BY id FOR KEY SHARE
-), frames AS (
-    DELETE FROM staged_frames f USING known WHERE f.content_id = known.id
 ), unstaged AS (
     DELETE FROM staged_contents g USING known WHERE g.content_id = known.id
 ), orphans AS (

@@ -374,6 +374,27 @@ async def test_the_same_bytes_through_several_nodes_while_they_are_uploaded_and_
     await postgres_stores.audit(inbox)
 
 
+async def test_frames_that_come_while_their_content_is_marked_as_stored_go_with_its_row(
+    postgres_stores: PostgresStores, database: Database
+) -> None:
+    """The uploader's statement waits for the adoption, and its snapshot has none of the frames."""
+    inbox, body = await postgres_stores.inbox(), staged(b"moved", node="a")
+    await postgres_stores.mail.append(body, [NewMessage(inbox)])
+    (lease,) = await postgres_stores.uploads.lease("a", 1, 60)
+    adopting = postgres_stores.uploads.take_over(body.content.hash, None, [b"one", b"two"], 6)
+    async with database.transaction(mailboxes=()) as blocker:
+        # The adoption has written the row of the queue when it comes to wait for this frame.
+        await blocker.execute("INSERT INTO staged_frames VALUES ($1, 1, 'other')", lease.ref.id)
+        adoption = asyncio.create_task(adopting)
+        await until_someone_waits(database)
+        marking = asyncio.create_task(postgres_stores.uploads.mark_stored([lease.ref.id]))
+        await until_someone_waits(database, 2)
+        await blocker.execute("DELETE FROM staged_frames WHERE content_id = $1", lease.ref.id)
+    assert await adoption
+    assert await marking == [lease.ref.id]
+    assert await misplaced(database) == []
+
+
 async def misplaced(database: Database) -> list[object]:
     return list(
         await database.read(

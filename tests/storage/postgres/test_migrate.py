@@ -12,6 +12,10 @@ from storage.postgres.pool import Database, DatabaseSettings, EndpointSettings
 
 from ...support.postgres import SharedServer
 
+_CONTENT = """
+INSERT INTO contents (hash, size_bytes, header, envelope, structure) VALUES ($1, 4, '', '', '')
+RETURNING id"""
+
 
 @pytest.fixture
 def bare(pg_server: SharedServer) -> Iterator[EndpointSettings]:
@@ -48,6 +52,21 @@ async def test_outside_a_transaction(bare: EndpointSettings) -> None:
     table = Migration(1, "table", "CREATE TABLE t (id int);")
     index = Migration(2, "index", "-- no transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (id);\n")
     assert await migrate(bare, migrations=[table, index]) == ["0001_table", "0002_index"]
+
+
+async def test_frames_that_an_older_version_left_behind_are_dropped(bare: EndpointSettings) -> None:
+    """Their content is stored; frames of a content that waits stay, and go with its row from then on."""
+    before = [migration for migration in shipped() if migration.version < 8]
+    await migrate(bare, migrations=before)
+    database = await Database.open(DatabaseSettings(write=bare))
+    ids = [(await database.write(_CONTENT, bytes([n]) * 32, mailboxes=()))[0]["id"] for n in range(2)]
+    await database.write("INSERT INTO staged_contents (content_id, encoded_bytes) VALUES ($1, 4)", ids[0])
+    await database.write("INSERT INTO staged_frames SELECT unnest($1::bigint[]), 1, 'body'", ids)
+    assert len(await migrate(bare)) == len(shipped()) - len(before)
+    assert [row[0] for row in await database.read("SELECT content_id FROM staged_frames")] == ids[:1]
+    await database.write("DELETE FROM contents WHERE id = $1", ids[0])
+    assert await database.read("SELECT FROM staged_frames") == []
+    await database.close()
 
 
 def test_checksum_and_newer_schema_are_refused() -> None:
