@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocols.ports import Connection, Machine, ServerPolicy, Services, Session, SessionFactory
 
 from .commands import COMMANDS
+from .dispatcher import Dispatcher
 from .machine import ImapMachine
 from .registry import CommandTable
 from .session import ImapSession
@@ -17,6 +18,7 @@ def imap_sessions(services: Services, policy: ServerPolicy, views: ViewRegistry)
 
     def make(connection: Connection) -> tuple[Machine, Session]:
         machine = ImapMachine()
-        return machine, ImapSession(connection, machine, services, policy, views, table)
+        session = ImapSession(connection, machine, services, policy, views, table)
+        return machine, Dispatcher(session, machine)
 
     return make

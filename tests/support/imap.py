@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from protocols.annotations import Annotations
 from protocols.errors import AuthenticationFailed
 from protocols.imap.commands import COMMANDS
+from protocols.imap.dispatcher import Dispatcher
 from protocols.imap.machine import ImapMachine
 from protocols.imap.registry import CommandTable
 from protocols.imap.session import ImapSession
@@ -234,7 +235,7 @@ class ImapLab:
         machine = ImapMachine()
         session = ImapSession(connection, machine, self.services, self.policy, self.views, self.table)
         self.sessions.append(session)
-        return machine, session
+        return machine, Dispatcher(session, machine)
 
     def announce(self, name: str = INBOX) -> None:
         """Publish what happened to a mailbox behind the sessions' back."""

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from protocols.imap.commands import COMMANDS
+from protocols.imap.dispatcher import Dispatcher
 from protocols.imap.machine import ImapMachine
 from protocols.imap.registry import CommandTable
 from protocols.imap.session import ImapSession
@@ -89,7 +90,8 @@ def _factory(stores: Stores, bodies: BodyFinder, account_id: AccountId) -> Any:
 
     def factory(connection: Any) -> Any:
         machine = ImapMachine()
-        return machine, ImapSession(connection, machine, services, policy, views, CommandTable(COMMANDS))
+        session = ImapSession(connection, machine, services, policy, views, CommandTable(COMMANDS))
+        return machine, Dispatcher(session, machine)
 
     return factory
 

@@ -13,7 +13,7 @@ from protocols.driver import LineConnection
 from protocols.errors import AuthenticationUnavailable
 from protocols.imap import view as view_module
 from protocols.imap.commands.login import MAX_FAILED_LOGINS
-from protocols.imap.session import MAX_BAD_UNAUTHENTICATED
+from protocols.imap.dispatcher import MAX_BAD_UNAUTHENTICATED
 from protocols.ports import Goodbye
 from storage.errors import CommitUnknown, StagingFull, Unavailable
 from storage.model import Flags, SystemFlag
