@@ -85,7 +85,7 @@ class Writer:
         except CommitUnknown as error:
             content.may_be_written = True
             log.warning("commit unknown, reading back %d delivery keys", len(copies))
-            return [await self._read_back(copy, error) for copy in copies]
+            return await self._read_back(copies, error)
         except StorageError as error:
             return [error] * len(copies)
         content.may_be_written = True
@@ -115,21 +115,28 @@ class Writer:
         )
         return found or recipient.inbox_id
 
-    async def _read_back(self, copy: NewCopy, unknown: CommitUnknown) -> Outcome:
-        """Ask whether the commit happened; when nobody can tell, the MTA has to try again."""
-        key = copy.message.delivery_key
-        assert key is not None
+    async def _read_back(self, copies: Sequence[NewCopy], unknown: CommitUnknown) -> list[Outcome]:
+        """Ask whether the commit happened; of what nobody can tell the MTA has to try again. The waits are
+        for all copies together: the client waits as well, however many there are."""
+        outcomes: list[Outcome] = []
         for delay in READ_BACK_DELAYS_S:
             if delay:
                 await self._sleep(delay)
             try:
-                if await self._services.mail.delivered(copy.message.mailbox_id, key):
-                    await self._tell_late(copy)
-                    return None
+                for copy in copies[len(outcomes) :]:
+                    outcomes.append(None if await self._is_there(copy) else unknown)
             except StorageError:
                 continue
-            return unknown
-        return unknown
+            break
+        return outcomes + [unknown] * (len(copies) - len(outcomes))
+
+    async def _is_there(self, copy: NewCopy) -> bool:
+        key = copy.message.delivery_key
+        assert key is not None
+        if not await self._services.mail.delivered(copy.message.mailbox_id, key):
+            return False
+        await self._tell_late(copy)
+        return True
 
     def _publish(self, copies: Sequence[NewCopy], appended: Sequence[Appended]) -> None:
         highest: dict[MailboxId, tuple[int, NewCopy]] = {}

@@ -151,6 +151,22 @@ async def test_unknown_commit(
     assert len(await host.inbox()) == 1
 
 
+async def test_many_copies_of_an_unknown_commit_share_the_waits(host: MailHost) -> None:
+    """The MTA waits ten minutes for its answers, and would hang up and come again with a database that stays
+    away for as long as that; ``send`` bounds what is slept."""
+    host.mail.after["append"] = [CommitUnknown("lost")]
+    host.mail.faults["delivered"] = [Unavailable("db")] * 3
+    assert await send(host, *(f"ann+{n}@example.test" for n in range(50))) == [None] * 50
+    assert host.mail.calls.count("delivered") == 3 + 50
+    host.mail.after["append"] = [CommitUnknown("lost")]
+    host.mail.faults["delivered"] = [Unavailable("db")] * 1000
+    found = await send(host, *(f"bob+{n}@example.test" for n in range(50)))
+    assert all(isinstance(each, CommitUnknown) for each in found)
+    host.mail.faults.clear()
+    assert await send(host, *(f"bob+{n}@example.test" for n in range(50))) == [None] * 50
+    assert len(await host.inbox()) == len(await host.inbox("bob@example.test")) == 50
+
+
 async def test_first_fault_at_every_call(host: MailHost) -> None:
     """A 250 implies exactly one copy after a retry, whichever call failed before."""
     for name in ("append", "delivered", "modseqs"):
