@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from storage.errors import Corrupt, NotFound
+from storage.errors import Corrupt, NotFound, Unavailable
+from storage.mime.headers import split_header
 from storage.relayadopt import interrupted
 from storage.relayfile import RelayMessage
 from storage.relayqueue import RelayQueue
@@ -38,7 +39,7 @@ def _rows(queue: RelayQueue, ids: list[str]) -> Iterator[dict[str, Any]]:
             state, at, message = queue.look(message_id)
         except NotFound:
             continue  # gone meanwhile
-        except Corrupt as error:
+        except (Corrupt, Unavailable) as error:
             yield {"id": message_id, "state": "damaged", "error": str(error)}
             continue
         yield plain(state, at, message)
@@ -69,7 +70,8 @@ def show_message(queue: RelayQueue, message_id: str) -> dict[str, Any]:
     Raises NotFound, Corrupt, Unavailable.
     """
     state, at, message = queue.look(message_id)
-    head = queue.body(message, state, HEAD_SHOWN_BYTES).partition(b"\r\n\r\n")[0]
+    head = queue.body(message, state, HEAD_SHOWN_BYTES)
+    header = head[: split_header(head)].rstrip()
     verdicts = message.progress.verdicts
     rows = []
     for position, address in enumerate(message.envelope.recipients):
@@ -87,7 +89,7 @@ def show_message(queue: RelayQueue, message_id: str) -> dict[str, Any]:
         **plain(state, at, message),
         "last_attempt": message.progress.last_attempt_at or None,
         "verdicts": rows,
-        "header": head.decode("utf-8", "replace"),
+        "header": header.decode("utf-8", "replace"),
     }
 
 
@@ -100,8 +102,8 @@ def count_messages(queue: RelayQueue) -> dict[str, Any]:
         for message_id in queue.ids(state):
             try:
                 _, _, message = queue.look(message_id)
-            except (NotFound, Corrupt):
-                continue
+            except (NotFound, Corrupt, Unavailable):
+                continue  # the others are to be counted all the same
             envelope = message.envelope
             kinds[envelope.kind] += 1
             size_bytes += envelope.size_bytes

@@ -19,7 +19,7 @@ from typing import Final
 
 from .errors import NotFound, NotPermitted
 from .objects.disk import make_dirs, storage_error
-from .relayqueue import RelayQueue, lock_spool
+from .relayqueue import RelayQueue, is_message, lock_spool
 from .relayspool import FAILED, PENDING, PROCESSING, SpoolDisk
 
 log = logging.getLogger("sora.relay")
@@ -70,9 +70,10 @@ class Adoption:
             directory = self._source / state
             if not directory.is_dir():
                 continue
-            for path in directory.iterdir():
-                if not path.name.startswith("."):
-                    self._adopt(path, _GOES_TO[state])
+            with os.scandir(directory) as entries:
+                found = [Path(entry.path) for entry in entries if is_message(entry)]
+            for path in found:
+                self._adopt(path, _GOES_TO[state])
 
     def _finish_interrupted(self) -> None:
         """Copies whose original is gone are the only ones left; others are made anew."""

@@ -13,6 +13,8 @@ the time of a start do not depend on the length of the queue (``relaywindow``).
 
 Invariant: one process at a time, kept by a lock on ``lock``; others only add (``relayspool``). All methods
 block and may be called from several threads, for one message from one at a time.
+
+What has no name of a message, or is no file, is not ours: it stays where it is and is not looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -39,7 +42,7 @@ LOCK_FILE: Final = "lock"
 OWNER_FILE: Final = "owner"
 STALE_TEMPORARY_S: Final = 3600.0  # a submission takes seconds
 TIME_GRAIN_S: Final = 0.001  # file times and our clock are rounded differently
-_IDS: Final = re.compile(r"[0-9a-z]+(-[0-9a-f]+)?")
+_IDS: Final = re.compile(r"(k[0-9a-f]{24}|[0-9a-f]{11})(-[0-9a-f]{8})?")  # RelaySpool gives them
 
 
 class SpoolTaken(Exception):
@@ -121,10 +124,12 @@ class RelayQueue(RelaySpool):
 
     # --- looking ---
 
-    def entries(self) -> Iterator[tuple[float, str]]:
-        """Due time and id of everything pending, unordered. Raises Unavailable."""
+    def entries(self, longest_s: float = math.inf) -> Iterator[tuple[float, str]]:
+        """Due time and id of everything pending, unordered. ``longest_s`` as in ``take``. Raises
+        Unavailable."""
+        now = self._clock()
         for name, due_at in self._scan(PENDING):
-            yield due_at, name
+            yield min(due_at, now) if due_at > now + longest_s else due_at, name
 
     def ids(self, state: str) -> list[str]:
         """O(messages)."""
@@ -161,23 +166,34 @@ class RelayQueue(RelaySpool):
 
     # --- the way of a message ---
 
-    def take(self, ids: Iterable[str]) -> list[RelayMessage]:
-        """Move what is due of these from pending to processing; what is not there, or not due, is left out.
+    def take(self, ids: Iterable[str], longest_s: float = math.inf) -> list[RelayMessage]:
+        """Move what is due of these from pending to processing; what is not there, not due, or cannot be read
+        now, is left out. ``longest_s``: nothing is put off for longer, so what is due later than that was put
+        off by a clock that has been set back since, and is due.
 
-        Raises Unavailable, with messages possibly in processing that ``recover`` brings back.
+        Raises Unavailable (also where nothing can be read), with messages possibly in processing that
+        ``recover`` brings back.
         """
         now = self._clock()
-        taken = [each for each in ids if self._take(each, now)]
+        taken = [each for each in ids if self._take(each, now, longest_s)]
         if not taken:
             return []
         self._sync_both(PENDING, PROCESSING)
-        messages = []
+        messages: list[RelayMessage] = []
+        unreadable: Unavailable | None = None
         for each in taken:
             try:
                 messages.append(self._read(self.place_of(PROCESSING, each)))
             except Corrupt as error:
                 log.error("%s is damaged and set aside with the failed: %s", each, error)
                 self.bury(each)
+            except NotFound:
+                log.warning("%s has vanished from the queue", each)
+            except Unavailable as error:
+                log.error("%s cannot be read and waits in processing: %s", each, error)
+                unreadable = error
+        if unreadable is not None and not messages:
+            raise unreadable
         return messages
 
     def record(self, message: RelayMessage, record: Record) -> None:
@@ -271,7 +287,7 @@ class RelayQueue(RelaySpool):
         try:
             with os.scandir(self.root / state) as found:
                 for entry in found:
-                    if entry.name[0] == ".":
+                    if not is_message(entry):
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         yield entry.name, entry.stat(follow_symlinks=False).st_mtime
@@ -289,12 +305,12 @@ class RelayQueue(RelaySpool):
         except OSError as error:
             raise storage_error(error, "removing what broken submissions left") from error
 
-    def _take(self, message_id: str, now: float) -> bool:
+    def _take(self, message_id: str, now: float, longest_s: float) -> bool:
         source = self.place_of(PENDING, message_id)
         try:
             target = self.place_of(PROCESSING, message_id)
             # it was taken before, and has been postponed; or a key was used twice at the same instant
-            if source.stat().st_mtime > now + TIME_GRAIN_S or target.exists():
+            if TIME_GRAIN_S < source.stat().st_mtime - now <= longest_s or target.exists():
                 return False
             self._disk.rename(source, target)
         except FileNotFoundError:
@@ -357,6 +373,11 @@ def _checked(message_id: str) -> str:
     if not _IDS.fullmatch(message_id):
         raise NotFound(f"{message_id!r} is no id of the relay queue")
     return message_id
+
+
+def is_message(entry: os.DirEntry[str]) -> bool:
+    """Whether a directory of the queue has a message there, by name and kind."""
+    return _IDS.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
 
 
 def lock_spool(root: Path) -> int:

@@ -17,7 +17,10 @@ from email.utils import format_datetime
 from typing import Final
 
 from protocols.xtext import BadText, decode_xtext
+from storage.mime.headers import split_header
 from storage.relayfile import Fate, RelayEnvelope, Verdict
+
+from .content import with_crlf
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 
@@ -178,9 +181,9 @@ def _fit(reply: str, *, is_utf8: bool) -> str:
 
 
 def _header_part(message_head: bytes) -> bytes:
-    """Of the message that failed. What is cut off was long; lines stay whole."""
-    end = message_head.find(b"\r\n\r\n")
-    header = message_head if end < 0 else message_head[: end + 2]
+    """Of the message that failed, whatever its line ends. What is cut off was long; lines stay whole."""
+    header = message_head[: split_header(message_head)]
+    header = with_crlf(header.rstrip(b"\r\n"))
     if len(header) > MAX_HEADER_BYTES:
         header = header[: header.rfind(b"\r\n", 0, MAX_HEADER_BYTES) + 2]
     return _part("text/rfc822-headers" if header.isascii() else "message/global-headers", header)

@@ -42,6 +42,7 @@ BUDGET_BYTES: Final = 256 * 1024 * 1024
 COPIES: Final = 4
 SETTLE_AGAIN_S: Final = 5.0  # until what became of a message can be written down
 STOP_WITHIN_S: Final = 10.0
+MAX_HELD_S: Final = 60.0  # of what waits for its release (``sending.handover``), with some room
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,10 @@ class RunnerSettings:
     def pause_after(self, attempts: int) -> float:
         """Seconds until the next attempt; the last of the list repeats."""
         return self.backoff_s[min(max(attempts, 1), len(self.backoff_s)) - 1]
+
+    @property
+    def longest_pause_s(self) -> float:
+        return max(*self.backoff_s, MAX_HELD_S)
 
 
 class Runner:
@@ -191,13 +196,14 @@ class Runner:
 
     def _earliest(self) -> tuple[list[tuple[float, str]], int]:
         counter = itertools.count()
-        found = self._window.earliest(entry for entry, _ in zip(self._queue.entries(), counter, strict=False))
+        entries = self._queue.entries(self._settings.longest_pause_s)
+        found = self._window.earliest(entry for entry, _ in zip(entries, counter, strict=False))
         return found, next(counter)
 
     async def _take(self) -> None:
         ids = [each for _, each in self._window.take(self._clock(), self._settings.batch_size)]
         if ids:
-            taken = await asyncio.to_thread(self._queue.take, ids)
+            taken = await asyncio.to_thread(self._queue.take, ids, self._settings.longest_pause_s)
             self._ready.extend(taken)
             self.figures.pending -= len(taken)
 

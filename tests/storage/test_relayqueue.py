@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tracemalloc
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from node.relaylook import count_messages, list_messages
 from storage.errors import InvalidName, NotFound, NotPermitted, Unavailable
 from storage.relayadopt import Adoption, interrupted
 from storage.relayfile import Fate, Hold, Record, Verdict
@@ -223,6 +225,82 @@ def test_a_damaged_file_is_set_aside(queue: RelayQueue, tmp_path: Path) -> None:
     assert states(queue)["failed"] == [bad]
 
 
+def foreign(directory: Path) -> None:
+    """What people and programs leave in directories."""
+    (directory / "k0123456789abcdef01234567").mkdir()
+    (directory / "lost+found").mkdir()
+    (directory / "README").write_text("hello")
+    (directory / "k0123456789abcdef01234567.bak").write_bytes(b"x")
+    (directory / "k1123456789abcdef01234567").symlink_to("/etc/passwd")
+    (directory / "k2123456789abcdef01234567").symlink_to("/nowhere")
+    os.mkfifo(directory / "k3123456789abcdef01234567")
+
+
+def test_what_is_no_message_stays_where_it_is_and_stops_nothing(
+    queue: RelayQueue, tmp_path: Path, gone: Callable[[], RelayQueue]
+) -> None:
+    for state in ("pending", "processing", "failed"):
+        foreign(tmp_path / "relay" / state)
+    message_id = submit(queue)
+    assert queue.recover() == 0
+    assert states(queue) == {"pending": [message_id], "processing": [], "failed": []}
+    assert [each.id for each in queue.take([name for _, name in queue.entries()])] == [message_id]
+    assert queue.sweep(1.0) == 0
+
+    lost = gone()
+    foreign(lost.root / "pending")
+    left = set(os.listdir(lost.root / "pending")) - set(lost.ids("pending"))
+    Adoption(queue, lost.root).run()
+    assert set(os.listdir(lost.root / "pending")) == left
+
+
+def test_a_file_that_cannot_be_read_stops_no_other(
+    queue: RelayQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = submit(queue), submit(queue)
+    real = os.open
+
+    def fails(path: os.PathLike[str], *arguments: int) -> int:
+        if str(path).endswith(bad):
+            raise OSError(errno.EIO, "bad sector")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", fails)
+    assert [each.id for each in queue.take([bad, good])] == [good]
+    listed = {each["id"]: each["state"] for each in list_messages(queue, None, 10)["messages"]}
+    assert listed == {good: "processing", bad: "damaged"}
+    assert count_messages(queue)["kinds"] == {"redirect": 1}
+    queue.finish(good)
+    queue.recover()
+    with pytest.raises(Unavailable):
+        queue.take([bad])
+    monkeypatch.undo()
+    queue.recover()
+    assert [each.id for each in queue.take([bad])] == [bad]
+
+
+def test_mail_of_a_clock_that_was_set_back_does_not_wait_for_years(queue: RelayQueue, clock: Clock) -> None:
+    clock.now += 10 * 365 * 86400
+    queued, put_off = submit(queue), submit(queue)
+    held = queue.submit("a@b.c", ["b@b.c"], b"x", kind="redirect", account=7, key=b"k", held_s=20.0)
+    queue.take([put_off])
+    queue.postpone(put_off, clock.now + 3600)
+    clock.now -= 10 * 365 * 86400
+    later = submit(queue)
+    queue.take([later])
+    queue.postpone(later, clock.now + 3600)
+    now, longest_s = clock.now, 86400.0
+    assert {name: at for at, name in queue.entries(longest_s)} == {
+        queued: now,
+        put_off: now,
+        held: now,
+        later: now + 3600,
+    }
+    taken = {each.id: each for each in queue.take([queued, put_off, held, later], longest_s)}
+    assert taken.keys() == {queued, put_off, held}
+    assert taken[held].unreleased  # whether it goes is asked all the same
+
+
 def test_a_failed_message_is_tried_again_for_those_that_did_not_get_it(
     queue: RelayQueue, clock: Clock
 ) -> None:
@@ -317,7 +395,7 @@ def test_a_long_queue_is_looked_through_in_constant_memory(
     """The names are real, the files empty: nothing is opened. All that a start does, and counting."""
     directory = tmp_path / "relay" / "pending"
     for n in range(20_000):
-        os.close(os.open(directory / f"{n:011x}-00", os.O_CREAT | os.O_WRONLY))
+        os.close(os.open(directory / f"{n:011x}-{n:08x}", os.O_CREAT | os.O_WRONLY))
     window = DueWindow(size=1_000)
     tracemalloc.start()
     try:

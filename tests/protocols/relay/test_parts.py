@@ -163,6 +163,15 @@ def test_a_long_header_is_cut_at_a_line() -> None:
     assert last.endswith(b"y" * 100)
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_the_body_never_goes_back_whatever_its_line_ends_are(end: bytes) -> None:
+    message = end.join([b"Subject: x", b"From: ann@x.test", b"", b"secret", b"", b"more"])
+    raw = bounce(envelope(), [Failure("bob@far.test", REFUSED)], message, hostname="m", at=1.0)
+    assert b"text/rfc822-headers\r\n\r\nSubject: x\r\nFrom: ann@x.test\r\n\r\n--=_" in raw
+    assert b"secret" not in raw
+    assert b"more" not in raw
+
+
 # --- http ---
 
 
