@@ -157,41 +157,39 @@ async def test_answers_that_are_too_large_are_refused() -> None:
             await asking.call("much")
 
 
-async def test_call_that_is_given_up_is_cancelled_at_the_other_end() -> None:
-    begun, cancelled = asyncio.Event(), asyncio.Event()
+class Waiting:
+    """A call that never answers, and knows when it was begun and when cancelled."""
 
-    async def forever() -> None:
-        begun.set()
+    def __init__(self) -> None:
+        self.begun, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def forever(self) -> None:
+        self.begun.set()
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.set()
+            self.cancelled.set()
 
-    async with linked({"forever": forever}) as (asking, _):
+
+async def test_call_that_is_given_up_is_cancelled_at_the_other_end() -> None:
+    waiting = Waiting()
+    async with linked({"forever": waiting.forever}) as (asking, _):
         with pytest.raises(LinkFault, match="no answer"):
             await asking.call("forever", timeout_s=0.01)
-        await asyncio.wait_for(cancelled.wait(), 60)
-        begun.clear()
-        cancelled.clear()
+        await asyncio.wait_for(waiting.cancelled.wait(), 60)
+        waiting.begun.clear()
+        waiting.cancelled.clear()
         task = asyncio.create_task(asking.call("forever"))
-        await begun.wait()
+        await waiting.begun.wait()
         task.cancel()
-        await asyncio.wait_for(cancelled.wait(), 60)
+        await asyncio.wait_for(waiting.cancelled.wait(), 60)
 
 
 async def test_end_of_the_link_ends_all_waiting_at_both_ends() -> None:
-    begun, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def forever() -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    async with linked({"forever": forever}) as (asking, answering):
+    waiting = Waiting()
+    async with linked({"forever": waiting.forever}) as (asking, answering):
         task = asyncio.create_task(asking.call("forever"))
-        await begun.wait()
+        await waiting.begun.wait()
         asking.end("enough")
         with pytest.raises(LinkFault, match="enough"):
             await task
@@ -199,7 +197,7 @@ async def test_end_of_the_link_ends_all_waiting_at_both_ends() -> None:
             await asking.call("forever")
         asking.notify("lost")
         assert await asyncio.wait_for(answering.lost, 60) == "the other end is gone"
-        await asyncio.wait_for(cancelled.wait(), 60)
+        await asyncio.wait_for(waiting.cancelled.wait(), 60)
 
 
 @pytest.mark.parametrize("say", [b"\xff\xff\xff\xff", struct.pack("!I", 1) + b"\xc0"])

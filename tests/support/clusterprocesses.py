@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -99,30 +99,24 @@ class ClusterProcesses:
     # --- what is asked ---
 
     def ask(self, name: str, *arguments: str, check: bool = True) -> Any:
-        """``sora-node … --json`` of this node; its answer."""
-        done = subprocess.run(
-            [sys.executable, "-m", "node", *arguments, "--config", str(self.config(name)), "--json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"sora-node {' '.join(arguments)}: {done.stderr}{done.stdout}")
-        return json.loads(done.stdout) if done.stdout else done.stderr
+        """``sora-node … --json`` of this node; its answer, or its complaint."""
+        return self._run("node", name, arguments, check=check)
 
     def admin(self, name: str, *arguments: str, check: bool = True) -> Any:
         """The same of ``sora-admin``."""
+        return self._run("node.admin", name, arguments, check=check)
+
+    def _run(self, module: str, name: str, arguments: Sequence[str], *, check: bool) -> Any:
         done = subprocess.run(
-            [sys.executable, "-m", "node.admin", *arguments, "--config", str(self.config(name)), "--json"],
+            [sys.executable, "-m", module, *arguments, "--config", str(self.config(name)), "--json"],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
         if check and done.returncode:
-            raise RuntimeError(f"sora-admin {' '.join(arguments)}: {done.stderr}{done.stdout}")
-        return json.loads(done.stdout)
+            raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr}{done.stdout}")
+        return json.loads(done.stdout) if done.stdout else done.stderr
 
     def config(self, name: str) -> Path:
         node = self.nodes[name]
