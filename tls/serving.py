@@ -73,9 +73,13 @@ class Shown:
     def content(self) -> Content:
         return tuple(each.content for each in self.held)
 
-    @property
-    def not_after(self) -> datetime:
-        return max(each.bundle.not_after for each in self.held)
+    def in_force(self, now: datetime) -> Shown | None:
+        """Without what has expired: clients would be given it by the type of its key though the other is
+        good. None: all have."""
+        held = tuple(each for each in self.held if now < each.bundle.not_after)
+        if len(held) == len(self.held):
+            return self
+        return Shown(held) if held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +254,7 @@ class Served:
         if wanted and policy.refuses_unknown:
             return Unserved.UNKNOWN_NAME
         usual = default or policy.default
-        shown = self.table.find(usual)
+        shown = self.table.find(usual) or next(self.table.shown(), None)  # any is better than none
         if shown is not None:
             return self._context(shown)
         configured = "" if wanted else matching(policy.names, usual)  # a strange name asks for nothing
@@ -268,14 +272,15 @@ class Served:
         return Unserved.NOT_IN_TIME if isinstance(choice, Awaited) else choice
 
     def _context(self, shown: Shown) -> ssl.SSLContext | Unserved:
-        if not self.policy.serve_expired and self._now() >= shown.not_after:
+        in_force = shown.in_force(self._now())
+        if in_force is None and not self.policy.serve_expired:
             return Unserved.EXPIRED
-        content = shown.content
+        content = (in_force or shown).content
         if content in self._contexts:
             self._contexts.move_to_end(content)
             context = self._contexts[content]
         else:
-            context = self._contexts[content] = _build(shown.held)
+            context = self._contexts[content] = _build((in_force or shown).held)
             if len(self._contexts) > MAX_CONTEXTS:
                 self._contexts.popitem(last=False)
         return context or Unserved.UNUSABLE

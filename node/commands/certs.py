@@ -19,6 +19,7 @@ from .output import fields, show_time, table
 
 ORDER_WITHIN_S = 300.0
 CHECK_WITHIN_S = 60.0
+NOTE_CHARS = 60  # in a list; `show` has it whole
 
 
 @click.group(
@@ -166,7 +167,7 @@ def _render_list(found: dict[str, Any]) -> str:
         (
             each["names"][0] + (f" +{len(each['names']) - 1}" if len(each["names"]) > 1 else ""),
             each["key_type"],
-            each["state"] + (f": {each['note']}" if each["note"] else ""),
+            _state(each, NOTE_CHARS),
             _left(each["not_after"]),
             _when(each["renew_at"]),
             str(each["fence"] or "-"),
@@ -180,6 +181,16 @@ def _render_list(found: dict[str, Any]) -> str:
     if found["shown"]:
         parts.append(table(("NODE", "PORT", "NAME", "SHOWS", "LEFT", "SEEN BY", "AGREES"), _shown(found)))
     return "\n\n".join(parts)
+
+
+def _state(line: dict[str, Any], most: int | None = None) -> str:
+    """``most``: characters of the note, which may be whole sentences of an authority."""
+    shown = line.get("meanwhile")  # absent in the answer of a node that was started before an upgrade
+    meanwhile = f" (meanwhile number {', '.join(map(str, shown))} is shown)" if shown else ""
+    note = str(line["note"])
+    if most is not None and len(note) > most:
+        note = note[: most - 3] + "..."
+    return str(line["state"]) + meanwhile + (f": {note}" if note else "")
 
 
 def _shown(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -202,7 +213,7 @@ def _render_one(found: dict[str, Any]) -> str:
         "names": ", ".join(found["names"]),
         "id": found["id"],
         "key": found["key_type"],
-        "state": found["state"] + (f": {found['note']}" if found["note"] else ""),
+        "state": _state(found),
         "number": found["fence"] or "none",
         "valid": f"{_when(found['not_before'])} to {_when(found['not_after'])}",
         "renewal": _when(found["renew_at"]),

@@ -10,7 +10,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -73,7 +73,6 @@ class RenewalPart:
         self.mirror: Mirror | None = None
         self.cluster: ClusterPart | None = None
         self.seen: Seen | None = None
-        self._retain: Callable[[Sequence[str]], None] = lambda _wanted_ids: None
         self._hearing: set[asyncio.Task[None]] = set()
 
     async def open(
@@ -99,7 +98,7 @@ class RenewalPart:
             leases=PostgresLeases(core.database),
             record=LastingRecord(PostgresAttemptRecord(core.database), _now),
             vault=self.vault,
-            shelf=Shelf(self.vault, self._shower(core), _now),
+            shelf=Shelf(self.vault, self._shower(core), _now, core.certificates.retain),
             answers=answers,
             company=company,
             authority=AcmeAuthority,
@@ -110,7 +109,6 @@ class RenewalPart:
             dns=dns,
         )
         self.rounds = Rounds(self.tools, plan)
-        self._retain = core.certificates.retain
         await self._first_look(company)
 
     def _company(self, cluster: ClusterPart, answers: PortAnswers) -> Company:
@@ -215,7 +213,6 @@ class RenewalPart:
             plan = setup.plan_of(config)
             if plan != self.rounds.plan:
                 self.rounds.replan(plan)
-                self._retain([each.id for each in plan.wanted])
             self._choose_sights()
 
     def _choose_sights(self) -> None:

@@ -345,7 +345,7 @@ class FakeNode:
             now=clock.now,
         )
         self.vault = vault
-        shelf = Shelf(vault, self._offer, clock.now)
+        shelf = Shelf(vault, self._offer, clock.now, self._retain)
         self.tools = Tools(
             leases=world.leases,
             record=LastingRecord(world.record, clock.now),
@@ -364,6 +364,9 @@ class FakeNode:
     def _offer(self, generations: Sequence[Generation]) -> dict[str, str]:
         self.shown.update({each.wanted_id: each for each in generations})
         return {}
+
+    def _retain(self, wanted_ids: Sequence[str]) -> None:
+        self.shown = {key: each for key, each in self.shown.items() if key in wanted_ids}
 
     async def _preflight(self, _names: Sequence[str], _token: str, _answer: str) -> list[str]:
         return self.remarks

@@ -202,6 +202,28 @@ def test_one_that_expires_while_it_is_served() -> None:
     assert table.choose("") is Unserved.EXPIRED
 
 
+def test_of_two_types_of_key_one_that_expired_is_left_out() -> None:
+    """Clients that take both are shown the ECDSA one otherwise, however good the other is."""
+    clock = [NOW]
+    late = generation("mail.example.com", wanted_id="rsa", key=rsa_key(), ends=NOW + 200 * DAY)
+    for policy in (CONFIGURED, replace(CONFIGURED, serve_expired=False)):
+        table = Served(policy, now=lambda: clock[0])
+        clock[0] = NOW
+        table.offer([MAIL, late])
+        assert shows(table.choose("mail.example.com")) == leaf(MAIL)
+        clock[0] += 90 * DAY
+        assert shows(table.choose("mail.example.com")) == leaf(late)
+        clock[0] += 200 * DAY
+        choice = table.choose("mail.example.com")
+        assert choice is Unserved.EXPIRED or (policy.serve_expired and shows(choice) == leaf(MAIL))
+
+
+def test_who_names_nothing_is_shown_another_while_that_of_the_default_is_missing() -> None:
+    table = served(IMAP)
+    assert shows(table.choose("")) == shows(table.choose("other.example")) == leaf(IMAP)
+    assert table.choose("mail.example.com") == Awaited("mail.example.com")
+
+
 def test_what_openssl_does_not_take_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
     weak = generation("mail.example.com", key=rsa.generate_private_key(65537, 1024))
     table = Served(CONFIGURED, now=lambda: NOW)

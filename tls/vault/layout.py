@@ -57,6 +57,22 @@ def prefix(kind: Kind, ca: str, subject: str = "") -> str:
     return f"{ROOT}{ca}/{kind.value}/{subject}/"
 
 
+def certificates(ca: str) -> str:
+    """Below which those of all subjects are. ``ca``: its id."""
+    return f"{ROOT}{ca}/{Kind.CERTIFICATE.value}/"
+
+
+def newest_fences(ca: str, keys: Iterable[str]) -> dict[str, int]:
+    """Of ``keys`` below ``certificates(ca)``: the highest fence by the id of what it is for."""
+    found: dict[str, int] = {}
+    for key in keys:
+        subject, _, name = key.removeprefix(certificates(ca)).partition("/")
+        match = _ISSUED.fullmatch(name)
+        if match is not None and _WANTED_ID.fullmatch(subject) is not None:
+            found[subject] = max(found.get(subject, 0), int(match["fence"]))
+    return found
+
+
 def certificate_key(label: Label, sealed: bytes) -> str:
     return f"{prefix(label.kind, label.ca_id, label.subject)}{_digits(label.fence)}-{digest(sealed)}.bin"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -25,6 +25,7 @@ log = logging.getLogger("sora.tls.vault")
 
 KEPT_GENERATIONS = 3
 KEPT_ACCOUNTS = 3
+OTHERS_MAX = 8  # certificates that are asked for no more, of a look at them
 PROVED_AFTER = timedelta(hours=24)  # the newest has been loadable so long before older ones go
 SWEEP_MAX = 200  # challenges looked at in one sweep
 
@@ -75,6 +76,26 @@ class SealedVault:
     async def newest_local(self, wanted_id: str) -> Generation | None:
         """The same from the mirror alone."""
         return await self._pick(wanted_id, [])
+
+    async def others(self, without: Collection[str], *, is_local: bool = False) -> list[Generation]:
+        """The newest of each certificate that is not among the ids ``without``, the highest fence first;
+        OTHERS_MAX are looked at. ``is_local``: in the mirror alone. What cannot be used is left out. Raises
+        BucketUnavailable."""
+        fences: dict[str, int] = {}
+        for bucket in (self._mirror,) if is_local else (self._mirror, self._bucket):
+            for ca in self._ca_ids:
+                there = layout.newest_fences(ca, await bucket.list(layout.certificates(ca)))
+                fences |= {key: max(fence, fences.get(key, 0)) for key, fence in there.items()}
+        ids = sorted(fences.keys() - set(without), key=lambda each: (-fences[each], each))
+        found: list[Generation] = []
+        for wanted_id in ids[:OTHERS_MAX]:
+            newest = await (self.newest_local(wanted_id) if is_local else self.newest(wanted_id))
+            if newest is None:  # nobody asks for it: no trouble
+                self.unusable.pop(wanted_id, None)
+                self.sealed_elsewhere.discard(wanted_id)
+            else:
+                found.append(newest)
+        return found
 
     async def generations(self, wanted_id: str) -> list[int]:
         found = await self._places(self._bucket, Kind.CERTIFICATE, wanted_id)

@@ -96,6 +96,18 @@ def test_the_list_names_a_bucket_that_is_away_and_what_is_missing(monkeypatch: p
     assert "missing: x is ordering" in result.output
 
 
+def test_the_list_is_as_wide_as_a_screen_and_tells_what_is_shown_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = "validation: " + "no route to host, says the authority; " * 9
+    missing = {**LINE, "state": "missing", "note": words, "fence": None, "meanwhile": [7]}
+    result, _ = run(monkeypatch, {**LIST, "certificates": [missing], "shown": []}, "list")
+    assert "missing (meanwhile number 7 is shown): validation: no route" in result.output
+    assert max(map(len, result.output.splitlines())) < 200
+    result, _ = run(monkeypatch, {**missing, "attempts": {}, "generations": []}, "show")
+    assert words in result.output
+
+
 def test_one_certificate_with_the_words_of_the_authority(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {**LINE, "attempts": {"https://ca.example/dir": TRIED}, "generations": [7, 5]}
     result, asked = run(monkeypatch, shown, "show", "mail.example.com")
