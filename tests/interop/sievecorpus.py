@@ -215,6 +215,11 @@ ACTION_SCRIPTS = [
     'require ["fileinto", "copy"]; fileinto :copy "A"; redirect :copy "a@example.net";',
     'redirect "a@example.net"; redirect "b@example.net";',
     'redirect "a@example.net"; discard;',
+    'redirect "Ann <a@example.net>";',
+    'redirect "<a@example.net>";',
+    'redirect "a@[192.0.2.1]";',
+    'require "copy"; redirect :copy "a@example.net"; redirect "b@example.net"; keep;',
+    "discard; stop; keep;",
     'require "reject"; reject "no";',
     'require ["reject", "fileinto"]; reject "no"; fileinto "A";',
     'require ["imap4flags", "fileinto"]; setflag "a b"; fileinto "A"; removeflag "a";'
@@ -236,6 +241,16 @@ ACTION_SCRIPTS = [
     ' fileinto "T-${t}"; } }',
     'require ["editheader", "fileinto"]; addheader "X-A" "1"; if header "x-a" "1" { fileinto "A"; }'
     ' deleteheader "X-A"; if exists "x-a" { fileinto "B"; }',
+    'require ["editheader", "fileinto"]; addheader "X-A" "1"; addheader "X-A" "2";'
+    ' if header "x-a" "2" { fileinto "A"; } deleteheader "Received"; if exists "received" { fileinto "B"; }',
+    'require ["editheader", "fileinto"]; addheader "X-N" "a\r\n b"; if header "x-n" "a b" { fileinto "A"; }',
+    'require ["editheader", "fileinto", "index"]; deleteheader :index 1 :last "x-mailer";'
+    ' if header "x-mailer" "Foo 1.2" { fileinto "A"; } if header "x-mailer" "Bar 3.4" { fileinto "B"; }',
+    'require ["variables", "fileinto"]; set :length :quotewildcard :upper "x" "a*"; fileinto "L${x}";',
+    'require ["variables", "fileinto"]; if allof (header :matches "subject" "I*",'
+    ' header :matches "from" "*@*") { fileinto "${1}+${2}"; } if header :matches "from" "no*" { keep; }'
+    ' fileinto "x${1}";',
+    'require ["encoded-character", "fileinto"]; fileinto "$${hex:41}{x}${hex: 42  43 }${unicode:44}";',
     'require ["environment"]; if environment "location" "MS" { discard; }',
     'require ["fileinto", "mailbox"]; if mailboxexists "INBOX" { fileinto :create "A"; }',
 ]
@@ -278,6 +293,10 @@ INVALID_SCRIPTS = [
     "if anyof () { keep; }",
     "redirect;",
     'redirect "not an address";',
+    'redirect "a@example.net, b@example.net";',
+    'redirect "Friends: a@example.net;";',
+    'require "editheader"; addheader "X:Y" "a";',
+    'require "editheader"; addheader "X Y" "a";',
     "redirect text:\na@b.c\n",
     'keep "x";',
     "stop {}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from storage.addresses import BadAddress, canonical
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 MAX_MAILBOX_CHARS = 1000
+_LITERAL = re.compile(r"(?<=@)\[[0-9A-Za-z:.-]+\]\s*\Z")  # in place of a domain (RFC 5321 §4.1.3)
 
 
 def check_address(address: str) -> str:
@@ -27,9 +29,17 @@ def check_address(address: str) -> str:
         canonical(address)
     except BadAddress as error:
         raise RunFault(str(error)) from None
-    if any(char in address for char in '<>()[]\\,;:"'):
+    if any(char in _LITERAL.sub("", address) for char in '<>()[]\\,;:"'):
         raise RunFault(f"{address[:100]!r} is not an address")
     return address.strip()
+
+
+def bare_address(text: str) -> str:
+    """The address in a string, which may have a name before it (RFC 5228 §2.4.2.3). Raises RunFault."""
+    if not text.rstrip().endswith(">"):
+        return check_address(text)
+    check_sender(text)
+    return check_address(text.rpartition("<")[2].rstrip().removesuffix(">"))
 
 
 def check_sender(sender: str) -> str:
@@ -74,7 +84,7 @@ def _redirect(bound: Bound) -> Do:
     keeps, to_list = bound.has("copy"), bound.has("list")
     if target.constant is not None and not to_list:
         try:
-            check_address(target.constant)
+            bare_address(target.constant)
         except RunFault as fault:
             raise bound.fail(str(fault)) from None
 
@@ -83,7 +93,7 @@ def _redirect(bound: Bound) -> Do:
         if to_list:
             action = Redirect(run.rule(line), "", value, run.rewritten())
         else:
-            action = Redirect(run.rule(line), check_address(value), "", run.rewritten())
+            action = Redirect(run.rule(line), bare_address(value), "", run.rewritten())
         run.tell(line, f"redirect to {value}")
         run.act(action, keeps=keeps)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 _ZONE = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
+_LEAP_SECOND = re.compile(r"(:59):60\b")  # no clock of ours has one (RFC 5322 §3.3 allows it)
 _JULIAN_EPOCH = datetime(1858, 11, 17, tzinfo=UTC).toordinal()  # of the modified Julian day
 MAX_DATE_BYTES = 1000
 
@@ -68,8 +69,9 @@ def parse_zone(text: str) -> timezone | None:
 def parse_date(raw: bytes) -> datetime | None:
     """The date of a field value; where there are semicolons what is behind the last (RFC 5260 §4)."""
     text = raw.rpartition(b";")[2][:MAX_DATE_BYTES].decode("ascii", "replace")
+    text = _LEAP_SECOND.sub(r"\1:59", " ".join(text.split()))
     try:
-        at = parsedate_to_datetime(" ".join(text.split()))
+        at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

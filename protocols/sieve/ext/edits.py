@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 _NAME = re.compile(r"[!-9;-~]{1,100}")
+_BREAK = re.compile(r"(?:\r\n?|\n)[ \t]?")  # also where the script folds the value
 MAX_VALUE_CHARS = 16_000
 # RFC 5293 §6: loops are found by these.
 PROTECTED = frozenset({"received", "auto-submitted", "delivered-to", "return-path"})
@@ -24,7 +25,7 @@ PROTECTED = frozenset({"received", "auto-submitted", "delivered-to", "return-pat
 
 def render_field(name: str, value: str) -> bytes:
     """A field with a value on lines that are not too long, not in ASCII as encoded words (RFC 2047)."""
-    text = " ".join(value.split("\r\n")).replace("\r", " ").replace("\n", " ").strip()
+    text = _BREAK.sub(" ", value).strip()
     if text.isascii():
         return f"{name}: {text}\r\n".encode()
     coded = Header(text, "utf-8", header_name=name, maxlinelen=76).encode(linesep="\r\n")
@@ -41,6 +42,11 @@ def _check_name(name: str) -> str:
 def _addheader(bound: Bound) -> Do:
     line, name, value = bound.line, bound.text("name"), bound.text("value")
     is_last = bound.has("last")
+    if name.constant is not None:
+        try:
+            _check_name(name.constant)
+        except RunFault as fault:
+            raise bound.fail(str(fault)) from None
 
     def add(run: Run) -> None:
         field, text = _check_name(name.value(run)), value.value(run)

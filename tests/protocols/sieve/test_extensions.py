@@ -262,6 +262,7 @@ def test_notify() -> None:
     ("commands", "header"),
     [
         ('addheader "X-A" "one";', b"X-A: one\r\nReturn-Path:"),
+        ('addheader "X-A" "one\r\n  two\r\nthree\n\tfour";', b"X-A: one  two three four\r\nReturn-Path:"),
         ('addheader :last "X-A" "grüß";', b"X-A: =?utf-8?"),
         ('deleteheader "x-number";', b"X-Empty:\r\nContent-Type"),
         ('deleteheader :matches "subject" "nothing*"; addheader "A" "b";', b"Subject:"),
