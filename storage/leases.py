@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 NOTES_KEPT = timedelta(days=30)  # no budget looks back further
+CLOCK_LEEWAY = timedelta(
+    hours=1
+)  # a lease that is good for so much longer than asked was taken in the future
 TEXT_MAX = 2000  # characters of what a CA said
 
 
@@ -27,7 +30,8 @@ class Leases(Protocol):
         """None: another holds it. Each take has a higher fence than all before, one by the holder too.
 
         A fence is the clock in whole seconds or one more than the last, whichever is more: fences do not
-        fall back even when the rows were lost.
+        fall back even when the rows were lost. One that was taken while the database's clock was far ahead is
+        not waited for once that is corrected.
         """
         ...
 
@@ -76,7 +80,7 @@ class AttemptRecord(Protocol):
         ...
 
     async def count(self, ca: str, what: str, subject: str, within_s: float) -> int:
-        """Of the last ``within_s``, which is at most NOTES_KEPT."""
+        """Of the last ``within_s``, which is at most NOTES_KEPT; none from the future."""
         ...
 
 

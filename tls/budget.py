@@ -14,6 +14,7 @@ from .wanted import Wanted
 FAILURE, CERTIFICATE, ORDER, DOMAIN = "failure", "certificate", "order", "domain"
 HOUR_S, WEEK_S = 3600.0, 7 * 86_400.0
 SAME_MAX = 3
+REVOKED = "revoked"  # no budget: a certificate that was, for as long as notes are kept
 ACCOUNT = "account"  # the subject of what counts for all names together
 
 

@@ -27,10 +27,16 @@ class State(enum.Enum):
     OVERDUE = "overdue"
     MISSING = "missing"
     EMERGENCY = "emergency"
+    REVOKED = "revoked"
 
     @property
     def needs_order(self) -> bool:
         return self is not State.OK
+
+    @property
+    def spares_nothing(self) -> bool:
+        """Rules about sparing the CA end."""
+        return self in (State.EMERGENCY, State.REVOKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,19 @@ class Verdict:
 
 
 def judge(
-    bundle: Bundle | None, now: datetime, renew_before_s: float, picked: datetime | None = None
+    bundle: Bundle | None,
+    now: datetime,
+    renew_before_s: float,
+    picked: datetime | None = None,
+    *,
+    is_revoked: bool = False,
 ) -> Verdict:
     """``picked``: the moment in the CA's window; it is used within the lifetime only. One before that was
     picked for a certificate that is replaced already, and would make us order without end."""
     if bundle is None:
         return Verdict(State.MISSING)
+    if is_revoked:
+        return Verdict(State.REVOKED, now)
     lifetime = bundle.not_after - bundle.not_before
     ahead = timedelta(seconds=renew_before_s)
     is_clamped = ahead > lifetime / LIFETIME_SHARE

@@ -25,6 +25,8 @@ PERMANENT_S = DAY_S
 RETRY_AFTER_MAX_S = 8 * DAY_S  # the longest limit of Let's Encrypt is a week
 OURS_MAX_S = 10 * MINUTE_S  # what the CA had no part in
 FALL_BACK_AFTER = 3  # failures in a row, then the next CA is asked
+PATIENCE_S = 30 * MINUTE_S  # who makes us wait longer is not waited for where there is another
+LEEWAY = timedelta(minutes=5)  # between the clocks of nodes
 
 PRODUCTION = "https://acme-v02.api.letsencrypt.org/directory"
 STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
@@ -39,8 +41,16 @@ def pause_s(failures: int, fraction: float) -> float:
 
 
 def after_failure(
-    attempts: Attempts, error: IssuingFailed, now: datetime, fraction: float, config_digest: str
+    attempts: Attempts,
+    error: IssuingFailed,
+    now: datetime,
+    fraction: float,
+    config_digest: str,
+    *,
+    left_s: float = 0.0,
 ) -> Attempts:
+    """``left_s``: how long the certificate that there is stays valid; 0: there is none. Nothing, also no
+    Retry-After, makes us wait longer than half of that: it would be waiting for its end."""
     failures = attempts.failures + 1
     why = f"{error.failure.value}: {error.text}"
     wait_s = pause_s(failures, fraction)
@@ -53,6 +63,8 @@ def after_failure(
         wait_s = max(wait_s, min(error.retry_after_s, RETRY_AFTER_MAX_S))
     elif error.failure is Failure.RATE_LIMITED:
         wait_s = RATE_LIMITED_S
+    if left_s > 0:
+        wait_s = min(wait_s, max(SCHEDULE_S[0], left_s / 2))
     return replace(
         attempts,
         failures=failures,
@@ -71,8 +83,11 @@ def after_success(attempts: Attempts, now: datetime) -> Attempts:
 
 
 def blocked_until(attempts: Attempts, now: datetime, config_digest: str) -> datetime | None:
-    """None: nothing is in the way. A permanent failure ends with the configuration that it was of."""
+    """None: nothing is in the way. A permanent failure ends with the configuration that it was of; and what
+    was noted in the future, by a clock that was wrong, was not."""
     if attempts.blocked_until is None or attempts.blocked_until <= now:
+        return None
+    if attempts.last_failure_at is not None and attempts.last_failure_at > now + LEEWAY:
         return None
     if attempts.blocked_why.startswith(_PERMANENT) and not attempts.blocked_why.startswith(
         f"{_PERMANENT}{config_digest}:"
@@ -99,7 +114,7 @@ def next_step(
     cas: Sequence[CaSettings], attempts: Mapping[str, Attempts], now: datetime, config_digest: str
 ) -> Step | Blocked:
     """The first CA that may be asked. The ones after it are asked only once those before have failed
-    FALL_BACK_AFTER times in a row, or refuse for good."""
+    FALL_BACK_AFTER times in a row, refuse for good, or want more than PATIENCE_S of us."""
     waiting: Blocked | None = None
     for ca in cas:
         known = attempts.get(ca.directory, Attempts())
@@ -108,7 +123,8 @@ def next_step(
             return Step(ca, _trial(ca, known))
         if waiting is None or until < waiting.until:
             waiting = Blocked(until, known.blocked_why)
-        if known.failures < FALL_BACK_AFTER and not known.blocked_why.startswith(_PERMANENT):
+        is_patient = known.failures < FALL_BACK_AFTER and (until - now).total_seconds() <= PATIENCE_S
+        if is_patient and not known.blocked_why.startswith(_PERMANENT):
             break
     assert waiting is not None, "there is no CA"
     return waiting

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from storage.leases import NOTES_KEPT, Attempts, Lease, clipped
+from storage.leases import CLOCK_LEEWAY, NOTES_KEPT, Attempts, Lease, clipped
 
 
 def _utc_now() -> datetime:
@@ -27,7 +27,8 @@ class MemoryLeases:
     async def take(self, name: str, holder: str, ttl_s: float) -> Lease | None:
         now = self.now()
         row = self._rows.get(name)
-        if row is not None and row.expires_at > now and row.lease.holder != holder:
+        longest = now + timedelta(seconds=ttl_s) + CLOCK_LEEWAY
+        if row is not None and now < row.expires_at <= longest and row.lease.holder != holder:
             return None
         fence = max(int(now.timestamp()), row.lease.fence + 1 if row else 0)
         lease = Lease(name, holder, fence)
@@ -77,4 +78,4 @@ class MemoryAttemptRecord:
 
     async def count(self, ca: str, what: str, subject: str, within_s: float) -> int:
         oldest = self.now() - timedelta(seconds=within_s)
-        return sum(at > oldest and noted == (ca, what, subject) for at, noted in self._notes)
+        return sum(oldest < at <= self.now() and noted == (ca, what, subject) for at, noted in self._notes)

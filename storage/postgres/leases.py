@@ -10,7 +10,7 @@ from dataclasses import astuple, replace
 from datetime import datetime, timedelta
 
 from storage.errors import CommitUnknown, Unavailable
-from storage.leases import NOTES_KEPT, Attempts, Lease, clipped
+from storage.leases import CLOCK_LEEWAY, NOTES_KEPT, Attempts, Lease, clipped
 
 from .pool import Database, Record
 
@@ -23,6 +23,7 @@ ON CONFLICT (name) DO UPDATE
     SET holder = excluded.holder, fence = greatest(l.fence + 1, excluded.fence),
         expires_at = clock_timestamp() + $3::interval
     WHERE l.expires_at <= clock_timestamp() OR l.holder = excluded.holder
+        OR l.expires_at > clock_timestamp() + $3::interval + $4::interval
 RETURNING fence"""
 
 _RENEW = """
@@ -56,7 +57,8 @@ INSERT INTO certificate_notes (ca, what, subject) VALUES ($1, $2, $3)"""
 
 _COUNT = """
 SELECT count(*) AS n FROM certificate_notes
-WHERE ca = $1 AND what = $2 AND subject = $3 AND noted_at > clock_timestamp() - $4::interval"""
+WHERE ca = $1 AND what = $2 AND subject = $3 AND noted_at > clock_timestamp() - $4::interval
+    AND noted_at <= clock_timestamp()"""
 
 
 async def _write(db: Database, sql: str, *args: object) -> list[Record]:
@@ -75,7 +77,7 @@ class PostgresLeases:
         self._db = db
 
     async def take(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        rows = await _write(self._db, _TAKE, name, holder, timedelta(seconds=ttl_s))
+        rows = await _write(self._db, _TAKE, name, holder, timedelta(seconds=ttl_s), CLOCK_LEEWAY)
         return Lease(name, holder, rows[0]["fence"]) if rows else None
 
     async def renew(self, lease: Lease, ttl_s: float) -> bool:

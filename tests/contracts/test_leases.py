@@ -223,6 +223,24 @@ async def test_notes_are_counted_by_subject_and_age(world: World) -> None:
     assert await world.attempts.count(CA, "validation", "c.test", 3600) == 0
 
 
+async def test_what_was_noted_while_the_clock_was_wrong_does_not_count(world: World) -> None:
+    await world.attempts.note(CA, "validation", "a.test")
+    await world.pass_s(-100_000)
+    assert await world.attempts.count(CA, "validation", "a.test", 3600) == 0
+
+
+async def test_a_lease_taken_while_the_clock_was_wrong_is_not_waited_for(world: World) -> None:
+    first = await world.leases.take("certificates", "one", 120)
+    assert first is not None
+    await world.pass_s(-3500)
+    assert await world.leases.take("certificates", "two", 120) is None, "clocks may be corrected a little"
+    await world.pass_s(-100_000)
+    second = await world.leases.take("certificates", "two", 120)
+    assert second is not None
+    assert second.fence > first.fence
+    assert not await world.leases.renew(first, 120)
+
+
 async def test_notes_that_no_budget_asks_for_are_dropped(world: World) -> None:
     await world.attempts.note(CA, "order", "x")
     await world.pass_s(NOTES_KEPT.total_seconds() + 1)

@@ -395,6 +395,12 @@ async def test_a_closed_account(ca: Pebble, answers: ChallengeAnswers) -> None:
     with pytest.raises(IssuingFailed) as failed:
         await acme.issue(account, wanted, Ordering(wanted, answers).steps())
     assert failed.value.failure is Failure.BAD_ACCOUNT
+    with pytest.raises(IssuingFailed) as failed:
+        await acme.account(account)
+    assert failed.value.failure is Failure.LOST_ACCOUNT
+    another = await acme.account(replace(account, uri=""))
+    assert another.key_json != account.key_json, "no CA takes that key again"
+    await acme.issue(another, wanted, Ordering(wanted, answers).steps())
 
 
 async def test_a_stored_key_that_cannot_be_read(ca: Pebble) -> None:

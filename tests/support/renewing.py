@@ -142,6 +142,7 @@ class FakeCa:
     orders: list[Order] = field(default_factory=list)
     replaced: list[bytes] = field(default_factory=list)
     revoked: list[bytes] = field(default_factory=list)
+    asked: list[Wanted] = field(default_factory=list)  # also what was refused
     certificates: int = 0
 
     def at_directory(self, settings: CaSettings) -> FakeAuthority:
@@ -173,6 +174,7 @@ class FakeAuthority:
         self, account: Account, wanted: Wanted, steps: Steps, *, replaces: bytes = b"", use_dns: bool = False
     ) -> Issued:
         await steps.check()
+        self._ca.asked.append(wanted)
         await self._ca.step("order")
         if account.uri not in self._ca.accounts:
             raise IssuingFailed(Failure.LOST_ACCOUNT, "no such account")
@@ -191,6 +193,7 @@ class FakeAuthority:
     async def resume(
         self, account: Account, journal: Journal, steps: Steps, *, use_dns: bool = False
     ) -> Issued:
+        await self._ca.step("resume")
         found = [order for order in self._ca.orders if order.url == journal.order_url]
         if not found:
             raise IssuingFailed(Failure.REFUSED, "no such order")

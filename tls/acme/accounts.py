@@ -14,7 +14,7 @@ from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from ..ports import Account, CaSettings, Failure, IssuingFailed
 from .client import Client, Key, Refused, algorithm, failures, json_of
-from .problems import NOWHERE, REGISTERING
+from .problems import LOOKING_UP, REGISTERING
 from .resources import NotAcme
 from .thread import Talk
 
@@ -36,19 +36,30 @@ def load_key(account: Account) -> Key:
 
 
 def ensure(settings: CaSettings, talk: Talk, known: Account | None) -> Account:
-    """With a URI: asked for at the CA (LOST_ACCOUNT: it is not there). Without: registered, with the key if
-    there is one."""
-    key = load_key(known) if known is not None else new_key()
-    with Client(settings, talk, key) as client:
-        if known is not None and known.uri:
+    """With a URI: asked for at the CA (LOST_ACCOUNT: it is not there, or closed). Without: registered, with
+    the key if there is one and the CA takes it: that of a closed account it never takes again."""
+    if known is None:
+        return _registered(settings, talk, new_key())
+    key = load_key(known)
+    if known.uri:
+        with Client(settings, talk, key) as client:
             return replace(known, uri=_look_up(client))
-        with failures(REGISTERING):
-            uri = _register(client)
-        return Account(settings.directory, key.json_dumps(), uri)
+    try:
+        return _registered(settings, talk, key)
+    except IssuingFailed as failure:
+        cause = failure.__cause__
+        if not isinstance(cause, Refused) or cause.problem.kind != "unauthorized":
+            raise
+    return _registered(settings, talk, new_key())
+
+
+def _registered(settings: CaSettings, talk: Talk, key: Key) -> Account:
+    with Client(settings, talk, key) as client, failures(REGISTERING):
+        return Account(settings.directory, key.json_dumps(), _register(client))
 
 
 def _look_up(client: Client) -> str:
-    with failures(NOWHERE):
+    with failures(LOOKING_UP):
         client.sign_as("")
         return _location(client.post(client.directory.new_account, {"onlyReturnExisting": True}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -10,14 +11,29 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from ..ports import Account, CaSettings, Failure, Issued, IssuingFailed, Journal, Renewal, Steps
+from storage.errors import Unavailable
+
+from ..ports import (
+    Account,
+    BucketUnavailable,
+    CaSettings,
+    Failure,
+    Issued,
+    IssuingFailed,
+    Journal,
+    Renewal,
+    Steps,
+)
 from ..wanted import Wanted
+from .dns01 import DnsFailed
+from .problems import clean
 from .renewalinfo import certificate_id, parse_renewal
-from .thread import Talk, in_thread
+from .thread import Stopped, Talk, in_thread
 
 CALLS_OF_A_TALK = 4  # directory, nonce, request, and one to spare
 
 T = TypeVar("T")
+log = logging.getLogger("sora.tls.acme")
 
 
 class AcmeAuthority:
@@ -47,7 +63,7 @@ class AcmeAuthority:
             with client.Client(self.settings, talk, accounts.load_key(account), account.uri) as ca:
                 return orders.OrderRun(ca, talk, steps, wanted, use_dns=use_dns).issue(replaces)
 
-        return await in_thread(wanted.id, self.settings.order_timeout_s, work)
+        return await _guarded(wanted.id, self.settings.order_timeout_s, work)
 
     async def resume(
         self, account: Account, journal: Journal, steps: Steps, *, use_dns: bool = False
@@ -58,7 +74,7 @@ class AcmeAuthority:
             with client.Client(self.settings, talk, accounts.load_key(account), account.uri) as ca:
                 return orders.OrderRun(ca, talk, steps, journal.wanted, use_dns=use_dns).resume(journal)
 
-        return await in_thread(journal.wanted.id, self.settings.order_timeout_s, work)
+        return await _guarded(journal.wanted.id, self.settings.order_timeout_s, work)
 
     async def renewal(self, chain_pem: bytes) -> Renewal | None:
         """None as well for an expired certificate (RFC 9773 §4.3) and for a window without sense."""
@@ -128,4 +144,15 @@ class AcmeAuthority:
         return await self._talk("profiles", work)
 
     async def _talk(self, name: str, work: Callable[[Talk], T]) -> T:
-        return await in_thread(name, CALLS_OF_A_TALK * self.settings.call_timeout_s, work)
+        return await _guarded(name, CALLS_OF_A_TALK * self.settings.call_timeout_s, work)
+
+
+async def _guarded(name: str, limit_s: float, work: Callable[[Talk], T]) -> T:
+    """A CA that sends what nobody foresaw costs this attempt, and the next one comes in its time."""
+    try:
+        return await in_thread(name, limit_s, work)
+    except (IssuingFailed, Stopped, BucketUnavailable, DnsFailed, Unavailable):
+        raise
+    except Exception as error:  # the driver of the thread
+        log.exception("a talk with a CA ended in a way that nobody foresaw")
+        raise IssuingFailed(Failure.INTERNAL, clean(repr(error))) from error

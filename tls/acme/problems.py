@@ -45,6 +45,7 @@ REGISTERING: Mapping[str, Failure] = {
     "malformed": Failure.BAD_ACCOUNT,
     "unauthorized": Failure.BAD_ACCOUNT,
 }
+LOOKING_UP: Mapping[str, Failure] = {"unauthorized": Failure.LOST_ACCOUNT}  # closed, RFC 8555 §7.3.6
 ORDERING: Mapping[str, Failure] = {"unauthorized": Failure.BAD_ACCOUNT}  # deactivated, RFC 8555 §7.3.6
 VALIDATING: Mapping[str, Failure] = {"unauthorized": Failure.VALIDATION, "malformed": Failure.VALIDATION}
 NOWHERE: Mapping[str, Failure] = {}

@@ -17,7 +17,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         return min(float(text), LONGEST_S)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for numbers that no date has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from .. import retry
+from .. import budget, retry
 from ..bundle import verify_bundle
 from ..errors import CertificateUnusable
 from ..ports import Failure, Generation, IssuingFailed
 from ..wanted import Wanted
 from .hold import LeaseHold, holding
-from .ordering import Outcome, Result
+from .ordering import Outcome, Result, revoked_subject
 from .rounds import Rounds
 from .tools import Tools
 
@@ -28,7 +28,8 @@ class Operations:
         self._rounds = rounds
 
     async def revoke(self, wanted: Wanted, reason: int) -> Outcome:
-        """The newest; and a new one is ordered, which what is shown needs at once."""
+        """The newest; and a new one is ordered, which what is shown needs at once: now, and again until
+        there is one."""
         tools = self._tools
         copy = await tools.shelf.look(wanted)
         if copy is None:
@@ -39,6 +40,7 @@ class Operations:
             text = f"{copy.generation.ca} issued it, and is not configured any more"
             raise IssuingFailed(Failure.LOST_ACCOUNT, text)
         await tools.authority(ca).revoke(account, copy.generation.chain_pem, reason)
+        await tools.record.note(ca.directory, budget.REVOKED, revoked_subject(copy.generation))
         log.warning("certificate %s: number %d was revoked", wanted.label, copy.generation.fence)
         return await self._rounds.order(wanted, forced=True)
 

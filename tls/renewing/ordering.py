@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
 from storage.errors import Unavailable
-from storage.leases import Attempts
+from storage.leases import NOTES_KEPT, Attempts
 
 from .. import budget, retry
 from ..errors import CertificateUnusable
@@ -43,13 +43,18 @@ log = logging.getLogger("sora.tls.renewing")
 
 CLOCK_SKEW_MAX_S: Final = 60.0
 JOURNAL_MAX_AGE: Final = timedelta(days=1)
+JOURNAL_MAX_AGE_MISSING: Final = timedelta(hours=1)  # of one for a certificate that is not there at all
+JOURNAL_MIN_AGE: Final = timedelta(minutes=10)  # until who comes after a dead node has had its chance
 PROBE_CHARS: Final = 43  # of a thumbprint, so that it is handled as a challenge is
 UNUSABLE: Final = "there are certificates in the bucket, and none of them can be used here"
 DATABASE_AWAY: Final = "the database is away, and nothing fences an order"
 
-
 # What the CA says no to once, it says no to again: there is nothing to go on with.
 _ENDS_ORDER: Final = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.REJECTED_NAME})
+# Of an order of before: BAD_ACCOUNT, for it may be that of an account that was lost.
+_LEADS_NOWHERE: Final = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.BAD_ACCOUNT})
+# What fails at one CA fails at another.
+_ABOUT_US: Final = frozenset({Failure.VALIDATION, Failure.REJECTED_NAME, Failure.UNPUBLISHED, Failure.FENCED})
 
 
 class Result(enum.Enum):
@@ -149,7 +154,7 @@ class Ordering:
     async def _order(self, wanted: Wanted, hold: Hold, *, forced: bool) -> Outcome:
         tools, plan = self._tools, self.plan
         current = await self._reread(wanted)
-        verdict = await self._verdict(current)
+        verdict = await self.verdict(current)
         if not (verdict.state.needs_order or forced):
             return Outcome(Result.UP_TO_DATE)
         why = tools.vault.unusable.get(wanted.id, "")
@@ -166,11 +171,11 @@ class Ordering:
             log.warning("certificate %s: %s", wanted.label, remark)
         try:
             if step.trial is not None:
-                await self._try_out(step.trial, wanted, hold)
+                await self._try_out_first(step.trial, wanted, hold)
             issued = await self._issue(step.ca, wanted, hold, current, verdict)
             await self._publish(issued, step.ca, wanted, hold, verdict)
         except IssuingFailed as error:
-            return await self._failed(error, step.ca, wanted, attempts, hold)
+            return await self._failed(error, step.ca, wanted, attempts, hold, verdict)
         await self._succeeded(wanted, step.ca, attempts[step.ca.directory], hold)
         return Outcome(Result.ISSUED)
 
@@ -185,11 +190,18 @@ class Ordering:
                 raise _Paused(f"there is nowhere to publish it: {error}") from error
             return self._tools.shelf.copies.get(wanted.id)
 
-    async def _verdict(self, current: Copy | None) -> Verdict:
+    async def verdict(self, current: Copy | None) -> Verdict:
+        """Whether there is something to do, by the database's notes, too."""
+        record, now, plan = self._tools.record, self._tools.now(), self.plan
         if current is None:
-            return judge(None, self._tools.now(), self.plan.renew_before_s)
-        known = await self._tools.record.load(current.generation.ca, current.generation.wanted_id)
-        return judge(current.bundle, self._tools.now(), self.plan.renew_before_s, known.renew_at)
+            return judge(None, now, plan.renew_before_s)
+        generation = current.generation
+        known = await record.load(generation.ca, generation.wanted_id)
+        revoked = await record.count(
+            generation.ca, budget.REVOKED, revoked_subject(generation), NOTES_KEPT.total_seconds()
+        )
+        picked = plan.suggested(known, generation.issued_at)
+        return judge(current.bundle, now, plan.renew_before_s, picked, is_revoked=revoked > 0)
 
     async def _require_right_clock(self, hold: Hold) -> None:
         if isinstance(hold, BareHold):
@@ -212,7 +224,7 @@ class Ordering:
             for limit in budget.limits(wanted, lifetime_s)
         }
         spent = budget.spent(
-            counts, is_emergency=verdict.state is State.EMERGENCY, is_renewal_by_ca=verdict.by_ca
+            counts, is_emergency=verdict.state.spares_nothing, is_renewal_by_ca=verdict.by_ca
         )
         if spent is not None:
             until = self._tools.now() + timedelta(seconds=min(spent.within_s, budget.HOUR_S) / 6)
@@ -237,12 +249,26 @@ class Ordering:
             tools.answers.remove(probe)
             tools.company.withdraw_challenge(probe)
 
+    async def _try_out_first(self, ca: CaSettings, wanted: Wanted, hold: Hold) -> None:
+        """Raises IssuingFailed for what would fail at the real CA, too; troubles of this one forbid
+        nothing."""
+        try:
+            await self._try_out(ca, wanted, hold)
+        except IssuingFailed as error:
+            if error.failure in _ABOUT_US:
+                raise
+            log.warning("certificate %s: cannot be tried out: %s", wanted.label, error)
+
     async def _try_out(self, ca: CaSettings, wanted: Wanted, hold: Hold) -> None:
         log.info("certificate %s: tried out at %s first", wanted.label, ca.directory)
         authority = self._tools.authority(ca)
-        account = await self._account(authority, hold)
         steps = self._steps(ca, wanted, hold, keeps_journal=False)
-        await authority.issue(account, replace(wanted, profile=""), steps, use_dns=self.plan.use_dns)
+
+        async def issue(account: Account) -> Issued:
+            plain = replace(wanted, profile="")
+            return await authority.issue(account, plain, steps, use_dns=self.plan.use_dns)
+
+        await self._with_account(authority, hold, issue)
         log.info("certificate %s: %s would issue it", wanted.label, ca.directory)
 
     async def _issue(
@@ -252,15 +278,40 @@ class Ordering:
         replaces = b""
         if current is not None and current.generation.ca == ca.directory:
             replaces = current.generation.chain_pem
+        asked = await self._fitting(authority, wanted, verdict)
+
+        async def issue(account: Account) -> Issued:
+            return await self._resume_or_issue(authority, account, asked, hold, replaces, verdict)
+
+        return await self._with_account(authority, hold, issue)
+
+    async def _fitting(self, authority: Authority, wanted: Wanted, verdict: Verdict) -> Wanted:
+        """Without a profile that the CA does not have, where a certificate of another is better than none: at
+        those that are asked in place of the first one, and when what there is expires. Else the CA's list is
+        what the operator is told."""
+        is_first = authority.settings.directory == self.plan.cas[0].directory
+        if not wanted.profile or (is_first and not verdict.state.spares_nothing):
+            return wanted
+        if wanted.profile in await authority.profiles():
+            return wanted
+        directory = authority.settings.directory
+        log.warning(
+            "certificate %s: %s has no profile %s: its usual one", wanted.label, directory, wanted.profile
+        )
+        return replace(wanted, profile="")
+
+    async def _with_account(
+        self, authority: Authority, hold: Hold, use: Callable[[Account], Awaitable[Issued]]
+    ) -> Issued:
+        """With another one when the CA does not know ours any more, or has closed it."""
         try:
-            account = await self._account(authority, hold)
-            return await self._resume_or_issue(authority, account, wanted, hold, replaces, verdict)
+            return await use(await self._account(authority, hold))
         except IssuingFailed as error:
             if error.failure is not Failure.LOST_ACCOUNT:
                 raise
-            log.warning("%s does not know our account any more; it is registered anew", ca.directory)
-        account = await self._account(authority, hold, anew=True)
-        return await self._resume_or_issue(authority, account, wanted, hold, replaces, verdict)
+            directory = authority.settings.directory
+            log.warning("%s has no use for our account; it is registered anew: %s", directory, error.text)
+        return await use(await self._account(authority, hold, anew=True))
 
     async def _resume_or_issue(
         self,
@@ -279,7 +330,7 @@ class Ordering:
             try:
                 issued = await authority.resume(account, journal, steps, use_dns=use_dns)
             except IssuingFailed as error:
-                if error.failure not in (Failure.REFUSED, Failure.VALIDATION):
+                if error.failure not in _LEADS_NOWHERE:
                     raise
                 log.info("certificate %s: that order leads nowhere: %s", wanted.label, error.text)
                 await self._drop_journal(wanted, hold)
@@ -300,7 +351,16 @@ class Ordering:
             return None
         if journal is None or journal.ca != ca.directory or journal.wanted != wanted:
             return None
-        return journal if self._tools.now() - journal.begun_at < JOURNAL_MAX_AGE else None
+        is_stuck = self._tools.now() - journal.begun_at >= self._patience(wanted)
+        return None if is_stuck else journal
+
+    def _patience(self, wanted: Wanted) -> timedelta:
+        """With an order that comes to no end: it must not take all the time that is left."""
+        bundle = self._tools.shelf.bundle(wanted.id)
+        if bundle is None:
+            return JOURNAL_MAX_AGE_MISSING
+        left = bundle.not_after - self._tools.now()
+        return min(JOURNAL_MAX_AGE, max(JOURNAL_MIN_AGE, left / 4))
 
     async def _account(self, authority: Authority, hold: Hold, *, anew: bool = False) -> Account:
         """Of this CA; registered, and kept where all nodes find it, when it was not there. Raises
@@ -400,6 +460,7 @@ class Ordering:
         wanted: Wanted,
         attempts: Mapping[str, Attempts],
         hold: Hold,
+        verdict: Verdict,
     ) -> Outcome:
         tools = self._tools
         tools.figures.failures[error.failure.value] += 1
@@ -407,7 +468,8 @@ class Ordering:
             log.warning("certificate %s: given up, %s", wanted.label, error.text)
             return Outcome(Result.DEFERRED, error.text)
         after = retry.after_failure(
-            attempts[ca.directory], error, tools.now(), tools.chance(), self.plan.digest
+            *(attempts[ca.directory], error, tools.now(), tools.chance(), self.plan.digest),
+            left_s=self._left_s(wanted),
         )
         await tools.record.save(ca.directory, wanted.id, after)
         if error.failure in _ENDS_ORDER:
@@ -415,12 +477,24 @@ class Ordering:
         if error.failure is Failure.VALIDATION:
             for name in error.names or wanted.names:
                 await tools.record.note(ca.directory, budget.FAILURE, name)
-        following = retry.next_step(
-            self.plan.cas, {**attempts, ca.directory: after}, tools.now(), self.plan.digest
-        )
-        until = following.until if isinstance(following, retry.Blocked) else tools.now()
+        until = self._next_attempt({**attempts, ca.directory: after}) if verdict.state.needs_order else None
+        then = f"the next attempt is at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "it is not due"
         log.error(
-            "certificate %s: %s failed (%s): %s; the next attempt is at %s",
-            *(wanted.label, ca.directory, error.failure.value, error.text, f"{until:%Y-%m-%d %H:%M:%S} UTC"),
+            "certificate %s: %s failed (%s): %s; %s",
+            *(wanted.label, ca.directory, error.failure.value, error.text, then),
         )
         return Outcome(Result.FAILED, str(error), until)
+
+    def _next_attempt(self, attempts: Mapping[str, Attempts]) -> datetime:
+        now = self._tools.now()
+        following = retry.next_step(self.plan.cas, attempts, now, self.plan.digest)
+        return following.until if isinstance(following, retry.Blocked) else now
+
+    def _left_s(self, wanted: Wanted) -> float:
+        bundle = self._tools.shelf.bundle(wanted.id)
+        return (bundle.not_after - self._tools.now()).total_seconds() if bundle else 0.0
+
+
+def revoked_subject(generation: Generation) -> str:
+    """Of the note that a certificate was revoked."""
+    return f"{generation.wanted_id}/{generation.fence}"

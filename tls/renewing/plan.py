@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from storage.leases import Attempts
 
 from ..ports import CaSettings
 from ..wanted import Wanted
@@ -26,6 +29,12 @@ class Plan:
 
     def ca(self, directory: str) -> CaSettings | None:
         return next((each for each in self.cas if each.directory == directory), None)
+
+    def suggested(self, known: Attempts, issued_at: datetime) -> datetime | None:
+        """The moment that was picked in the CA's window for the certificate that was issued then. A row may
+        be of the one before, as in a database that was restored."""
+        is_of_this = known.renew_checked_at is not None and known.renew_checked_at >= issued_at
+        return known.renew_at if self.uses_renewal_info and is_of_this else None
 
     def for_name(self, name: str) -> tuple[Wanted, ...]:
         """Those that have a folded name, or the wildcard that stands for it."""

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from storage.leases import Attempts
+
 from ..policy import Verdict, ask_again_s, judge, look_after_s, pick
-from ..ports import BucketUnavailable, IssuingFailed
+from ..ports import BucketUnavailable, Failure, IssuingFailed
+from ..retry import LEEWAY
 from ..wanted import Wanted
 from .ordering import Ordering, Outcome, Result
 from .plan import Plan
@@ -50,7 +53,6 @@ class Rounds:
         self._told_clamped: set[str] = set()
         self._bucket_failures = 0
         self._swept_at = tools.clock()
-        self._knows_account = False
         self._turn = asyncio.Lock()
 
     # --- events ---
@@ -112,11 +114,17 @@ class Rounds:
         tools = self._tools
         is_readable = await tools.shelf.sync(self.plan.wanted)
         self._bucket_failures = 0 if is_readable else self._bucket_failures + 1
-        if is_readable and not self._knows_account:
+        if is_readable:
             await self._learn_account()
         waits: list[float] = []
         for wanted in self.plan.wanted:
-            waits += await self._attend(wanted)
+            try:
+                waits += await self._attend(wanted)
+            except Exception as error:  # a worker loop: the others must get their turn
+                log.exception("certificate %s: what nobody foresaw", wanted.label)
+                tools.figures.failures[Failure.INTERNAL.value] += 1
+                verdict = judge(tools.shelf.bundle(wanted.id), tools.now(), self.plan.renew_before_s)
+                self.standings[wanted.id] = Standing(wanted, verdict, f"internal: {error!r}")
         if is_readable and tools.company.rank() == 0:
             await self._keep_house()
         verdicts = [each.verdict for each in self.standings.values()]
@@ -163,14 +171,11 @@ class Rounds:
         """With what the CA suggests; the node of rank 0 asks it when that is old."""
         tools, plan = self._tools, self.plan
         copy = tools.shelf.copies.get(wanted.id)
-        if copy is None:
-            return judge(None, tools.now(), plan.renew_before_s)
-        known = await tools.record.load(copy.generation.ca, wanted.id)
-        picked = known.renew_at
-        if plan.uses_renewal_info and tools.company.rank() == 0:
-            is_old = known.retry_after is None or known.retry_after <= tools.now()
-            picked = await self._ask_window(wanted, copy) if is_old else picked
-        verdict = judge(copy.bundle, tools.now(), plan.renew_before_s, picked)
+        if copy is not None and plan.uses_renewal_info and tools.company.rank() == 0:
+            known = await tools.record.load(copy.generation.ca, wanted.id)
+            if _is_old(known, copy.generation.issued_at, tools.now()):
+                await self._ask_window(wanted, copy)
+        verdict = await self.ordering.verdict(copy)
         if verdict.is_clamped and wanted.id not in self._told_clamped:
             self._told_clamped.add(wanted.id)
             log.warning(
@@ -179,14 +184,14 @@ class Rounds:
             )
         return verdict
 
-    async def _ask_window(self, wanted: Wanted, copy: Copy) -> datetime | None:
-        """The moment picked, which is kept for all nodes."""
+    async def _ask_window(self, wanted: Wanted, copy: Copy) -> None:
+        """Pick a moment, which is kept for all nodes."""
         tools, generation = self._tools, copy.generation
         known = await tools.record.load(generation.ca, wanted.id)
-        ca = self.plan.ca(generation.ca)
+        ca, picked = self.plan.ca(generation.ca), self.plan.suggested(known, generation.issued_at)
         if ca is None:
-            return known.renew_at
-        told_s, picked = None, known.renew_at
+            return
+        told_s = None
         try:
             window = await tools.authority(ca).renewal(generation.chain_pem)
         except IssuingFailed as error:
@@ -196,8 +201,9 @@ class Rounds:
             if window is None:
                 picked = None
             else:
-                told_s, picked = window.ask_again_s, pick(window, known.renew_at, tools.chance())
-                if picked != known.renew_at:
+                told_s, before = window.ask_again_s, picked
+                picked = pick(window, before, tools.chance())
+                if picked != before:
                     why = f" ({window.explanation})" if window.explanation else ""
                     log.info("certificate %s: the CA suggests to renew at %s%s", wanted.label, picked, why)
         now = tools.now()
@@ -205,18 +211,17 @@ class Rounds:
         await tools.record.save(
             generation.ca, wanted.id, replace(known, renew_at=picked, renew_checked_at=now, retry_after=again)
         )
-        return picked
 
     # --- house ---
 
     async def _learn_account(self) -> None:
+        """Again and again: its key changes."""
         try:
             account = await self._tools.vault.account(self.plan.cas[0].directory)
         except BucketUnavailable:
             return  # told by the sync
         if account is not None:
             self._tools.answers.know_account(account.key_json)
-            self._knows_account = True
 
     async def _keep_house(self) -> None:
         tools = self._tools
@@ -231,3 +236,11 @@ class Rounds:
                 await tools.vault.sweep()
         except BucketUnavailable as error:
             log.warning("the bucket of certificates: %s", error)
+
+
+def _is_old(known: Attempts, issued_at: datetime, now: datetime) -> bool:
+    """Whether the CA is to be asked about renewal again. What was noted before the certificate was issued is
+    about another; what was noted in the future, by a clock that was wrong, would be good for ever."""
+    if known.renew_checked_at is None or known.retry_after is None:
+        return True
+    return known.retry_after <= now or not issued_at <= known.renew_checked_at <= now + LEEWAY

@@ -72,6 +72,8 @@ def test_when_to_ask_again(asked: float | None, taken: float) -> None:
         {"suggestedWindow": WINDOW | {"end": "soon"}},
         {"suggestedWindow": WINDOW | {"end": 7}},
         {"suggestedWindow": {"start": "2031-01-02T04:00:00", "end": "2031-01-03T04:00:00"}},
+        {"suggestedWindow": {"start": "0001-01-01T00:00:00+23:59", "end": "0001-01-02T00:00:00+23:59"}},
+        {"suggestedWindow": WINDOW | {"end": "9999-12-31T23:00:00-23:59"}},
     ],
 )
 def test_what_makes_no_sense_is_ignored(document: Any) -> None:

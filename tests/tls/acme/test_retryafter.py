@@ -27,6 +27,8 @@ NOW = datetime(2031, 1, 1, 12, tzinfo=UTC)
         ("\u0663", None),
         ("", None),
         ("soon", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:00 +99999999999999999999", None),
     ],
 )
 def test_values(value: str | None, seconds: float | None) -> None:
