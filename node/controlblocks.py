@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,8 @@ USUAL_IPV6_PREFIX = 64
 MAX_LISTED = 10_000  # some megabytes of JSON
 
 
-def block_commands(guards: Guards) -> dict[str, Handler]:
-    commands = BlockCommands(guards)
+def block_commands(guards: Guards, wall_clock: Callable[[], float] = time.time) -> dict[str, Handler]:
+    commands = BlockCommands(guards, wall_clock)
     return {
         "blocks.list": commands.latest,
         "blocks.why": commands.why,
@@ -41,14 +42,23 @@ def block_commands(guards: Guards) -> dict[str, Handler]:
 
 
 class BlockCommands:
-    def __init__(self, guards: Guards) -> None:
+    def __init__(self, guards: Guards, wall_clock: Callable[[], float]) -> None:
         self._guards = guards
+        self._wall_clock = wall_clock
 
     async def latest(self, _arguments: Arguments) -> object:
         """The latest blocks in force, and how many there are."""
-        now = self._guards.clock()
-        blocks = self._guards.limiter.blocks(now)
-        return {"now": now, "total": len(blocks), "blocks": [_plain(each) for each in blocks[:MAX_LISTED]]}
+        blocks = self._guards.limiter.blocks(self._guards.clock())
+        ahead_s = self._wall_ahead_s()
+        return {
+            "now": self._wall_clock(),
+            "total": len(blocks),
+            "blocks": [_plain(each.moved(ahead_s)) for each in blocks[:MAX_LISTED]],
+        }
+
+    def _wall_ahead_s(self) -> float:
+        """What the wall clock, which people read, was moved by since the start."""
+        return self._wall_clock() - self._guards.clock()
 
     async def why(self, arguments: Arguments) -> object:
         """``address``: everything that is known of it, as data and as sentences per server."""
@@ -56,8 +66,7 @@ class BlockCommands:
         address = parse_address(text)
         if address is None:
             raise ControlRefused("usage", f"{text!r} is no IP address")
-        now = self._guards.clock()
-        blocks = self._guards.limiter.blocks_on(address, now)
+        blocks = self._blocks_on(address)
         return {
             "address": text,
             "blocks": [_plain(block) for block in blocks],
@@ -71,9 +80,9 @@ class BlockCommands:
         }
 
     def _seen_by(self, guard: LoginGuard, address: Address, blocks: list[Block]) -> dict[str, object]:
-        limiter, now = self._guards.limiter, self._guards.clock()
+        limiter, now = self._guards.limiter, self._wall_clock()
         subject = subject_of(address, guard.rules.ipv6_prefix)
-        counts = limiter.counts(guard.rules, address, now)
+        counts = limiter.counts(guard.rules, address, self._guards.clock()).moved(self._wall_ahead_s())
         exempt = guard.exemptions.why(address)
         return {
             "counted_as": render(subject),
@@ -94,7 +103,7 @@ class BlockCommands:
         except TooManyBlocks as error:
             raise ControlRefused("exists", str(error)) from error
         exempt_by = [name for name, guard in self._guards if self._is_exempt(guard, subject)]
-        return {**_plain(block), "exempt_on": exempt_by}
+        return {**self._plain_now(block), "exempt_on": exempt_by}
 
     async def remove(self, arguments: Arguments) -> object:
         """``subject``, and ``user`` to end the block of that pair only."""
@@ -103,11 +112,20 @@ class BlockCommands:
         ended = self._guards.remove(subject, user=None if user is None else text_argument(arguments, "user"))
         if not ended:
             raise ControlRefused("not_found", self._not_blocked(subject))
-        return {"removed": [_plain(block) for block in ended]}
+        return {"removed": [self._plain_now(block) for block in ended]}
+
+    def _plain_now(self, block: Block) -> dict[str, object]:
+        return _plain(block.moved(self._wall_ahead_s()))
+
+    def _blocks_on(self, address: Address) -> list[Block]:
+        """By the wall clock."""
+        ahead_s = self._wall_ahead_s()
+        blocks = self._guards.limiter.blocks_on(address, self._guards.clock())
+        return [block.moved(ahead_s) for block in blocks]
 
     def _not_blocked(self, subject: Subject) -> str:
         first = parse_address(str(network_of(subject).network_address))
-        around = self._guards.limiter.blocks_on(first, self._guards.clock()) if first else []
+        around = self._blocks_on(first) if first else []
         wider = {render(block.subject) for block in around} - {render(subject)}
         hint = f"; {', '.join(sorted(wider))} is: remove that" if wider else ""
         return f"{render(subject)} is not blocked itself{hint}"

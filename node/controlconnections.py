@@ -100,11 +100,11 @@ def matching_sessions(sessions: Sessions, filters: Arguments) -> list[Entry]:
     """The oldest first. Raises ControlRefused."""
     tests = list(_tests(filters))
     found = [entry for entry in sessions if all(test(entry) for test in tests)]
-    return sorted(found, key=lambda entry: entry.since)
+    return sorted(found, key=lambda entry: entry.opened)
 
 
 def kick_for_others(sessions: Sessions) -> Callable[[Mapping[str, str], float], int]:
-    """For an order of another node: those that match and began before a time by our clock; how many."""
+    """For an order of another node: those that match and began before a monotonic time; how many."""
 
     def kick(filters: Mapping[str, str], before: float) -> int:
         try:
@@ -112,7 +112,7 @@ def kick_for_others(sessions: Sessions) -> Callable[[Mapping[str, str], float], 
         except ControlRefused as error:
             log.warning("an order to end sessions is not understood: %s", error)
             return 0
-        matching = [entry for entry in matching if entry.since <= before]
+        matching = [entry for entry in matching if entry.opened <= before]
         for entry in matching:
             _send_away(entry)
         return len(matching)

@@ -17,7 +17,7 @@ from storage.model import AccountId
 from .link import Answerer, Hearer, Link, LinkFault
 from .loginguard import Decision, Guards
 from .places import Leases
-from .ratelimit import Delta, Failures, Subject, encode
+from .ratelimit import Delta, Failures, Subject, Word, encode
 from .sessions import EVERYBODY, Leave, Sessions, address_key
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class Hub:
         desk.link.notify("peers", self._peers)
         for (server, _), ip in self._full.items():
             desk.link.notify("full", server, ip, True)
-        for block in self.guards.limiter.deltas(self.guards.clock()):
-            desk.link.notify("block", encode(block), self.guards.limiter.is_welcome(block.subject))
+        for word in self.guards.limiter.words(self.guards.clock()):
+            desk.link.notify(*self._block_notice(word))
         self.desks.add(desk)
         self.leases.begin(desk)
         desk.link.notify("begin")
@@ -129,7 +129,11 @@ class Hub:
     def _mirror(self, delta: Delta) -> None:
         if isinstance(delta, Failures) or delta.user:  # the door does not look at those
             return
-        self._tell_all("block", encode(delta), self.guards.limiter.is_welcome(delta.subject))
+        self._tell_all(*self._block_notice(delta))
+
+    def _block_notice(self, word: Word) -> tuple[Any, ...]:
+        """With our clock: that of a worker has begun at another reading."""
+        return ("block", encode(word), self.guards.clock(), self.guards.limiter.is_welcome(word.subject))
 
     def _welcomed(self, subject: Subject) -> None:
         if self.guards.limiter.is_blocked(subject, self.guards.clock()):

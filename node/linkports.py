@@ -9,7 +9,6 @@ A control process that does not answer refuses for now, and never lets in.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -24,6 +23,7 @@ from .places import Budgets, share
 from .ratelimit import Limiter, Subject, decode, parse_address
 from .ratelimit.exemptions import Exemptions
 from .sessions import EVERYBODY, Leave, SessionLimits, Sessions, address_key
+from .steadyclock import SteadyClock
 
 if TYPE_CHECKING:
     from .config import Config, Server
@@ -161,7 +161,7 @@ class LinkGates:
         self._gates: dict[str, LinkGate] = {}
         # holds blocks only, as the control process tells them
         self.limiter = Limiter(secret=key[:16], node="", capacity=capacity_of(config.servers))
-
+        self.clock = SteadyClock()
         self._numbers = itertools.count(1)
         self._deciding: dict[int, Callable[[], Awaitable[bool]]] = {}
 
@@ -198,16 +198,17 @@ class LinkGates:
     def set_peers(self, peers: list[str]) -> None:
         self.peers = tuple(peers)
 
-    def absorb(self, delta: list[object], is_welcome: bool) -> None:
-        """A block, or its end."""
-        told = decode(delta)
-        self.limiter.absorb(told, time.time())
+    def absorb(self, delta: list[object], said: float, is_welcome: bool) -> None:
+        """A block, or its end; ``said`` is the clock of the control process."""
+        now = self.clock()
+        told = decode(delta).moved(now - said)
+        self.limiter.absorb(told, now)
         if is_welcome:
-            self.limiter.welcome(told.subject, time.time())
+            self.limiter.welcome(told.subject, now)
 
     def welcome(self, subject: str) -> None:
         """Somebody logged in from a blocked address: it is not turned away at the door any more."""
-        self.limiter.welcome(Subject(int(subject)), time.time())
+        self.limiter.welcome(Subject(int(subject)), self.clock())
 
 
 class LinkGate:
@@ -225,7 +226,7 @@ class LinkGate:
         address = parse_address(peer.ip)
         if address is None or self._exemptions.why(address, peer.local_ip) is not None:
             return False
-        return self._gates.limiter.refuses(self._rules, address, time.time()) is not None
+        return self._gates.limiter.refuses(self._rules, address, self._gates.clock()) is not None
 
     async def judge(self, peer: Peer, user: str, password: bytes, decide: Decide) -> Decision:
         """The rules are kept by the control process, which calls back for the decision when they allow it."""

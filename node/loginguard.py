@@ -14,7 +14,6 @@ import asyncio
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +32,7 @@ from .ratelimit import (
     render,
 )
 from .ratelimit.exemptions import Exemptions
+from .steadyclock import SteadyClock
 from .waiting import Turns, WaitingRoom
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class OpenGuard:
 
 @dataclass(slots=True)
 class Shared:
-    """What all servers of a node share. ``clock`` gives seconds of the epoch."""
+    """What all servers of a node share. ``clock`` gives seconds of the epoch and never steps."""
 
     limiter: Limiter
     clock: Callable[[], float]
@@ -215,7 +215,7 @@ class Guards:
     """The guards of all servers of a node, on one model.
 
     For a cluster: ``tell`` is called with every delta the others should hear, ``absorb`` takes theirs, and
-    ``peers`` answers the addresses of the other nodes.
+    ``peers`` answers the addresses of the other nodes. ``clock`` times everything and never steps.
     """
 
     def __init__(
@@ -223,13 +223,13 @@ class Guards:
         config: Config,
         *,
         check_takes_s: Callable[[], float],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         secret: bytes | None = None,
     ) -> None:
         node = config.cluster.node_id or socket.gethostname()
         secret = secret or secrets.token_bytes(16)
         self.limiter = Limiter(secret=secret, node=node, capacity=capacity_of(config.servers))
-        self.clock = clock
+        self.clock = clock or SteadyClock()
         self.room = WaitingRoom()
         self.tell: Callable[[Delta], None] = lambda _delta: None
         self.peers: Callable[[], Collection[str]] = tuple
@@ -237,7 +237,7 @@ class Guards:
         self.mirror: Callable[[Delta], None] = lambda _delta: None
         self.welcomed: Callable[[Subject], None] = lambda _subject: None
         self._shared = Shared(
-            *(self.limiter, clock, self.room, Turns(), check_takes_s, self._spread),
+            *(self.limiter, self.clock, self.room, Turns(), check_takes_s, self._spread),
             lambda subject: self.welcomed(subject),
         )
         self._trusted = config.trusted_networks
@@ -286,13 +286,12 @@ class Guards:
 
     def remove(self, subject: Subject, *, user: str | None = None) -> list[Block]:
         """End the blocks of a subject, here and on the other nodes, and forget what led to them."""
-        now = self.clock()
-        ended = self.limiter.remove(subject, now, user=user)
-        for block in ended:
+        ended = self.limiter.remove(subject, self.clock(), user=user)
+        for block, word in ended:
             log.warning("unblocked, rule %s", block.rule, extra=_about(subject, block.user))
             if not block.user:
-                self._spread(self.limiter.lifted(block, now))
-        return ended
+                self._spread(word)
+        return [block for block, _ in ended]
 
     def absorb(self, delta: Delta) -> bool:
         """What another node says; whether it was news."""

@@ -59,7 +59,8 @@ class Entry:
     connection: Registered
     protocol: str
     server: str
-    since: float  # seconds of the epoch
+    since: float  # seconds of the epoch, for people
+    opened: float  # monotonic
     user: Identity | None = None
     client_name: str = ""
     client_version: str = ""
@@ -102,10 +103,15 @@ class Sessions:
     """
 
     def __init__(
-        self, trusted: Sequence[Network] = (), *, wall_clock: Callable[[], float] = time.time
+        self,
+        trusted: Sequence[Network] = (),
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._trusted = tuple(trusted)
         self._wall_clock = wall_clock
+        self._clock = clock
         self._limits: dict[str, SessionLimits] = {}
         self._entries: dict[str, Entry] = {}  # by session id
         self._index = SetIndex()
@@ -207,7 +213,9 @@ class Sessions:
     # --- sessions (``ports.SessionRegistry``) ---
 
     def opened(self, connection: Registered, protocol: str, server: str) -> None:
-        self._entries[connection.session_id] = Entry(connection, protocol, server, self._wall_clock())
+        self._entries[connection.session_id] = Entry(
+            connection, protocol, server, self._wall_clock(), self._clock()
+        )
 
     def closed(self, connection: Registered) -> None:
         entry = self._entries.pop(connection.session_id, None)

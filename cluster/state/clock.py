@@ -2,7 +2,7 @@
 
 Theory: a stamp is 48 bits of wall milliseconds and a 16-bit counter. A node's stamps rise even while its wall
 clock stands still or goes back, and follow every stamp it has heard of. One node with a clock far ahead would
-drag all others along: stamps more than ``MAX_AHEAD_S`` ahead of the wall clock are not followed. What is
+drag all others along: stamps more than ``max_ahead_s`` ahead of the wall clock are not followed. What is
 written *in answer* to such a stamp is put behind it one by one (``after``).
 References: Kulkarni et al., Logical Physical Clocks (2014).
 """
@@ -19,7 +19,8 @@ _STEP_S: Final = 2.0**-21  # of a float until the year 2106; 2,000 of them are l
 
 
 class HybridClock:
-    def __init__(self) -> None:
+    def __init__(self, max_ahead_s: float = MAX_AHEAD_S) -> None:
+        self._max_ahead_s = max_ahead_s
         self._last = 0
 
     def stamp(self, wall: float, *, after: int = 0) -> int:
@@ -29,7 +30,7 @@ class HybridClock:
 
     def witness(self, stamp: int, wall: float) -> bool:
         """Follow what another node has written. False: it is too far ahead and was not followed."""
-        if stamp > _of(wall + MAX_AHEAD_S):
+        if stamp > _of(wall + self._max_ahead_s):
             return False
         self._last = max(self._last, stamp)
         return True

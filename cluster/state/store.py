@@ -180,7 +180,7 @@ class Store:
             record = self._insert(self.own, kind, key)
         shadow = max((max(other.shadow, other.deadline) for other in held), default=0.0)
         deadline = at.now + min(ttl_s, rule.max_ttl_s) if value is not None else at.now
-        after = self._ahead.pop((kind, key), 0)
+        after = max(self._ahead.pop((kind, key), 0), record.stamp)
         self._set(record, value, self.clock.stamp(at.wall, after=after), deadline, shadow)
         self._tell(record, at)
         return record

@@ -13,17 +13,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from cluster.facts import RULES, Kind
-from node.ratelimit import BadDelta, Failures, decode
-from node.ratelimit.blocks import encode
+from node.ratelimit import BadDelta, Failures, decode, encode
 
-from .wire import Unreadable, pack, unpack
+from .wire import Unreadable, pack_timed, unpack_timed
 
 if TYPE_CHECKING:
     from cluster.effects import FactChanged
     from node.loginguard import Guards
 
     from .gossip import Gossip
-    from .skew import Skews
 
 log = logging.getLogger("sora.cluster")
 
@@ -35,10 +33,9 @@ MAX_SINGLE = RULES[Kind.FAILURES].max_entries // 2  # addresses that failed once
 class FailureBridge:
     """``is_on`` is ``sync_failure_counts``. ``window_s``: the longest in which any server counts."""
 
-    def __init__(self, guards: Guards, gossip: Gossip, skews: Skews, *, is_on: bool, window_s: float) -> None:
+    def __init__(self, guards: Guards, gossip: Gossip, *, is_on: bool, window_s: float) -> None:
         self._guards = guards
         self._gossip = gossip
-        self._skews = skews
         self.is_on = is_on
         self.window_s = min(window_s, RULES[Kind.FAILURES].max_ttl_s)
         self._waiting: dict[bytes, Failures] = {}
@@ -84,14 +81,16 @@ class FailureBridge:
         now = self._guards.clock()
         ttl_s = delta.since + self.window_s - now
         if ttl_s > 0:
-            self._gossip.put(Kind.FAILURES, {key: pack([now, ttl_s, encode(delta)])}, ttl_s)
+            self._gossip.put(Kind.FAILURES, {key: pack_timed(encode(delta), now, ttl_s)}, ttl_s)
 
-    def turn(self, *, is_on: bool) -> None:
-        """Off: what the others told counts until it ends, and nothing more is told."""
-        self.is_on = is_on
+    def turn(self, *, is_on: bool) -> bool:
+        """Off: what the others told counts until it ends, and nothing more is told. Whether it is on anew,
+        and so has missed what they told meanwhile."""
+        was_on, self.is_on = self.is_on, is_on
         if not is_on:
             self._waiting.clear()
             self._single.clear()
+        return is_on and not was_on
 
     # --- theirs ---
 
@@ -107,13 +106,11 @@ class FailureBridge:
 
     def _read(self, origin: str, value: bytes, left_s: float) -> Failures:
         """Raises Unreadable, BadDelta."""
-        match unpack(value):
-            case [int() | float() as said, int() | float() as ttl_s, list() as plain]:
-                delta = decode(plain)
-                if isinstance(delta, Failures):
-                    skew = self._skews.measure(origin, said, ttl_s, left_s, self._guards.clock())
-                    return Failures(delta.subject, origin, max(0, delta.since + int(skew)), delta.count)
-        raise Unreadable("unknown form")
+        plain, ahead_s = unpack_timed(value, left_s, self._guards.clock())
+        delta = decode(plain)
+        if not isinstance(delta, Failures) or delta.origin != origin:
+            raise Unreadable("not its own count")
+        return delta.moved(ahead_s)
 
 
 def _key(delta: Failures) -> bytes:

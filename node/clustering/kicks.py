@@ -31,14 +31,15 @@ Filters = Mapping[str, str]  # empty: everybody
 
 
 class Kicks:
-    """``kick`` ends the sessions that match and began before a time of this node's clock; how many."""
+    """``kick`` ends the sessions that match and began before a time of ``clock``, which is monotonic; how
+    many."""
 
     def __init__(
-        self, gossip: Gossip, kick: Callable[[Filters, float], int], wall_clock: Callable[[], float]
+        self, gossip: Gossip, kick: Callable[[Filters, float], int], clock: Callable[[], float]
     ) -> None:
         self._gossip = gossip
         self._kick = kick
-        self._wall_clock = wall_clock
+        self._clock = clock
         self._done: OrderedDict[bytes, int] = OrderedDict()  # sessions ended, by order
         self.unreadable = 0
 
@@ -64,7 +65,7 @@ class Kicks:
             self.unreadable += 1
             log.warning("an order of %s to end sessions cannot be read: %s", fact.origin, error)
             return
-        given_at = self._wall_clock() - max(0.0, TTL_S - fact.ttl_s)
+        given_at = self._clock() - max(0.0, TTL_S - fact.ttl_s)
         self._remember(fact.key, 0)
         self._done[fact.key] = ended = self._kick(filters, given_at)
         log.info("%d sessions ended by an administrator on node %s", ended, fact.origin)

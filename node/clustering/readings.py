@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.errors import Reason
 
-from .report import STATES
+from .report import STATES, noticeable
 
 if TYPE_CHECKING:
     from node.metrics.registry import Reading
@@ -63,8 +63,9 @@ def read_cluster(clustering: Clustering) -> Iterator[Reading]:
             yield "sora_cluster_round_trip_seconds", (member.name,), member.round_trip_s
     yield "sora_cluster_leads", (), clustering.leadership.is_ours
     yield "sora_cluster_drifting_nodes", (), len(clustering.drifting())
-    for name, skew in clustering.skews.large().items():
-        yield "sora_cluster_clock_skew_seconds", (name,), abs(skew)
+    for name, skew in clustering.skews.items():
+        if noticeable(skew):
+            yield "sora_cluster_clock_skew_seconds", (name,), abs(skew)
     yield "sora_cluster_dropped_total", ("bridges",), clustering.dropped
     yield "sora_cluster_unreadable_total", (), clustering.unreadable
     yield "sora_cluster_notices_total", ("told",), clustering.notices.told

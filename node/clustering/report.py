@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .service import Clustering
 
+TOLERATED_SKEW_S = 2.0
 STATES = {State.ALIVE: "alive", State.SUSPECT: "suspect", State.DEAD: "failed", State.LEFT: "left"}
 
 
@@ -23,6 +24,7 @@ async def refreshed(clustering: Clustering) -> str:
     try:
         clustering.roster.replace(await clustering.gossip.members())
         clustering.figures = await clustering.gossip.figures()
+        clustering.skews = await clustering.gossip.skews()
     except GossipUnavailable as error:
         return f"gossip does not run: {error}"
     return ""
@@ -76,9 +78,14 @@ def _member(clustering: Clustering, member: MemberView) -> dict[str, Any]:
         "sessions": dict(load.sessions) if load is not None and is_here else {},
         "blocks": load.blocks if load is not None and is_here else None,
         "drift": clustering.drifting().get(member.name, []),
-        "clock_ahead_s": -clustering.skews.of(member.name) or 0.0,
+        "clock_ahead_s": noticeable(clustering.skews.get(member.name, 0.0)),
         "tags": dict(member.tags),
     }
+
+
+def noticeable(skew_s: float) -> float:
+    """Seconds a clock is ahead; what may come of the way between nodes counts as none."""
+    return round(skew_s, 3) if abs(skew_s) > TOLERATED_SKEW_S else 0.0
 
 
 def gossip_health(clustering: Clustering) -> dict[str, Any]:

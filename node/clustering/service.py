@@ -44,7 +44,6 @@ from .lately import Lately
 from .leading import Leading
 from .notices import MailboxNotices
 from .roster import Roster
-from .skew import Skews
 
 if TYPE_CHECKING:
     from node.config import Config
@@ -104,7 +103,7 @@ class Clustering:
         self.clock = clock
         self.started = clock()
         self._parts = parts
-        self.skews = Skews()
+        self.skews: dict[str, float] = {}  # of clocks, as of the last beat; ahead of ours is positive
         self.roster = Roster(gossip.name, wall_clock)
         self.abouts = Abouts(gossip, wall_clock, version=node_version() or "unknown")
         self.leadership = Leading(
@@ -129,11 +128,10 @@ class Clustering:
     def _build_bridges(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         parts, gossip = self._parts, self.gossip
         sync = self.config.cluster.rate_limit_sync
-        self.blocks = BlockBridge(parts.guards, gossip, self.skews, is_on=sync.enabled and sync.sync_blocks)
+        self.blocks = BlockBridge(parts.guards, gossip, is_on=sync.enabled and sync.sync_blocks)
         self.failures = FailureBridge(
             parts.guards,
             gossip,
-            self.skews,
             is_on=sync.enabled and sync.sync_failure_counts,
             window_s=_longest_window_s(self.config),
         )
@@ -156,7 +154,7 @@ class Clustering:
         self.notices = MailboxNotices(
             gossip, self.directory.nodes_of, self._other_nodes, parts.feed.publish_heard, call_later
         )
-        self.kicks = Kicks(gossip, parts.kick, self.wall_clock)
+        self.kicks = Kicks(gossip, parts.kick, self.clock)
 
     def _connect(self) -> None:
         parts = self._parts
@@ -211,6 +209,7 @@ class Clustering:
         if not beat % LOAD_EVERY_S:
             self.roster.replace(await self.gossip.members())
             self.figures = await self.gossip.figures()
+            self.skews = await self.gossip.skews()
             self.lately.note(self.figures, self.clock())
             is_late = self.figures.get("awareness", 0) >= SLOW_SCORE
             self.leadership.feels(is_slow=is_late or not self.is_able())
@@ -239,18 +238,34 @@ class Clustering:
         """What takes effect without a restart; what failed."""
         self.config = config
         sync = config.cluster.rate_limit_sync
-        self.blocks.turn(is_on=sync.enabled and sync.sync_blocks)
-        self.failures.turn(is_on=sync.enabled and sync.sync_failure_counts)
+        begun = [
+            kind
+            for kind, bridge, is_on in (
+                (Kind.BLOCK, self.blocks, sync.enabled and sync.sync_blocks),
+                (Kind.FAILURES, self.failures, sync.enabled and sync.sync_failure_counts),
+            )
+            if bridge.turn(is_on=is_on)
+        ]
         self.counts.reconcile()
         self._describe()
         if self.key_keeper is not None and (keys := self.key_keeper.reload(config)) is not None:
             self.gossip.set_keys(keys)
         peers = config.cluster.other_peers
         try:
+            for kind in begun:
+                await self._hear_again(kind)
             await self.gossip.set_peers([str(parse_address(peer, config.cluster.port)) for peer in peers])
         except GossipUnavailable as error:
-            return [f"cluster.peers: {error}"]
+            return [f"cluster: {error}"]
         return []
+
+    async def _hear_again(self, kind: Kind) -> None:
+        """What the others told while nobody listened. Raises GossipUnavailable."""
+        for entry in await self.gossip.entries(kind):
+            if entry.origin != self.gossip.name:
+                left_s = entry.deadline - self.clock()
+                fact = FactChanged(kind, entry.origin, entry.key, entry.value, left_s, entry.written)
+                self.heard(fact)
 
     async def hand_over(self) -> None:
         """This node serves nobody new and leads nothing any more. Idempotent."""
@@ -331,7 +346,6 @@ class Clustering:
             self.counts.forget(name)
         if changed.change in (Change.LEFT, Change.REAPED):
             self.abouts.forget(name)
-            self.skews.forget(name)
         level = logging.WARNING if changed.change is Change.FAILED else logging.INFO
         log.log(level, "node %s %s, at %s", name, changed.change.value, changed.member.address)
         self.leadership.review()

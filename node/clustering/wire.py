@@ -32,6 +32,20 @@ def unpack(raw: bytes) -> Any:
         raise Unreadable(str(error)) from error
 
 
+def pack_timed(word: list[object], now: float, ttl_s: float) -> bytes:
+    """With what the author's clock says, and how long the entry is to live: see ``unpack_timed``."""
+    return pack([now, ttl_s, word])
+
+
+def unpack_timed(raw: bytes, left_s: float, now: float) -> tuple[list[object], float]:
+    """The word, and how far our clock, at ``now``, is ahead of its author's. What is left of the time to live
+    is known from timers, so the author wrote ``ttl_s - left_s`` ago. Raises Unreadable."""
+    match unpack(raw):
+        case [int() | float() as said, int() | float() as ttl_s, list() as word]:
+            return word, now - (ttl_s - left_s) - said
+    raise Unreadable("unknown form")
+
+
 def is_key(raw: bytes) -> bool:
     return 0 < len(raw) <= MAX_KEY_BYTES
 

@@ -5,7 +5,7 @@ Tour: ``rules`` (the numbers), ``subjects`` (what is counted: addresses, network
 ``limiter`` (the whole), ``exemptions`` (who is left alone), ``words`` (what people are told).
 """
 
-from .blocks import BadDelta, Block, Delta, Failures, Lifted, decode, encode
+from .blocks import BadDelta, Block, Delta, Failures, Lifted, Word, decode, encode
 from .facts import Attempt, Capacity, Counted, TooManyBlocks, Verdict
 from .limiter import Limiter
 from .rules import Rules
@@ -27,6 +27,7 @@ __all__ = [
     "Subject",
     "TooManyBlocks",
     "Verdict",
+    "Word",
     "decode",
     "encode",
     "parse_address",

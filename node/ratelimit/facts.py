@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .blocks import Block, Delta
@@ -73,3 +73,9 @@ class Counts:
     different_users: int
     level: int
     last_success: int | None
+
+    def moved(self, by_s: float) -> Counts:
+        """The same by a clock that is so much ahead."""
+        last = self.last_success
+        moved_last = None if last is None else round(last + by_s)
+        return replace(self, since=round(self.since + by_s), last_success=moved_last)

@@ -12,7 +12,7 @@ a while, the next time for twice as long. What is gentle, and why:
 Invariants: one key for counting and checking; the answer depends on arguments and earlier calls alone, so
 that equal calls give equal deltas; every table is bounded, and the least recently touched goes first.
 
-``now`` is seconds of the epoch, because blocks are compared among nodes.
+``now`` is seconds of the epoch by a clock that never steps; what other nodes say has been moved to it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from .blocks import (
     BY_FAST,
     BY_USER,
     FOREVER,
-    MAX_SKEW_S,
+    KEEP_LIFTED_S,
+    MAX_AGE_ERROR_S,
     MAX_TEXT_CHARS,
     Block,
     BlockTable,
     Delta,
     Failures,
+    Key,
     Lifted,
+    Word,
 )
 from .counters import MARK_BYTES, Counter, Recent, failures_within, unpack
 from .facts import NOTHING, Attempt, Capacity, Counted, Counts, Due, TooManyBlocks, Verdict
@@ -68,7 +71,7 @@ class Limiter:
         self._good: Recent[int] = Recent(capacity.addresses)  # last success of anybody from an address
         self._pair_offences: Recent[tuple[int, float]] = Recent(capacity.pairs)  # level, end of the last
         self._address_offences: Recent[tuple[int, float]] = Recent(capacity.addresses)
-        self._others: Recent[dict[str, tuple[int, int]]] = Recent(capacity.addresses)
+        self._others: Recent[dict[str, Failures]] = Recent(capacity.addresses)
         self._blocks = BlockTable()
 
     # --- before and after a login ------------------------------------------------------------------
@@ -151,9 +154,7 @@ class Limiter:
             until = now + rules.block_s(rules.user_block_s, level)
             self._pair_offences.put(attempt.pair, (level, until))
             user = _cut(attempt.user)
-            since = self._blocks.later((attempt.subject, user, False), now)
-            blocks.append(Block(attempt.subject, user, BY_USER, self.node, since, until, count, level))
-            self._blocks.merge(blocks[0])
+            blocks.append(self._put(attempt.subject, user, BY_USER, now, until, count=count, level=level))
             count = 0
         marks = (attempt.mark + counter.marks)[: MAX_MARKS * MARK_BYTES]
         self._pairs.put(attempt.pair, Counter(count, counter.start, int(now), marks).pack())
@@ -169,7 +170,8 @@ class Limiter:
         if not Counter(marks=marks).has_mark(mark):
             marks = (mark + marks)[: MAX_FAST_MARKS * MARK_BYTES]
         counter = counter._replace(touched=run_start, marks=marks)
-        deltas: list[Delta] = [Failures(attempt.subject, self.node, counter.start, counter.failures)]
+        start = counter.start
+        deltas: list[Delta] = [Failures(attempt.subject, self.node, start, float(start), counter.failures)]
         total = counter.failures + self._counted_elsewhere(rules, attempt.subject, now)
         due = _due(rules, total, len(marks) // MARK_BYTES)
         if due is not None and not self._is_held(attempt.subject, "", now):
@@ -190,10 +192,9 @@ class Limiter:
         until = now + rules.block_s(due.first_s, level)
         self._address_offences.put(attempt.subject, (level, until))
         user = _cut(attempt.user)
-        since = self._blocks.later((attempt.subject, "", False), now)
-        block = Block(attempt.subject, "", due.rule, self.node, since, until, due.count, level, user)
-        self._blocks.merge(block)
-        return block
+        return self._put(
+            attempt.subject, "", due.rule, now, until, count=due.count, level=level, last_user=user
+        )
 
     def _offend(self, offences: Recent[tuple[int, float]], key: int, now: float) -> int:
         """How many blocks of this key are not forgotten."""
@@ -241,24 +242,44 @@ class Limiter:
     def add(self, subject: Subject, now: float, *, lasts_s: float | None, reason: str) -> Block:
         """An operator's block, or a new end of it; None lasts for ever. Raises TooManyBlocks."""
         until = FOREVER if lasts_s is None else min(now + lasts_s, FOREVER)
-        since = self._blocks.later((subject, "", True), now)
-        block = Block(subject, "", BY_ADMIN, self.node, since, until, reason=_cut(reason))
-        if not self._blocks.merge(block):
+        block = self._put(subject, "", BY_ADMIN, now, until, reason=_cut(reason))
+        if self._blocks.latest(block.key) is not block:
             raise TooManyBlocks("too many blocks of addresses: block networks instead, or use a firewall")
         return block
 
-    def remove(self, subject: Subject, now: float, *, user: str | None = None) -> list[Block]:
+    def _put(
+        self,
+        subject: Subject,
+        user: str,
+        rule: str,
+        now: float,
+        until: float,
+        *,
+        count: int = 0,
+        level: int = 0,
+        last_user: str = "",
+        reason: str = "",
+    ) -> Block:
+        """A word of this node, from now on the latest one, if there is room."""
+        key: Key = (subject, user, rule == BY_ADMIN)
+        stamp, covers = self._blocks.next_stamp(key, now), self._blocks.covered(key, now)
+        about = (count, level, last_user, reason)
+        block = Block(subject, user, rule, self.node, stamp, now, until, covers, *about)
+        self._blocks.merge(block, now)
+        return block
+
+    def remove(self, subject: Subject, now: float, *, user: str | None = None) -> list[tuple[Block, Lifted]]:
         """End the blocks of a subject, or only that of ``user``; their counts and offences are forgotten.
 
-        Answers what ended. ``lifted`` makes the deltas of it.
+        Answers what ended, and the words for it.
         """
         ended = [
             block
             for block in self._blocks.active(now)
             if block.subject == subject and user in (None, block.user)
         ]
+        words = [(block, self._lift(block, now)) for block in ended]
         for block in ended:
-            self._blocks.merge(self.lifted(block, now))
             if block.user:
                 pair = hash((self._name(block.user), subject))
                 self._pairs.drop(pair)
@@ -267,11 +288,13 @@ class Limiter:
             self._addresses.drop(subject)
             self._address_offences.drop(subject)
             self._others.drop(subject)
-        return ended
+        return words
 
-    def lifted(self, block: Block, now: float) -> Lifted:
-        at = max(now, block.since)  # the clock may have been set back
-        return Lifted(block.subject, block.user, block.rule == BY_ADMIN, self.node, at)
+    def _lift(self, block: Block, now: float) -> Lifted:
+        covers = max(self._blocks.covered(block.key, now), now + KEEP_LIFTED_S)
+        word = Lifted(block.subject, block.user, block.rule == BY_ADMIN, self.node, block.stamp, covers)
+        self._blocks.merge(word, now)
+        return word
 
     def count_blocks(self, now: float) -> int:
         """O(blocks)."""
@@ -304,21 +327,19 @@ class Limiter:
         """Take what another node says; whether it was news. In any order, any number of times."""
         if isinstance(delta, Failures):
             return self._absorb_failures(delta, now)
-        at = delta.since if isinstance(delta, Block) else delta.at
-        if at > now + MAX_SKEW_S or (isinstance(delta, Block) and delta.until <= now):
-            return False
-        return self._blocks.merge(delta)
+        return delta.matters_until > now and self._blocks.merge(delta, now)
 
     def _absorb_failures(self, delta: Failures, now: float) -> bool:
-        if delta.origin == self.node or not -MAX_SKEW_S <= now - delta.since < REMEMBER_COUNTS_S:
+        age = now - delta.since
+        if delta.origin == self.node or not -MAX_AGE_ERROR_S <= age < REMEMBER_COUNTS_S:
             return False
         known = self._others.get(delta.subject) or {}
-        news = (delta.since, delta.count)
-        if known.get(delta.origin, (0, 0)) >= news:
+        held = known.get(delta.origin)
+        if held is not None and (held.stamp, held.count) >= (delta.stamp, delta.count):
             return False
-        if delta.origin not in known and len(known) >= MAX_ORIGINS:
+        if held is None and len(known) >= MAX_ORIGINS:
             return False
-        self._others.put(delta.subject, {**known, delta.origin: news})
+        self._others.put(delta.subject, {**known, delta.origin: delta})
         return True
 
     def forget(self, subject: Subject, origin: str) -> None:
@@ -329,16 +350,19 @@ class Limiter:
         if len(known) == 1:
             self._others.drop(subject)
         else:
-            self._others.put(subject, {name: count for name, count in known.items() if name != origin})
+            self._others.put(subject, {name: told for name, told in known.items() if name != origin})
 
     def _counted_elsewhere(self, rules: Rules, subject: Subject, now: float) -> int:
         known = self._others.get(subject)
         if known is None:
             return 0
-        return sum(count for since, count in known.values() if now - since < rules.address_window_s)
+        return sum(told.count for told in known.values() if now - told.since < rules.address_window_s)
 
-    def deltas(self, now: float) -> Iterable[Delta]:
-        """The blocks of addresses in force, for a node that has just joined."""
+    def latest(self, key: Key) -> Word | None:
+        return self._blocks.latest(key)
+
+    def words(self, now: float) -> Iterable[Word]:
+        """The blocks of addresses in force, for a process that has just begun."""
         return (block for block in self._blocks.active(now) if not block.user)
 
     # --- memory ------------------------------------------------------------------------------------
@@ -370,7 +394,7 @@ class Limiter:
                 for table in (self._pair_offences, self._address_offences)
             ),
             self._others.sweep(
-                lambda known: all(now - since >= REMEMBER_COUNTS_S for since, _ in known.values()),
+                lambda known: all(now - told.since >= REMEMBER_COUNTS_S for told in known.values()),
                 SWEPT_AT_ONCE,
             ),
         ]

@@ -31,7 +31,8 @@ class Office:
         self.guards = Guards(Config(servers=self.servers), check_takes_s=lambda: 0.0, clock=self.clock)
         for server in self.servers:
             self.guards.of(server)
-        self.commands = block_commands(self.guards)
+        self.commands = block_commands(self.guards, lambda: self.clock() + self.set_ahead_s)
+        self.set_ahead_s = 0.0
 
     async def ask(self, command: str, **arguments: object) -> Any:
         return await self.commands[f"blocks.{command}"](arguments)
@@ -111,6 +112,22 @@ async def test_a_block_may_be_added_again_in_the_same_instant(office: Office) ->
 async def test_long_lists_are_cut_and_say_so(office: Office) -> None:
     now = office.clock.now
     for n in range(MAX_LISTED + 5):
-        office.guards.absorb(Block(Subject(n << 9 | 64), "", "address", "other", now, now + 60))
+        office.guards.absorb(Block(Subject(n << 9 | 64), "", "address", "other", n, now, now + 60))
     listed = await office.ask("list")
     assert (len(listed["blocks"]), listed["total"]) == (MAX_LISTED, MAX_LISTED + 5)
+
+
+async def test_people_read_times_by_the_clock_on_the_wall(office: Office) -> None:
+    """It was set an hour ahead since the start; the block is as long as it was."""
+    office.clock.now = 1_800_000_000.0
+    office.fail(HOME, 1)
+    told = await office.ask("add", subject=HOME, lasts_s=600.0)
+    office.set_ahead_s = 3600.0
+    listed = await office.ask("list")
+    assert listed["now"] == office.clock.now + 3600
+    assert listed["blocks"][0]["until"] == told["until"] + 3600 == listed["now"] + 600
+    why = await office.ask("why", address=HOME)
+    assert why["blocks"][0]["since"] == told["since"] + 3600
+    counts = why["servers"]["imap"]["counts"]
+    assert counts["since"] == pytest.approx(office.clock.now + 3600, abs=1)
+    assert "(10m from now)" in why["servers"]["imap"]["words"][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster.address import Address
@@ -73,9 +74,11 @@ class SimNode:
     peers: tuple[Address, ...] = ()
     heard: Heard = field(default_factory=Heard)
     sent: Counter[str] = field(default_factory=Counter)
+    wall_noise: Callable[[], float] = lambda: 0.0  # at each reading
+    listener: Callable[[Effect], None] = lambda _effect: None  # an owner in the simulation
 
     def instant(self, world_now: float) -> Instant:
-        return Instant(world_now + self.offset_s, EPOCH_S + world_now + self.skew_s)
+        return Instant(world_now + self.offset_s, EPOCH_S + world_now + self.skew_s + self.wall_noise())
 
     def leader(self, world_now: float) -> str | None:
         """Who leads in its view."""

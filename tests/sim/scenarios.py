@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cluster.effects import Change, NameConflict
 from cluster.facts import Kind, NoticeKind
 
+from .clocks import wrong_clocks
 from .invariants import alive_in, settle, shared, told_faults, views
 from .node import SimNode
 from .world import World
@@ -350,6 +351,7 @@ SCENARIOS: dict[str, Scenario] = {
     "loss": Scenario(loss),
     "churn": Scenario(churn),
     "clock-steps": Scenario(clock_steps),
+    "wrong-clocks": Scenario(wrong_clocks),
     "pause": Scenario(pause),
     "late-verdict": Scenario(late_verdict),
     "short-pauses": Scenario(short_pauses),

@@ -22,6 +22,13 @@ def test_chaos(seed: int) -> None:
     assert not outcome.error, f"seed {outcome.seed}: {outcome.error}\nrepeat: {outcome.command}"
 
 
+@pytest.mark.parametrize("seed", [3, 21, 32])
+def test_wrong_clocks(seed: int) -> None:
+    """The first was the seed that showed a block that came back, with all clocks right."""
+    outcome = simulate("wrong-clocks", seed)
+    assert not outcome.error, f"seed {outcome.seed}: {outcome.error}\nrepeat: {outcome.command}"
+
+
 @pytest.mark.parametrize("scenario", ["kill", "chaos"])
 def test_the_same_seed_is_the_same_run(scenario: str) -> None:
     one, other = simulate(scenario, 5, 4), simulate(scenario, 5, 4)

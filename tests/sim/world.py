@@ -262,6 +262,7 @@ class World:
             self.plan(due, self._wake, node, node.life, due)
 
     def _tell(self, node: SimNode, effect: Effect) -> None:
+        node.listener(effect)
         if isinstance(effect, Rejected):
             self.rejected[effect.reason.value] += 1
         if self._keeps_effects:

@@ -301,6 +301,10 @@ def test_who_answers_a_clock_that_is_ahead_has_the_last_word() -> None:
     written = {entry.value: entry.written for entry in net[2].state.entries(BLOCK, net[2].at)}
     assert written[b"lifted"] > written[b"blocked"]
     assert written[b"other"] < written[b"blocked"] - 3_000, "one clock does not drag the others along"
+    put(net, 1, BLOCK, b"a", b"again")
+    net.run(1.0)
+    (again,) = (e.written for e in net[2].state.entries(BLOCK, net[2].at) if e.value == b"again")
+    assert again > written[b"lifted"]
 
 
 def test_skew_is_seen() -> None:

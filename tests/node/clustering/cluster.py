@@ -118,7 +118,7 @@ class Member:
             self.config, check_takes_s=lambda: 0.0, clock=self.wall, secret=number.to_bytes(16, "big")
         )
         self.guards.of(self.config.servers[0])
-        self.sessions = Sessions(wall_clock=self.wall)
+        self.sessions = Sessions(wall_clock=self.wall, clock=clocks.monotonic)
         self.sessions.limit(SERVER, limits or SessionLimits())
         self.feed = Feed()
         self.later = Later(clocks)

@@ -137,6 +137,58 @@ def test_long_words_of_an_operator_are_cut_not_lost(nodes: Nodes) -> None:
     assert second.refuses(BAD)
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_between_two_words_changes_nothing(nodes: Nodes, step_s: float) -> None:
+    """The first node is a new life of itself, with another clock, after each word."""
+    first, second, third = nodes.three()
+    for _ in range(3):
+        first.guards.add(SUBJECT, lasts_s=900, reason="")
+        nodes.pass_by(1)
+        skew_s = first.skew_s + step_s
+        nodes.cluster.kill("a")
+        first = nodes.add("a", skew_s=skew_s)
+        assert all(member.refuses(BAD) for member in (first, second, third))
+        first.guards.remove(SUBJECT)
+        assert not any(member.refuses(BAD) for member in (first, second, third))
+
+
+def test_a_shorter_block_is_the_last_word_also_for_who_comes_after_it(nodes: Nodes) -> None:
+    first, second, _ = nodes.three()
+    first.guards.add(SUBJECT, lasts_s=30 * 86_400, reason="")
+    nodes.cluster.kill("a")  # it cannot take its word back
+    nodes.pass_by(1)
+    second.guards.add(SUBJECT, lasts_s=60, reason="")
+    nodes.pass_by(3600)
+    assert not nodes.add("d").refuses(BAD)
+
+
+def test_a_word_that_was_heard_late_is_outlived_by_the_later_one(nodes: Nodes) -> None:
+    """Neither had heard of the other: the longer block came first, and its node is gone."""
+    first, second, third = nodes.three()
+    nodes.cluster.cut("a")
+    first.guards.add(SUBJECT, lasts_s=30 * 86_400, reason="")
+    nodes.pass_by(1)
+    second.guards.add(SUBJECT, lasts_s=60, reason="")
+    nodes.cluster.heal()
+    nodes.cluster.kill("a")
+    nodes.pass_by(3600)
+    late = nodes.add("d")
+    assert not any(member.refuses(BAD) for member in (second, third, late))
+
+
+def test_a_node_takes_its_word_back_when_another_has_the_last(nodes: Nodes) -> None:
+    first, second, _ = nodes.three()
+    first.guards.add(SUBJECT, lasts_s=3600, reason="")
+    nodes.pass_by(1)
+    second.guards.add(SUBJECT, lasts_s=7200, reason="")
+    assert (len(first.clustering.blocks), len(second.clustering.blocks)) == (0, 1)
+    nodes.cluster.kill("b")
+    again = nodes.add("b")
+    nodes.pass_by(1)
+    first.guards.add(SUBJECT, lasts_s=60, reason="")
+    assert (len(first.clustering.blocks), len(again.clustering.blocks)) == (1, 0)
+
+
 def test_switched_off_nothing_is_told_or_taken(nodes: Nodes) -> None:
     first = nodes.add("a", sync=RateLimitSync(sync_blocks=False))
     second = nodes.add("b")

@@ -6,7 +6,11 @@ import pytest
 
 from cluster.facts import Kind
 
-from .cluster import Nodes
+from node.controlconnections import kick_for_others
+from node.sessions import Sessions
+from protocols.ports import Peer
+
+from .cluster import Connection, Nodes
 
 ANN = {"user": "ann@example.org"}
 
@@ -31,12 +35,24 @@ def test_two_orders_are_two(nodes: Nodes) -> None:
 def test_an_order_that_comes_late_means_the_sessions_of_its_time(nodes: Nodes, skew_s: float) -> None:
     first, second = nodes.add("a"), nodes.add("b", skew_s=skew_s)
     nodes.cluster.cut("b")
-    given_at = second.wall()
+    given_at = nodes.clocks.now
     first.clustering.kicks.order(ANN)
     nodes.pass_by(40)
     nodes.cluster.heal()
     ((_, before),) = second.kicked
     assert before == pytest.approx(given_at, abs=0.01)
+
+
+def test_no_clock_that_can_be_set_says_which_sessions_were_there() -> None:
+    """It was an hour ahead when the first session began, and has been set since."""
+    walls, now = iter((4_600.0, 1_020.0)), [500.0]
+    sessions = Sessions(wall_clock=lambda: next(walls), clock=lambda: now[0])
+    early, late = (Connection(name, Peer("192.0.2.1", 1)) for name in ("early", "late"))
+    sessions.opened(early, "imap", "imaps")
+    now[0] = 520.0
+    sessions.opened(late, "imap", "imaps")
+    assert kick_for_others(sessions)({}, 510.0) == 1
+    assert [len(each.goodbyes) for each in (early, late)] == [1, 0]
 
 
 def test_after_a_minute_it_is_over(nodes: Nodes) -> None:

@@ -28,8 +28,7 @@ def test_every_family_is_read_and_fits(nodes: Nodes) -> None:
     first.clustering.figures = dict.fromkeys(FIGURES, 1)
     view = replace(second.gossip.view(), round_trip_s=0.001)
     first.clustering.heard(MemberChanged(Change.UPDATED, view))
-    now = first.wall()
-    first.clustering.skews.measure("b", now - 100, 60, 60, now)
+    first.clustering.skews = {"b": -100.0, "c": 0.5}
     registry = Registry()
     registry.add(lambda: read_cluster(first.clustering))
     snapshot = registry.snapshot()

@@ -43,6 +43,20 @@ def test_a_reload_switches_what_is_shared(nodes: Nodes) -> None:
     assert second.refuses(BAD)
 
 
+def test_a_node_that_shares_again_hears_what_was_told_meanwhile(nodes: Nodes) -> None:
+    first, second = nodes.add("a"), nodes.add("b")
+    reload(first, rate_limit_sync=RateLimitSync(enabled=False))
+    second.guards.add(SUBJECT, lasts_s=3600, reason="")
+    second.fail("198.51.100.8", 4)
+    nodes.pass_by(60)
+    assert not first.refuses(BAD)
+    reload(first, rate_limit_sync=RateLimitSync())
+    assert first.refuses(BAD)
+    assert first.counted("198.51.100.8") == (0, 4)
+    nodes.pass_by(3541)
+    assert not first.refuses(BAD)
+
+
 def test_a_reload_with_another_secret_uses_it(nodes: Nodes) -> None:
     member = nodes.add("a")
     member.clustering.key_keeper = KeyKeeper(Config(cluster=Cluster(secret_key=Secret(FIRST))))
