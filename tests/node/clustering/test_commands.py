@@ -207,11 +207,11 @@ def test_a_session_that_began_after_the_order_is_spared(nodes: Nodes) -> None:
     member = nodes.add("a")
     member.log_in("old", 7)
     nodes.pass_by(10)
-    before = member.wall() - 5
+    before = nodes.clocks.now - 5
     member.log_in("new", 7)
     assert kick_for_others(member.sessions)({}, before) == 1
     assert len(matching_sessions(member.sessions, {})) == 2
-    assert kick_for_others(member.sessions)({"address": "nonsense"}, member.wall()) == 0
+    assert kick_for_others(member.sessions)({"address": "nonsense"}, nodes.clocks.now) == 0
 
 
 # --- doctor ---

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from cluster.facts import Kind
-
 from node.controlconnections import kick_for_others
 from node.sessions import Sessions
 from protocols.ports import Peer
