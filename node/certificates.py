@@ -33,7 +33,8 @@ REFRESH_S = 1.0  # how soon changed files are noticed
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One certificate that is served. ``fingerprint``: SHA-256 of the leaf, hex; ``fence`` 0: from files."""
+    """One certificate that is served. ``label``: no other of this process has it. ``fingerprint``: SHA-256 of
+    the leaf, hex; ``fence`` 0: from files."""
 
     label: str
     names: tuple[str, ...]
@@ -113,10 +114,14 @@ class Certificates:
         for file in self._pairs.values():
             bundle = file.bundle
             yield Shown(str(file.cert_file), bundle.names, bundle.fingerprint, bundle.not_after)
+        taken: set[str] = set()
         for held in self.served.held():
             bundle, generation = held.bundle, held.generation
-            label = f"{bundle.names[0] if bundle.names else generation.wanted_id} ({held.kind})"
             fence, wanted_id = generation.fence, generation.wanted_id
+            label = f"{bundle.names[0] if bundle.names else wanted_id} ({held.kind})"
+            if label in taken:
+                label = f"{label} {wanted_id}"
+            taken.add(label)
             yield Shown(label, bundle.names, bundle.fingerprint, bundle.not_after, fence, wanted_id)
 
     def refresh(self) -> None:

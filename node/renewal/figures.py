@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tls.ports import Failure
+from tls.wanted import Wanted
 
 if TYPE_CHECKING:
     from node.metrics.registry import Reading
@@ -17,8 +19,7 @@ def read_renewal(part: RenewalPart) -> Iterator[Reading]:
     rounds, tools = part.rounds, part.tools
     if rounds is None or tools is None:
         return
-    for wanted in rounds.plan.wanted:
-        labels = (wanted.names[0], wanted.key_type.value)
+    for labels, wanted in _labelled(rounds.plan.wanted):
         copy = tools.shelf.copies.get(wanted.id)
         yield "sora_certificate_generation", labels, copy.generation.fence if copy else 0
         if copy is not None:
@@ -46,3 +47,12 @@ def read_renewal(part: RenewalPart) -> Iterator[Reading]:
     if part.vault is not None:
         for reason, count in part.vault.skipped.items():
             yield "sora_certificate_objects_skipped_total", (reason.value,), count
+
+
+def _labelled(wanted: Sequence[Wanted]) -> Iterator[tuple[tuple[str, str], Wanted]]:
+    """Name and key type of each, and its id where these are another's, too: readings of the same labels are
+    added up, and the sum of two expiries never comes."""
+    labels = [(each.names[0], each.key_type.value) for each in wanted]
+    taken = Counter(labels)
+    for (name, key_type), each in zip(labels, wanted, strict=True):
+        yield (name if taken[name, key_type] == 1 else f"{name} ({each.id})", key_type), each

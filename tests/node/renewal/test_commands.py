@@ -18,12 +18,14 @@ from node.renewal.part import RenewalPart
 from tests.support.issued import authority, key_pem, leaf, pem
 from tests.support.renewing import CA, MAIL, World
 from tls.ports import Failure, IssuingFailed
+from tls.renewing.plan import Plan
 from tls.vault.mirror import Mirror
+from tls.wanted import Wanted
 
 
 class Console:
-    def __init__(self, nodes: int = 1) -> None:
-        self.world = World(nodes)
+    def __init__(self, nodes: int = 1, plan: Plan | None = None) -> None:
+        self.world = World(nodes, plan)
         self.part = RenewalPart(Config())
         self.part.rounds, self.part.tools = self.world.first.rounds, self.world.first.tools
         self.part.vault = self.world.first.vault
@@ -167,6 +169,20 @@ async def test_health_and_figures(console: Console) -> None:
     finding = judge_renewal(console.part, world.clock.now())
     assert finding.state is State.DEGRADED
     assert "bucket" in finding.detail
+
+
+async def test_certificates_that_begin_with_the_same_name_are_told_apart() -> None:
+    both = (MAIL, Wanted((MAIL.names[0], "other.example.com")))
+    console = Console(plan=Plan(both, (CA,), digest="aa"))
+    await console.world.round()
+    ends = {
+        labels: value
+        for name, labels, value in read_renewal(console.part)
+        if name == "sora_certificate_not_after_timestamp_seconds"
+    }
+    assert set(ends) == {(f"imap.example.com ({each.id})", "ecdsa-p256") for each in both}
+    latest = (console.world.clock.now() + console.world.ca.lifetime).timestamp()
+    assert list(ends.values()) == [latest, latest]
 
 
 async def test_a_mirror_that_fails_is_counted(console: Console, tmp_path: Path) -> None:
