@@ -1,6 +1,7 @@
 """Port 80: answers to HTTP-01 challenges, and nothing else (a redirection to https where that is asked for).
 
-HTTP is aiohttp's, without its router. Every connection is for one request and has ten seconds.
+HTTP is aiohttp's, without its router. Every connection is for one request and has ten seconds; of too many
+the oldest makes room.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from tls.challenges import Answer, Ask, Challenges, Miss
+from tls.challenges import Answer, Ask, Challenges, Miss, Source
 from tls.ports import BucketUnavailable
 
 from .httpfaults import MAX_HEADER_BYTES, OUR_FAULTS
@@ -38,7 +39,7 @@ class ChallengeServer:
 
     def __init__(self, challenges: Challenges, store: Store, *, redirects_to_https: bool = False) -> None:
         self.challenges = challenges
-        self.refused = 0  # connections beyond MAX_CONNECTIONS
+        self.refused = 0  # connections that were cut off to make room, see MAX_CONNECTIONS
         self.address = ""
         self._store = store
         self._redirects = redirects_to_https
@@ -74,11 +75,18 @@ class ChallengeServer:
 
     def _connection(self) -> asyncio.BaseProtocol:
         if len(self._http.connections) >= MAX_CONNECTIONS:
-            self.refused += 1
-            return _Closed()
+            self._cut_oldest()
         connection = self._http()
         asyncio.get_running_loop().call_later(CONNECTION_WITHIN_S, connection.force_close)
         return connection
+
+    def _cut_oldest(self) -> None:
+        """Holding connections open keeps nobody out: an authority needs its own for milliseconds."""
+        for each in self._http.connections:  # the oldest first, those that are closing among them
+            if each.transport is not None:
+                self.refused += 1
+                each.force_close()
+                return
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         response = await self._judge(request)
@@ -94,7 +102,9 @@ class ChallengeServer:
         if isinstance(found, Ask):
             found = self.challenges.found(found.token, await self._ask(found.token), self._now())
         if isinstance(found, Answer):
-            log.info("a challenge for %s was answered from %s", host, found.source.value)
+            # the tokens of stateless answers are anybody's, and so is the number of such lines
+            level = logging.DEBUG if found.source is Source.STATELESS else logging.INFO
+            log.log(level, "a challenge for %s was answered from %s", host, found.source.value)
             return web.Response(text=found.text, content_type="text/plain", headers=HEADERS)
         return self._elsewhere(request, host, found)
 
@@ -123,8 +133,3 @@ class ChallengeServer:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-class _Closed(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.abort()  # type: ignore[attr-defined]

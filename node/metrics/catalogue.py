@@ -298,7 +298,11 @@ CERTIFICATES = (
         " there was none (other_path, bad_token, other_host, unknown_token).",
     ),
     _gauge("sora_challenge_port_open", "", "1 while this node can answer HTTP-01 challenges."),
-    _counter("sora_challenge_connections_refused_total", "", "Connections beyond that port's limit."),
+    _counter(
+        "sora_challenge_connections_refused_total",
+        "",
+        "Connections that were cut off there to make room for newer ones.",
+    ),
     _counter(
         "sora_certificate_objects_skipped_total",
         "reason",

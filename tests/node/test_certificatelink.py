@@ -132,6 +132,14 @@ async def test_a_new_worker_has_all_before_it_starts_and_reads_no_files(tmp_path
         assert {shown_from(each) for each in plain} == set(certificates)
 
 
+def test_certificates_that_begin_with_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """Their expiries would be added up in a scrape."""
+    certificates, _ = control(issued_and_files(tmp_path))
+    certificates.offer([MAIL, generation("mail.example.com", "other.example.com", wanted_id="more", **SPAN)])
+    labels = [each.label for each in certificates]
+    assert len(set(labels)) == len(labels) == 3
+
+
 async def test_swaps_reach_all_workers_at_once_and_only_news_are_sent(tmp_path: Path) -> None:
     config = issued_and_files(tmp_path)
     certificates, courier = control(config)

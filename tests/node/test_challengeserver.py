@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from node import challengeserver
 from node.challengepart import ChallengePart
 from node.challengeserver import ChallengeServer
 from node.config import Config
@@ -137,6 +139,29 @@ async def test_a_store_that_is_away(thumbprint: str, caplog: pytest.LogCaptureFi
         status, _, body = await ask(server, get())
     assert (status, body) == ((200, TEXT) if thumbprint else (404, "Not here\n"))
     assert "no route" in caplog.text
+
+
+async def test_who_holds_the_port_full_does_not_keep_an_authority_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(challengeserver, "MAX_CONNECTIONS", 3)
+    async with serving(challenges(thumbprint=THUMBPRINT)) as server:
+        host, _, port = server.address.rpartition(":")
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        for _, writer in idle:
+            writer.write(b"GET / HTTP/1.1\r\nX: ")
+        async with asyncio.timeout(60):
+            while len(server._http.connections) < len(idle):  # accepted, not only connected
+                await asyncio.sleep(0.001)
+        with caplog.at_level(logging.INFO):
+            assert (await ask(server, get()))[0] == 200
+        assert await asyncio.wait_for(idle[0][0].read(), 10) == b""
+        assert server.refused == 1
+        assert "was answered" not in caplog.text, (
+            "anybody may ask for stateless answers, as often as he likes"
+        )
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_others_are_sent_to_https_where_that_is_asked_for() -> None:
