@@ -7,6 +7,7 @@ remembers what is there on its account, so that all of it goes when the worker i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +30,7 @@ DECIDE_TIMEOUT_S: Final = 60.0
 _SOMEBODY: Final = Identity(AccountId(0), "", "")  # only the worker needs to know who
 GIVE_BACK_WITHIN_S: Final = 1.0
 DEAF_AFTER_BEATS: Final = 2  # no use to wait for
-FIGURES_AT_ONCE: Final = 5_000  # sessions, some 300 KB
+FIGURES_AT_ONCE: Final = 5_000  # sessions, some 500 KB
 
 
 class RemoteConnection:
@@ -212,8 +213,9 @@ class Desk:
                 figures = await self.link.call("figures", names)
             except LinkFault:
                 return  # the last known ones, then
-            for name, has_tls, is_active, bytes_in, bytes_out in figures:
+            for name, has_tls, ja4, is_active, bytes_in, bytes_out in figures:
                 if (connection := self._connections.get(name)) is not None:
+                    connection.peer = replace(connection.peer, ja4=ja4)
                     connection.has_tls, connection.is_active = has_tls, is_active
                     connection.bytes_in, connection.bytes_out = bytes_in, bytes_out
 

@@ -35,8 +35,10 @@ NAMES_CUT_AT: Final = 320
 PLACE_TIMEOUT_S: Final = 3.0
 
 
-def wire_peer(peer: Peer) -> tuple[str, int, str, int]:
-    return (peer.ip, peer.port, peer.local_ip, peer.local_port)
+def wire_peer(peer: Peer) -> tuple[str, int, str, int, str, str, str, str]:
+    """The fields of ``Peer`` in their order."""
+    own = (peer.ip, peer.port, peer.local_ip, peer.local_port)
+    return (*own, peer.via_ip, peer.ja4, peer.sni, peer.proxy_session)
 
 
 class LinkSessions:
@@ -139,11 +141,12 @@ class LinkSessions:
         if connection is not None:
             connection.say_goodbye(Goodbye[why], within_s)
 
-    def figures(self, session_ids: list[str]) -> list[tuple[str, bool, bool, int, int]]:
-        """Session, whether it has TLS and is active, bytes in and out; of those that are still there."""
+    def figures(self, session_ids: list[str]) -> list[tuple[str, bool, str, bool, int, int]]:
+        """Session, whether it has TLS, its JA4 (which come late with STARTTLS), whether it is active, bytes
+        in and out; of those that are still there."""
         known = ((name, self._connections.get(name)) for name in session_ids)
         return [
-            (name, each.has_tls, each.is_active, each.bytes_in, each.bytes_out)
+            (name, each.has_tls, each.peer.ja4, each.is_active, each.bytes_in, each.bytes_out)
             for name, each in known
             if each is not None
         ]

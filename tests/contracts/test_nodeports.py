@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Sized
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 import pytest_asyncio
@@ -63,6 +63,10 @@ class Ports:
     link: Link | None = None
 
 
+async def nothing_to_ask() -> None:
+    """Of a node of one process."""
+
+
 @dataclass
 class Node:
     ports: list[Ports]
@@ -72,6 +76,7 @@ class Node:
     recheck: Callable[[], None] = lambda: None
     tell_peers: Callable[[tuple[str, ...]], None] = lambda _peers: None
     check_full: Callable[[str, str], None] = lambda _server, _ip: None
+    refresh: Callable[[], Awaitable[None]] = nothing_to_ask
 
 
 def one_process() -> Node:
@@ -116,7 +121,8 @@ async def several_processes(made: list[Link]) -> Node:
         assert gate is not None
         ports.append(Ports(sessions, gate, LinkMaildropLock(link), link))
         made += [link, desk.link]
-    return Node(ports, hub.sessions, hub.guards, hub.leases, hub.recheck, hub.tell_peers, hub.check_full)
+    told = (hub.recheck, hub.tell_peers, hub.check_full)
+    return Node(ports, hub.sessions, hub.guards, hub.leases, *told, hub.refresh)
 
 
 def figures_of(sessions: LinkSessions) -> Callable[[list[str]], object]:
@@ -174,6 +180,31 @@ async def test_session_is_registered_with_what_is_known_and_gone_when_closed(nod
     sessions.closed(one)
     sessions.closed(one)
     await settled(lambda: node.sessions.is_empty)
+
+
+async def test_all_that_the_front_door_found_out_about_a_client_is_registered(node: Node) -> None:
+    proxied = Peer(
+        *("203.0.113.9", 5, "192.0.2.99", 993),
+        via_ip="10.0.0.5",
+        ja4="t13d311000_e8f1e7e78f70_1f22a2ca17c4",
+        sni="mail.example.test",
+        proxy_session="p.7",
+    )
+    assert all(getattr(proxied, each.name) for each in fields(Peer))  # also those that are added some day
+    node.ports[0].sessions.opened(Connected("s1", proxied, has_tls=True), "imap", "imaps")
+    await settled(lambda: len(node.sessions) == 1)
+    (entry,) = node.sessions
+    assert entry.connection.peer == proxied
+
+
+async def test_client_that_is_known_by_its_fingerprint_only_since_starttls(node: Node) -> None:
+    one = connected(1)
+    node.ports[0].sessions.opened(one, "imap", "imap")
+    one.peer, one.has_tls = replace(one.peer, ja4="t13i311000_e8f1e7e78f70_1f22a2ca17c4"), True
+    await settled(lambda: len(node.sessions) == 1)
+    await node.refresh()
+    (entry,) = node.sessions
+    assert (entry.connection.has_tls, entry.connection.peer) == (True, one.peer)
 
 
 async def test_logins_are_counted_over_all_processes(node: Node) -> None:
