@@ -5,7 +5,9 @@ Invariants:
 * Only CRLF ends a line. A bare CR or LF is data of the line it stands in, so two programs that read the
   same bytes cannot disagree on where a command, or a message, ends.
 * Nothing is scanned twice, and taking a line moves no bytes: the cost is linear, however the bytes arrive.
-* A line over its limit is dropped while it arrives and reported once, when its end has come.
+* A line over its limit is dropped while it arrives and reported once, when its end has come. One that goes
+  on for ever is reported before it ends: reading over it would be work without end for a client that may
+  not even have logged in.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import enum
 
 _DATA_END = b"\r\n.\r\n"
 _DATA_END_PARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+# Dropped of one line. Honest lines that are too long are a little too long, or a message sent as a command.
+MAX_SKIPPED_BYTES = 64 * 1024
 _COMPACT_BYTES = 16 * 1024  # consumed bytes in front of the buffer that are worth a move
 
 
@@ -21,19 +25,20 @@ class Oversized(enum.Enum):
     """Marks the place of a line that was longer than its limit."""
 
     LINE = "line"
+    ENDLESS = "endless"  # its end has not come; there is nothing to do but to close
 
 
 class LineBuffer:
     """Bytes received and not yet consumed. ``max_line_bytes`` counts without the CRLF."""
 
-    __slots__ = ("_at_line_start", "_data", "_is_skipping", "_scanned", "_start", "max_line_bytes")
+    __slots__ = ("_at_line_start", "_data", "_scanned", "_skipped", "_start", "max_line_bytes")
 
     def __init__(self, max_line_bytes: int) -> None:
         self.max_line_bytes = max_line_bytes
         self._data = bytearray()
         self._start = 0  # consumed before this
         self._scanned = 0  # no CRLF begins before this
-        self._is_skipping = False
+        self._skipped = 0  # bytes of an oversized line
         self._at_line_start = True  # of dotted data
 
     def __len__(self) -> int:
@@ -42,7 +47,7 @@ class LineBuffer:
     @property
     def is_mid_line(self) -> bool:
         """Something has arrived and its end has not, as far as lines go."""
-        return self._is_skipping or len(self._data) > self._start
+        return self._skipped > 0 or len(self._data) > self._start
 
     def feed(self, data: bytes) -> None:
         self._data += data
@@ -51,8 +56,7 @@ class LineBuffer:
         """Forget everything, a half-read line included; how many bytes were dropped."""
         dropped = len(self)
         self._data.clear()
-        self._start = self._scanned = 0
-        self._is_skipping = False
+        self._start = self._scanned = self._skipped = 0
         return dropped
 
     # --- lines ---
@@ -62,20 +66,20 @@ class LineBuffer:
         end = self._data.find(b"\r\n", max(self._start, self._scanned))
         if end < 0:
             self._await_line_end()
-            return None
-        start, was_skipping = self._start, self._is_skipping
-        self._is_skipping = False
+            return Oversized.ENDLESS if self._skipped > MAX_SKIPPED_BYTES else None
+        start, skipped = self._start, self._skipped
+        self._skipped = 0
         line = None
-        if not was_skipping and end - start <= self.max_line_bytes:
+        if not skipped and end - start <= self.max_line_bytes:
             line = bytes(self._data[start:end])
         self._consume(end + 2)
         return Oversized.LINE if line is None else line
 
     def _await_line_end(self) -> None:
-        if self._is_skipping or len(self) > self.max_line_bytes + 1:
-            self._is_skipping = True
-            ends_in_cr = self._data.endswith(b"\r")
-            self._data[:] = b"\r" if ends_in_cr else b""
+        if self._skipped or len(self) > self.max_line_bytes + 1:
+            kept = b"\r" if self._data.endswith(b"\r") else b""
+            self._skipped += len(self) - len(kept)
+            self._data[:] = kept
             self._start = 0
         self._scanned = max(self._start, len(self._data) - 1)
 

@@ -131,6 +131,7 @@ class ImapMachine:
         "_reader",
         "_remaining",
         "_scanned",
+        "_skipped",
         "is_authenticated",
         "takes_unasked_literals",
     )
@@ -149,6 +150,7 @@ class ImapMachine:
         self._literals = 0  # how many of them
         self._remaining = 0  # octets of the current literal still to come
         self._binary_literal = False
+        self._skipped = 0  # octets of the broken command, those of its literals from their announcement on
         self._failure: BadInput | None = None  # to be reported when the broken command has been skipped
         self._appending: AppendStarted | None = None
         self._reader = self._read_command
@@ -309,12 +311,8 @@ class ImapMachine:
         self._failure = None
         if is_synchronizing:
             return failure
-        if size > self._swallow_limit:
-            return BadInput(failure.tag, failure.text, fatal=True)
         self._failure = failure
-        self._remaining = size
-        self._reader = self._read_swallowed
-        return _AGAIN
+        return self._swallow(size)
 
     def _read_folded(self) -> _Read:
         if len(self._buffer) < self._remaining:
@@ -374,20 +372,34 @@ class ImapMachine:
         """Drop up to the line end; but a non-synchronizing literal announced there belongs to the line."""
         end = self._buffer.find(b"\n")
         if end < 0:
+            self._skipped += max(0, len(self._buffer) - _MAX_LITERAL_SUFFIX)
             del self._buffer[:-_MAX_LITERAL_SUFFIX]
-            return None
+            return self._give_up() if self._skipped > self._swallow_limit else None
         tail = self._buffer[max(0, end - _MAX_LITERAL_SUFFIX) : end].rstrip(b"\r")
+        self._skipped += end + 1
         del self._buffer[: end + 1]
         literal = _LITERAL.search(tail)
         if literal is not None and literal[3]:
-            self._remaining = int(literal[2])
-            if self._remaining > self._swallow_limit and self._failure is not None:
-                return BadInput(self._failure.tag, self._failure.text, fatal=True)
-            self._reader = self._read_swallowed
-            return _AGAIN
+            return self._swallow(int(literal[2]))
         self._reader = self._read_command
+        self._skipped = 0
         failure, self._failure = self._failure, None
         return failure if failure is not None else _AGAIN
+
+    def _swallow(self, size: int) -> _Read:
+        """A literal that nobody wants comes all the same."""
+        self._skipped += size
+        if self._skipped > self._swallow_limit:
+            return self._give_up()
+        self._remaining = size
+        self._reader = self._read_swallowed
+        return _AGAIN
+
+    def _give_up(self) -> BadInput:
+        """Reading over the rest would be work without end."""
+        failure, self._failure = self._failure or BadInput(None, "Line is too long"), None
+        self._reader = self._read_nothing
+        return BadInput(failure.tag, failure.text, fatal=True)
 
     def _read_swallowed(self) -> _Read:
         dropped = min(self._remaining, len(self._buffer))

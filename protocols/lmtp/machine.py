@@ -318,6 +318,9 @@ class LmtpMachine(LineMachine):
         return event
 
     def _read_command(self, line: bytes | Oversized) -> Event | None:
+        if line is Oversized.ENDLESS:
+            self._out.append(replies.LINE_TOO_LONG.encode())
+            return GiveUp()
         try:
             event = self._parse(line)
         except _Refused as refused:

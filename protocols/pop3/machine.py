@@ -215,6 +215,9 @@ class Pop3Machine(LineMachine):
             line = self._buffer.next_line()
             if line is None:
                 return None
+            if line is Oversized.ENDLESS:
+                self._out.append(replies.LINE_TOO_LONG.encode())
+                return GiveUp()
             try:
                 self._owed = self._read(line)
             except _Refused as refused:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.lines import DotStuffer, LineBuffer, Oversized
+from protocols.lines import MAX_SKIPPED_BYTES, DotStuffer, LineBuffer, Oversized
 
 PIECES = st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\r\n", b"\r\n.", b"bc", b"\0"]), max_size=30)
 
@@ -59,12 +59,23 @@ def test_lines_however_they_arrive(data: bytes, expected: list[bytes | Oversized
 
 def test_oversized_line_is_dropped_while_it_arrives() -> None:
     buffer = LineBuffer(100)
-    for _ in range(1000):
-        buffer.feed(b"z" * 1000)
+    for _ in range(MAX_SKIPPED_BYTES // 1000):
+        buffer.feed(b"z" * 999 + b"\r")
         assert buffer.next_line() is None
         assert len(buffer) <= 1
     buffer.feed(b"\r\nnext\r\n")
     assert lines_of(buffer) == [Oversized.LINE, b"next"]
+    assert not buffer.is_mid_line
+
+
+def test_line_without_end_is_reported_before_it_ends() -> None:
+    buffer = LineBuffer(100)
+    read = 0
+    while buffer.next_line() is None:
+        buffer.feed(b"z" * 1000)
+        read += 1000
+    assert buffer.next_line() is Oversized.ENDLESS
+    assert MAX_SKIPPED_BYTES < read <= MAX_SKIPPED_BYTES + 1000
 
 
 def test_octets_between_lines() -> None:

@@ -171,8 +171,49 @@ def test_huge_nonsynchronizing_literal_in_a_command_is_fatal() -> None:
     assert event.fatal
 
 
+ENDLESS = {
+    "a line": (b"a ", b"x" * 997),
+    "literal after literal": (b"a LOGIN {9000+}\r\n", b"x" * 5000 + b"{4978+}\r\n" + b"x" * 4978),
+    "empty literals": (b"a LOGIN {9000+}\r\n" + b"x" * 9000, b"x" * 5000 + b"{0+}\r\n"),
+    "a line instead of a SASL response": (b"", b"x" * 997),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("is_authenticated", [False, True])
+def test_command_without_end_is_fatal(
+    kind: str, *, is_authenticated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(m, "MAX_SWALLOWED_BYTES", 1024 * 1024)
+    machine = ImapMachine()
+    machine.is_authenticated = is_authenticated
+    limit = m.MAX_SWALLOWED_BYTES if is_authenticated else m.MAX_SWALLOWED_BYTES_UNAUTHENTICATED
+    begin, more = ENDLESS[kind]
+    if not begin:
+        machine.expect_line(b"")
+    machine.receive_data(begin)
+    piece, sent, events = more * (limit // 50 // len(more) + 1), 0, []
+    while not events and sent < 2 * limit:
+        machine.receive_data(piece)
+        sent += len(piece)
+        events = [each for each in iter(machine.next_event, None) if not isinstance(each, LineReceived)]
+        assert machine.buffered_bytes < len(piece) + m.MAX_LINE_BYTES
+    [event] = events
+    assert isinstance(event, BadInput)
+    assert event.fatal
+    assert machine.next_event() is None
+
+
+def test_what_was_read_over_is_counted_for_each_command() -> None:
+    machine = ImapMachine()
+    for _ in range(5):
+        machine.receive_data(b"a " + b"x" * (m.MAX_SWALLOWED_BYTES_UNAUTHENTICATED // 2) + b"\r\n")
+        assert machine.next_event() == BadInput(b"a", "Line is too long")
+
+
 def test_memory_is_bounded_while_a_long_line_is_skipped() -> None:
     machine = ImapMachine()
+    machine.is_authenticated = True
     for _ in range(100):
         machine.receive_data(b"x" * 65536)
         machine.next_event()

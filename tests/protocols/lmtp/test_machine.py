@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import MachineMisuse
+from protocols.lines import MAX_SKIPPED_BYTES
 from protocols.lmtp import replies
 from protocols.lmtp.grammar import Path
 from protocols.lmtp.machine import (
@@ -139,12 +140,19 @@ def test_bytes_behind_starttls_are_never_commands() -> None:
 
 def test_oversized_command_line() -> None:
     machine = LmtpMachine()
-    for _ in range(100):
+    for _ in range(MAX_SKIPPED_BYTES // MAX_COMMAND_BYTES):
         machine.receive_data(b"N" * MAX_COMMAND_BYTES)
         assert machine.next_event() is None
         assert machine.buffered_bytes <= MAX_COMMAND_BYTES
     machine.receive_data(b"\r\nQUIT\r\n")
     assert machine.next_event() == Quit()
+    assert machine.data_to_send() == b"500 5.5.2 Line too long\r\n"
+
+
+def test_command_line_without_end_ends_the_connection() -> None:
+    machine = LmtpMachine()
+    machine.receive_data(b"N" * (MAX_SKIPPED_BYTES + 2))
+    assert machine.next_event() == GiveUp()
     assert machine.data_to_send() == b"500 5.5.2 Line too long\r\n"
 
 

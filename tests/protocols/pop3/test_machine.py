@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import MachineMisuse
+from protocols.lines import MAX_SKIPPED_BYTES
 from protocols.pop3 import machine as m
 from protocols.pop3 import replies
 from protocols.pop3.machine import MAX_COMMAND_BYTES, MAX_ERRORS, Pop3Machine
@@ -90,6 +91,15 @@ def test_oversized_line_in_each_mode() -> None:
         machine.receive_data(b"\r\nCAPA\r\n")
         assert machine.next_event() == m.Capa()
         assert machine.data_to_send().startswith(b"-ERR Line too long\r\n")
+
+
+def test_line_without_end_ends_the_connection() -> None:
+    for opening in (b"", b"AUTH PLAIN\r\n"):
+        machine = Agreeable()
+        machine.receive_data(opening + b"A" * (MAX_SKIPPED_BYTES + 2))
+        events = [machine.next_event() for _ in range(2 if opening else 1)]
+        assert events[-1] == m.GiveUp()
+        assert machine.data_to_send().endswith(b"-ERR Line too long\r\n")
 
 
 def test_too_many_errors() -> None:
