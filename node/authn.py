@@ -43,14 +43,19 @@ class DirectAuthenticator:
         self._upgrader = upgrader
         self.attempts: Counter[tuple[str, str]] = Counter()  # (protocol, result)
         self._guard: Guard = OpenGuard()
+        self._server = ""
 
-    def behind(self, guard: Guard | None) -> DirectAuthenticator:
-        """The same, but what ``guard`` refuses is not looked at."""
+    def behind(self, guard: Guard | None, server: str = "") -> DirectAuthenticator:
+        """The same for the server of that name, but what ``guard`` refuses is not looked at."""
         guarded = copy(self)
         guarded._guard = guard or OpenGuard()
+        guarded._server = server
         return guarded
 
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
+        fields = self._fields(protocol, peer, username, session_id)
         address = _login_address(username)
         key = address or username.strip().lower()[:MAX_LOGGED_NAME_CHARS]
         try:
@@ -59,16 +64,30 @@ class DirectAuthenticator:
             )
         except AuthenticationUnavailable as error:
             self.attempts[protocol, "unavailable"] += 1
-            _audit(logging.WARNING, protocol, peer, username, f"unavailable ({error})")
+            _audit(logging.WARNING, fields, f"unavailable ({error})")
             raise
         if decision.identity is None:
             self.attempts[protocol, "blocked" if decision.refused_by else "failed"] += 1
             cause = f"failed ({decision.refused_by})" if decision.refused_by else "failed"
-            _audit(logging.INFO, protocol, peer, username, cause)
+            _audit(logging.INFO, fields, cause)
             raise AuthenticationFailed("wrong user name or password")
         self.attempts[protocol, "ok"] += 1
-        _audit(logging.INFO, protocol, peer, username, "ok")
+        _audit(logging.INFO, fields, "ok")
         return decision.identity
+
+    def _fields(self, protocol: str, peer: Peer, username: str, session_id: str) -> dict[str, str]:
+        """Of the audit line. The name is foreign text: cut here, and escaped where lines are made
+        (``logs.py``)."""
+        known = {
+            "session": session_id,
+            "server": self._server,
+            "via": peer.via_ip,
+            "ja4": peer.ja4,
+            "proxy_session": peer.proxy_session,
+        }
+        shown = username[:MAX_LOGGED_NAME_CHARS]
+        told = {"user": shown, "protocol": protocol, "ip": peer.ip}
+        return told | {key: value for key, value in known.items() if value}
 
     async def _decide(self, peer: Peer, address: str | None, username: str, password: bytes) -> Decision:
         if refusal(password):
@@ -108,14 +127,5 @@ def _login_address(username: str) -> str | None:
         return None
 
 
-def _audit(level: int, protocol: str, peer: Peer, username: str, result: str) -> None:
-    """One line. The name is foreign text: cut here, and escaped where lines are made (``logs.py``)."""
-    shown = username[:MAX_LOGGED_NAME_CHARS]
-    fields = {"user": shown, "protocol": protocol, "ip": peer.ip, **_known_beside(peer)}
+def _audit(level: int, fields: dict[str, str], result: str) -> None:
     _log.log(level, "login %s", result, extra={"fields": fields})
-
-
-def _known_beside(peer: Peer) -> dict[str, str]:
-    """What the front door found out, as far as there is anything."""
-    found = {"via": peer.via_ip, "ja4": peer.ja4, "proxy_session": peer.proxy_session}
-    return {key: value for key, value in found.items() if value}

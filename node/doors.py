@@ -235,7 +235,7 @@ class Doors:
 
     def _listener(self, server: Server, live: LiveConnections) -> Listener:
         gate = self._state.gate_of(server)
-        authenticator = self.authenticator.behind(gate)
+        authenticator = self.authenticator.behind(gate, server.name)
         services = replace(self._shared, authenticator=authenticator)
         if server.type == "imap":
             namespaces = () if self._recovered is None else (self._recovered,)

@@ -200,7 +200,7 @@ class Listener:
             entrant.leave = partial(_both, entrant.leave, leave)
             return entrant
         self.refused_by_address += 1
-        self._log_refused("max_connections_per_ip", self.refused_by_address)
+        self._log_refused("max_connections_per_ip", self.refused_by_address, entrant.peer.ip)
         return self._refusal(entrant.peer)
 
     def _turned_away(self, peer: Peer) -> Refusal:
@@ -215,13 +215,15 @@ class Listener:
         refusal.peer = peer
         return refusal
 
-    def _log_refused(self, limit: str, count: int) -> None:
+    def _log_refused(self, limit: str, count: int, ip: str) -> None:
+        """``ip`` is of the last one; before its PROXY header has been read, that of the balancer."""
         if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood must not fill the log
-            log.warning("%s: %s reached, %d refused so far", self.server.name, limit, count)
+            told = {"fields": {"ip": ip, "server": self.server.name}}
+            log.warning("%s: %s reached, %d refused so far", self.server.name, limit, count, extra=told)
 
     async def _refuse(self, sock: socket.socket, address: Any) -> None:
         self.refused += 1
-        self._log_refused("max_connections", self.refused)
+        self._log_refused("max_connections", self.refused, address[0])
         if self._refusing >= REFUSALS_AT_ONCE:
             sock.close()
             return

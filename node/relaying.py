@@ -302,7 +302,9 @@ def transport_of(config: Config) -> Transport:
 
 
 class _NobodyLogsIn:
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
         raise AuthenticationUnavailable("nobody logs in here")
 
 

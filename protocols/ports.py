@@ -71,8 +71,10 @@ class Identity:
 
 
 class Authenticator(Protocol):
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
-        """Cost and reply are the same for every failure.
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
+        """Cost and reply are the same for every failure. ``session_id`` is for the log.
 
         Raises:
             AuthenticationFailed: the credentials do not open an account.

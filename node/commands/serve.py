@@ -141,6 +141,12 @@ def _facts(node: Composition, config: Config, made: Made, password: str) -> dict
     }
 
 
+def admin_program(started_as: Path) -> str:
+    """How to call ``sora-admin``: the script beside the one that was started; without one, the module."""
+    script = started_as.parent / "sora-admin"
+    return str(script) if script.exists() else f"{sys.executable} -m node.admin"
+
+
 def _welcome(node: Composition, config: Config, made: Made, password: str) -> str:
     port = node.addresses()["imaps"].rpartition(":")[2]
     lines = [
@@ -156,7 +162,7 @@ def _welcome(node: Composition, config: Config, made: Made, password: str) -> st
         "Try:",
         f"  curl --cacert {config.tls.cert_file} -u '{made.address}' "
         f"imaps://localhost:{port}/INBOX -X 'STATUS INBOX (MESSAGES)'",
-        f"  {Path(sys.argv[0]).parent / 'sora-admin'} --config {made.config} accounts list",
+        f"  {admin_program(Path(sys.argv[0]))} --config {made.config} accounts list",
         "",
     ]
     return "\n".join(lines)

@@ -263,7 +263,7 @@ class ManageSieveSession:
         services, connection = self._services, self._connection
         try:
             identity = await services.authenticator.authenticate(
-                "managesieve", connection.peer, username, password
+                *("managesieve", connection.peer, username, password, connection.session_id)
             )
             await services.sessions.logged_in(connection.session_id, identity)
         except AuthenticationFailed:

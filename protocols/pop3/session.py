@@ -261,7 +261,7 @@ class Pop3Session:
     async def _log_in(self, username: str, password: bytes) -> None:
         try:
             identity = await self._services.authenticator.authenticate(
-                "pop3", self._connection.peer, username, password
+                *("pop3", self._connection.peer, username, password, self._connection.session_id)
             )
         except AuthenticationFailed:
             self._machine.send(replies.LOGIN_FAILED)

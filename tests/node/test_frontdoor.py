@@ -502,7 +502,7 @@ def test_connections_that_are_still_entering_count(run: Run, pair: tuple[Path, P
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_limits_by_address_count_the_client_behind_the_balancer(
-    run: Run, pair: tuple[Path, Path], tls: bool
+    run: Run, pair: tuple[Path, Path], tls: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         registry = NodeSessions()
@@ -525,6 +525,8 @@ def test_limits_by_address_count_the_client_behind_the_balancer(
             again, refusal = await come("192.0.2.7")
             assert (greeting, other_greeting) == (b"hello\n", b"hello\n")
             assert refusal.startswith(b"* BYE")
+            [told] = [each.fields for each in caplog.records if "max_connections_per_ip" in each.args]
+            assert told == {"ip": "192.0.2.7", "server": "test"}
             for sock in (first, other, again):
                 sock.close()
             stalled = await dial(served.port)

@@ -111,6 +111,24 @@ async def test_unknown_wrong_and_blocked_get_the_same_reply(node: Node, login: o
     assert b"OK" in await login(node, HONEST, ADDRESS, PASSWORD)
 
 
+@pytest.mark.parametrize("login", LOGINS)
+async def test_line_of_a_login_names_server_and_session(
+    node: Node, login: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the session's own lines, so that one can be found from the other."""
+    assert callable(login)
+    caplog.set_level("INFO")
+    await login(node, ATTACKER, ADDRESS, "wrong")
+    await login(node, ATTACKER, ADDRESS, PASSWORD)
+    fields = [each.fields for each in caplog.records if each.name == "sora.authn"]
+    by_session = {each.fields["session"]: each.fields for each in caplog.records if "logged in" in each.msg}
+    refused, accepted = fields
+    assert accepted["session"] != refused["session"] != ""
+    for name in ("ip", "protocol", "server", "user"):
+        assert accepted[name] == by_session[accepted["session"]][name]
+        assert accepted[name] == refused[name] != ""
+
+
 async def test_protocols_count_together(node: Node) -> None:
     for n, login in enumerate(LOGINS):
         await login(node, ATTACKER, ADDRESS, f"guess {n}")

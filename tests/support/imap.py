@@ -187,7 +187,9 @@ class OneAccount:
         self.account = account
         self.error: Exception | None = None
 
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
         if self.error is not None:
             raise self.error
         if (username, password) != ("ann@example.org", b"secret"):

@@ -214,7 +214,9 @@ class Passwords:
         self.faults: list[Exception] = []
         self.asked: list[tuple[str, str]] = []
 
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
         self.asked.append((protocol, username))
         if self.faults:
             raise self.faults.pop(0)

@@ -133,14 +133,16 @@ def _step(
 
 
 async def _authenticate(session: ImapSession, username: str, password: bytes) -> Outcome:
-    services, peer = session.services, session.connection.peer
+    services, connection = session.services, session.connection
     try:
-        identity = await services.authenticator.authenticate("imap", peer, username, password)
+        identity = await services.authenticator.authenticate(
+            *("imap", connection.peer, username, password, connection.session_id)
+        )
     except AuthenticationFailed:
         return _failed(session)
     except AuthenticationUnavailable:
         return UNAVAILABLE
-    await services.sessions.logged_in(session.connection.session_id, identity)
+    await services.sessions.logged_in(connection.session_id, identity)
     session.log_in(identity)
     return Ok("Logged in", responses.code_capability(session.capabilities()))
 

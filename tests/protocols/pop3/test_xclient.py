@@ -24,9 +24,11 @@ class Watching:
         self._host = host
         self.peers: list[Peer] = []
 
-    async def authenticate(self, protocol: str, peer: Peer, username: str, password: bytes) -> Identity:
+    async def authenticate(
+        self, protocol: str, peer: Peer, username: str, password: bytes, session_id: str = ""
+    ) -> Identity:
         self.peers.append(peer)
-        return await self._host.passwords.authenticate(protocol, peer, username, password)
+        return await self._host.passwords.authenticate(protocol, peer, username, password, session_id)
 
 
 @pytest.fixture
