@@ -81,6 +81,7 @@ async def _answer(means: Means, outbox: Outbox, question: Question) -> Sent:
     )
     letter = await send_once(means, outbox, occasion, errand)
     if letter is None:
+        log.info("account %d: no vacation answer, its sender has had it", occasion.account_id)
         return Sent()
     return Sent(copies=filed(action.rule, action.copy, letter), notes=(*author.notes, *entity.notes))
 

@@ -48,15 +48,23 @@ def _contents(run: Run, data: Data, root: Part, wanted: list[str], *, plain_only
         run.budget.spend(2)
         if left <= 0 or not _is_wanted(part, wanted):
             continue
-        text = _text(data, part, left)
-        run.budget.spend(len(text) // 256)
-        left -= len(text)
-        yield strip_tags(text) if plain_only and part.subtype == b"HTML" else text
+        for text in _around(data, part, left) if part.is_multipart else (_text(data, part, left),):
+            run.budget.spend(len(text) // 256)
+            left -= len(text)
+            yield strip_tags(text) if plain_only and part.subtype == b"HTML" else text
+
+
+def _around(data: Data, part: Part, limit: int) -> Iterator[str]:
+    """Prologue and epilogue (RFC 5173 §5.2): what stands before the first delimiter line and behind the
+    last."""
+    before = data[part.body_start : part.children[0].header_start]
+    after = data[part.children[-1].body_end : part.body_end]
+    yield decode_charset(before[: before.rfind(b"\n--") + 1][:limit], None)
+    end = after.find(b"\n", after.find(b"--") + 1)
+    yield decode_charset(after[end + 1 :][:limit] if end >= 0 else b"", None)
 
 
 def _text(data: Data, part: Part, limit: int) -> str:
-    if part.is_multipart:  # RFC 5173 §5.2: prologue and epilogue
-        return decode_charset(data[part.body_start : part.children[0].header_start][:limit], None)
     if part.is_message:  # the header of the message inside
         inner = part.children[0]
         return decode_charset(data[inner.header_start : inner.body_start][:limit], None)

@@ -42,6 +42,25 @@ def test_body(test: str, expected: bool) -> None:
     assert holds(test, require="body regex") is expected
 
 
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (':is "before\r\n"', True),
+        (':is "behind\r\n"', True),
+        (':contains "--x"', False),
+        (':contains "inside"', False),
+        (':contains "plain"', False),
+    ],
+)
+def test_of_multiparts_only_what_stands_around_their_parts(test: str, expected: bool) -> None:
+    message = (
+        b'Content-Type: multipart/mixed; boundary="x"\r\n\r\nbefore\r\n--x\r\n'
+        b"\r\ninside\r\n--x \r\n\r\nplain\r\n--x--\r\nbehind\r\n"
+    )
+    script = f'require "body"; if body :content "multipart" {test} {{ discard; }}'
+    assert (told(run(script, message=message)) == ["discard"]) is expected
+
+
 def test_body_is_asked_for_only_by_tests_of_it() -> None:
     assert told(run("keep;", answers={})) == ["keep"]
 
