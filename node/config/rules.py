@@ -167,6 +167,9 @@ def relay(facts: Facts) -> Iterator[Finding]:
     needed = {"smtp": "smtp_host", "http": "http_url"}.get(config.type)
     if needed and not getattr(config, needed):
         yield missing(f"relay.{needed}", f'required by type = "{config.type}"')
+    if config.smtp_host and parse_address(config.smtp_host, 0).host[:1] in ("", "/"):
+        text = f'"{config.smtp_host}" names no host'
+        yield Finding("error", "relay.smtp_host", text, "smtp.example.com:587")
     if not config.type and (config.smtp_host or config.http_url):
         yield missing("relay.type", suggestion='"smtp" or "http"')
     if bool(config.smtp_tls_cert_file) != bool(config.smtp_tls_key_file):

@@ -95,6 +95,8 @@ def test_file_driver_needs_no_credentials_but_excludes_a_cluster() -> None:
             ("error", "value", "tls.letsencrypt.domains"),
         ),
         ('[relay]\ntype = "smtp"', ("error", "missing", "relay.smtp_host")),
+        ('[relay]\ntype = "smtp"\nsmtp_host = ":25"', ("error", "value", "relay.smtp_host")),
+        ('[relay]\ntype = "smtp"\nsmtp_host = "/run/mx"', ("error", "value", "relay.smtp_host")),
         ('[relay]\ntype = "http"', ("error", "missing", "relay.http_url")),
         ('[relay]\nsmtp_host = "h"', ("error", "missing", "relay.type")),
         (f'{HTTP}"mx.test/mail"', ("error", "value", "relay.http_url")),
