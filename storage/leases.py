@@ -10,9 +10,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 NOTES_KEPT = timedelta(days=30)  # no budget looks back further
-CLOCK_LEEWAY = timedelta(
-    hours=1
-)  # a lease that is good for so much longer than asked was taken in the future
+# a lease that is good for so much longer than asked was taken in the future
+CLOCK_LEEWAY = timedelta(hours=1)
 TEXT_MAX = 2000  # characters of what a CA said
 
 

@@ -467,10 +467,8 @@ class Ordering:
         if error.failure is Failure.FENCED:
             log.warning("certificate %s: given up, %s", wanted.label, error.text)
             return Outcome(Result.DEFERRED, error.text)
-        after = retry.after_failure(
-            *(attempts[ca.directory], error, tools.now(), tools.chance(), self.plan.digest),
-            left_s=self._left_s(wanted),
-        )
+        before, chance, left_s = attempts[ca.directory], tools.chance(), self._left_s(wanted)
+        after = retry.after_failure(before, error, tools.now(), chance, self.plan.digest, left_s=left_s)
         await tools.record.save(ca.directory, wanted.id, after)
         if error.failure in _ENDS_ORDER:
             await self._drop_journal(wanted, hold)
