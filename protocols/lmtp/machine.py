@@ -14,27 +14,33 @@ Message content is handed on byte for byte, bare CR and LF included. Only CRLF .
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from protocols.errors import MachineMisuse
 from protocols.linemachine import LineMachine
 from protocols.lines import Oversized
 from protocols.xclient import BadXclient, parse_xclient
-from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES, MessageDsn, RecipientDsn
+from storage.dsn import NO_MESSAGE_WISHES, NO_WISHES
 
-from . import replies
-from .grammar import (
-    BadSyntax,
-    Path,
-    parse_chunk,
-    parse_helo_name,
-    parse_parameters,
-    parse_path,
-    take_message_dsn,
-    take_recipient_dsn,
+from . import arguments, replies
+from .arguments import Refused
+from .events import (
+    OWES_REPLY,
+    Content,
+    DataRequested,
+    Ends,
+    Event,
+    GiveUp,
+    Lhlo,
+    MailFrom,
+    Quit,
+    RcptTo,
+    StartTls,
+    TransactionDropped,
+    XClient,
 )
+from .grammar import BadSyntax, parse_chunk, parse_helo_name
 from .replies import Reply
 
 # RFC 5321 §4.5.3.1.4 asks for 512; SIZE, BODY, SMTPUTF8, 320 characters of UTF-8 address and the parameters
@@ -43,89 +49,6 @@ MAX_COMMAND_BYTES = 2048
 # Syntax errors and unknown commands; a client that makes more is not an MTA.
 MAX_ERRORS = 20
 _COUNTED_CODES = frozenset({500, 501, 502, 555})
-_BODY_TYPES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
-
-
-@dataclass(frozen=True, slots=True)
-class Lhlo:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class MailFrom:
-    path: Path
-    size_bytes: int | None = None  # as declared
-    is_binary: bool = False
-    has_smtputf8: bool = False
-    dsn: MessageDsn = NO_MESSAGE_WISHES
-
-
-@dataclass(frozen=True, slots=True)
-class RcptTo:
-    path: Path
-    dsn: RecipientDsn = NO_WISHES
-
-
-@dataclass(frozen=True, slots=True)
-class DataRequested:
-    """Answer with SEND_DATA or a refusal."""
-
-
-class Ends(enum.Enum):
-    """What ends with a piece of content, and so which reply is owed."""
-
-    NOTHING = "nothing"
-    CHUNK = "chunk"  # one reply; a refusal ends the transaction
-    MESSAGE = "message"  # one reply for each accepted recipient: ``send_each``
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    data: bytes
-    ends: Ends = Ends.NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionDropped:
-    """RSET; answered already."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartTls:
-    """Answer with TLS_READY (the machine pauses until ``tls_started``) or a refusal."""
-
-
-@dataclass(frozen=True, slots=True)
-class XClient:
-    """Who the client is, by a proxy that may say so. Answer with a greeting, and all begins anew, or with a
-    refusal."""
-
-    values: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The conversation cannot go on; the reason is queued. Close."""
-
-
-Event = (
-    Lhlo
-    | MailFrom
-    | RcptTo
-    | DataRequested
-    | Content
-    | TransactionDropped
-    | StartTls
-    | XClient
-    | Quit
-    | GiveUp
-)
-_OWES_REPLY = (Lhlo, MailFrom, RcptTo, DataRequested, StartTls, XClient, Quit)
 
 
 class _Mode(enum.Enum):
@@ -137,11 +60,6 @@ class _Mode(enum.Enum):
 
 
 _READS_DATA = frozenset({_Mode.DATA, _Mode.CHUNK, _Mode.SKIP})
-
-
-class _Refused(Exception):
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
 
 
 class LmtpMachine(LineMachine):
@@ -323,9 +241,9 @@ class LmtpMachine(LineMachine):
             return GiveUp()
         try:
             event = self._parse(line)
-        except _Refused as refused:
+        except Refused as refused:
             return self._refuse(refused.reply)
-        return self._owing(event) if isinstance(event, _OWES_REPLY) else event
+        return self._owing(event) if isinstance(event, OWES_REPLY) else event
 
     def _refuse(self, reply: Reply) -> Event | None:
         self._out.append(reply.encode())
@@ -337,15 +255,15 @@ class LmtpMachine(LineMachine):
 
     def _parse(self, line: bytes | Oversized) -> Event | None:
         if isinstance(line, Oversized):
-            raise _Refused(replies.LINE_TOO_LONG)
+            raise Refused(replies.LINE_TOO_LONG)
         try:
             # RFC 5321 §4.1.1 asks servers to bear with blanks before the line end
             verb, _, argument = line.decode("utf-8").rstrip(" \t").partition(" ")
         except UnicodeDecodeError:
-            raise _Refused(replies.BAD_SYNTAX) from None
+            raise Refused(replies.BAD_SYNTAX) from None
         parser = self._VERBS.get(verb.upper())
         if parser is None:
-            raise _Refused(replies.UNKNOWN_COMMAND)
+            raise Refused(replies.UNKNOWN_COMMAND)
         return parser(self, argument)
 
     # --- commands ---
@@ -354,70 +272,56 @@ class LmtpMachine(LineMachine):
         try:
             return Lhlo(parse_helo_name(argument))
         except BadSyntax:
-            raise _Refused(replies.BAD_SYNTAX) from None
+            raise Refused(replies.BAD_SYNTAX) from None
 
     def _helo(self, argument: str) -> Event:
-        raise _Refused(replies.SAY_LHLO)  # RFC 2033 §4.1: never a positive reply
+        raise Refused(replies.SAY_LHLO)  # RFC 2033 §4.1: never a positive reply
 
     def _mail(self, argument: str) -> Event:
         if not self._is_greeted:
-            raise _Refused(replies.NEEDS_LHLO)
+            raise Refused(replies.NEEDS_LHLO)
         if self._sender_given:
-            raise _Refused(replies.NESTED_MAIL)
-        path, parameters = _path_argument(argument, "FROM:", replies.BAD_SENDER)
+            raise Refused(replies.NESTED_MAIL)
+        path, parameters = arguments.path(argument, "FROM:", replies.BAD_SENDER)
         event = MailFrom(
             path,
-            size_bytes=_size_parameter(parameters),
-            is_binary=_body_parameter(parameters) == "BINARYMIME",
-            has_smtputf8=_flag_parameter(parameters, "SMTPUTF8"),
-            dsn=self._message_dsn(parameters),
+            size_bytes=arguments.size(parameters),
+            is_binary=arguments.body(parameters) == "BINARYMIME",
+            has_smtputf8=arguments.flag(parameters, "SMTPUTF8"),
+            dsn=arguments.message_dsn(parameters) if self._takes_dsn else NO_MESSAGE_WISHES,
         )
         if parameters:
-            raise _Refused(replies.UNKNOWN_PARAMETER)
+            raise Refused(replies.UNKNOWN_PARAMETER)
         if not (path.is_ascii or event.has_smtputf8):
-            raise _Refused(replies.NEEDS_SMTPUTF8)
+            raise Refused(replies.NEEDS_SMTPUTF8)
         return event
 
     def _rcpt(self, argument: str) -> Event:
         if not self._sender_given:
-            raise _Refused(replies.NEEDS_MAIL)
+            raise Refused(replies.NEEDS_MAIL)
         if self._has_chunks:
-            raise _Refused(replies.CHUNKS_OPEN)
-        path, parameters = _path_argument(argument, "TO:", replies.BAD_RECIPIENT)
-        dsn = self._recipient_dsn(parameters)
+            raise Refused(replies.CHUNKS_OPEN)
+        path, parameters = arguments.path(argument, "TO:", replies.BAD_RECIPIENT)
+        dsn = NO_WISHES
+        if self._takes_dsn:
+            dsn = arguments.recipient_dsn(parameters, has_smtputf8=self._has_smtputf8)
         if parameters:
-            raise _Refused(replies.UNKNOWN_PARAMETER)
+            raise Refused(replies.UNKNOWN_PARAMETER)
         if not path.raw:
-            raise _Refused(replies.BAD_RECIPIENT)
+            raise Refused(replies.BAD_RECIPIENT)
         if not (path.is_ascii or self._has_smtputf8):
-            raise _Refused(replies.NEEDS_SMTPUTF8)
+            raise Refused(replies.NEEDS_SMTPUTF8)
         return RcptTo(path, dsn)
-
-    def _message_dsn(self, parameters: dict[str, str | None]) -> MessageDsn:
-        if not self._takes_dsn:
-            return NO_MESSAGE_WISHES
-        try:
-            return take_message_dsn(parameters)
-        except BadSyntax:
-            raise _Refused(replies.BAD_PARAMETER) from None
-
-    def _recipient_dsn(self, parameters: dict[str, str | None]) -> RecipientDsn:
-        if not self._takes_dsn:
-            return NO_WISHES
-        try:
-            return take_recipient_dsn(parameters, has_smtputf8=self._has_smtputf8)
-        except BadSyntax:
-            raise _Refused(replies.BAD_PARAMETER) from None
 
     def _data(self, argument: str) -> Event:
         if argument:
-            raise _Refused(replies.BAD_SYNTAX)
+            raise Refused(replies.BAD_SYNTAX)
         if self._has_chunks:
-            raise _Refused(replies.CHUNKS_OPEN)
+            raise Refused(replies.CHUNKS_OPEN)
         if not self._recipients:  # RFC 2033 §4.2
-            raise _Refused(replies.NEEDS_RECIPIENT if self._sender_given else replies.NEEDS_MAIL)
+            raise Refused(replies.NEEDS_RECIPIENT if self._sender_given else replies.NEEDS_MAIL)
         if self._is_binary:  # RFC 3030 §3
-            raise _Refused(replies.BINARY_NEEDS_BDAT)
+            raise Refused(replies.BINARY_NEEDS_BDAT)
         return DataRequested()
 
     def _bdat(self, argument: str) -> Event | None:
@@ -436,7 +340,7 @@ class LmtpMachine(LineMachine):
 
     def _rset(self, argument: str) -> Event:
         if argument.strip():
-            raise _Refused(replies.BAD_SYNTAX)
+            raise Refused(replies.BAD_SYNTAX)
         self._reset_transaction()
         self.answer = replies.OK
         self._out.append(replies.OK.encode())
@@ -452,24 +356,24 @@ class LmtpMachine(LineMachine):
         self._out.append(replies.HELP.encode())
 
     def _expn(self, argument: str) -> Event:
-        raise _Refused(replies.NOT_IMPLEMENTED)
+        raise Refused(replies.NOT_IMPLEMENTED)
 
     def _starttls(self, argument: str) -> Event:
         if argument.strip():
-            raise _Refused(replies.BAD_SYNTAX)
+            raise Refused(replies.BAD_SYNTAX)
         if self._has_chunks:
-            raise _Refused(replies.CHUNKS_OPEN)
+            raise Refused(replies.CHUNKS_OPEN)
         return StartTls()
 
     def _xclient(self, argument: str) -> Event:
         if not self._takes_xclient:
-            raise _Refused(replies.UNKNOWN_COMMAND)
+            raise Refused(replies.UNKNOWN_COMMAND)
         if self._sender_given:
-            raise _Refused(replies.NESTED_XCLIENT)
+            raise Refused(replies.NESTED_XCLIENT)
         try:
             return XClient(parse_xclient(argument))
         except BadXclient:
-            raise _Refused(replies.BAD_SYNTAX) from None
+            raise Refused(replies.BAD_SYNTAX) from None
 
     def _quit(self, argument: str) -> Event:
         return Quit()
@@ -491,45 +395,3 @@ class LmtpMachine(LineMachine):
         "XCLIENT": _xclient,
         "QUIT": _quit,
     }
-
-
-def _path_argument(argument: str, prefix: str, refusal: Reply) -> tuple[Path, dict[str, str | None]]:
-    argument = argument.lstrip(" ")
-    if argument[: len(prefix)].upper() != prefix:
-        raise _Refused(replies.BAD_SYNTAX)
-    try:
-        path, rest = parse_path(argument[len(prefix) :])
-    except BadSyntax:
-        raise _Refused(refusal) from None
-    try:
-        return path, parse_parameters(rest)
-    except BadSyntax:
-        raise _Refused(replies.BAD_SYNTAX) from None
-
-
-def _size_parameter(parameters: dict[str, str | None]) -> int | None:
-    """RFC 1870 §3."""
-    if "SIZE" not in parameters:
-        return None
-    value = parameters.pop("SIZE") or ""
-    if not (value.isascii() and value.isdigit() and len(value) <= 20):
-        raise _Refused(replies.BAD_PARAMETER)
-    return int(value)
-
-
-def _body_parameter(parameters: dict[str, str | None]) -> str:
-    """RFC 6152 §2, RFC 3030 §3."""
-    if "BODY" not in parameters:
-        return "7BIT"
-    value = (parameters.pop("BODY") or "").upper()
-    if value not in _BODY_TYPES:
-        raise _Refused(replies.BAD_PARAMETER)
-    return value
-
-
-def _flag_parameter(parameters: dict[str, str | None], key: str) -> bool:
-    if key not in parameters:
-        return False
-    if parameters.pop(key) is not None:
-        raise _Refused(replies.BAD_PARAMETER)
-    return True

@@ -23,13 +23,12 @@ from storage.api import Spool
 from storage.errors import StorageError
 
 from . import replies
-from .machine import (
+from .events import (
     Content,
     DataRequested,
     Ends,
     GiveUp,
     Lhlo,
-    LmtpMachine,
     MailFrom,
     Quit,
     RcptTo,
@@ -37,6 +36,7 @@ from .machine import (
     TransactionDropped,
     XClient,
 )
+from .machine import LmtpMachine
 from .recipients import RecipientDirectory
 from .replies import Reply, error_reply
 

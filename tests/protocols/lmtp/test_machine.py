@@ -9,22 +9,20 @@ from hypothesis import strategies as st
 from protocols.errors import MachineMisuse
 from protocols.lines import MAX_SKIPPED_BYTES
 from protocols.lmtp import replies
-from protocols.lmtp.grammar import Path
-from protocols.lmtp.machine import (
-    MAX_COMMAND_BYTES,
-    MAX_ERRORS,
+from protocols.lmtp.events import (
     Content,
     DataRequested,
     Ends,
     GiveUp,
     Lhlo,
-    LmtpMachine,
     MailFrom,
     Quit,
     RcptTo,
     StartTls,
     TransactionDropped,
 )
+from protocols.lmtp.grammar import Path
+from protocols.lmtp.machine import MAX_COMMAND_BYTES, MAX_ERRORS, LmtpMachine
 
 A = Path("a@b.example", "a@b.example")
 ENVELOPE = b"LHLO foo\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<a@b.example>\r\n"
