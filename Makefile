@@ -58,6 +58,7 @@ bench-cluster: $(STAMP)
 	$(BIN)/python -m tests.bench.membership
 	$(BIN)/python -m tests.bench.sharing
 	$(BIN)/python -m tests.bench.cluster
+	$(BIN)/python -m tests.bench.deaths
 
 clean:
 	rm -rf $(VENV) build *.egg-info

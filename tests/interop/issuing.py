@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,9 @@ from typing import Any
 
 from cryptography import x509
 
+from tests.support import commands
 from tests.support.named import KEY_NAME, KEY_SECRET, Named
-from tests.support.nodeprocess import ROOT, NodeProcess
+from tests.support.nodeprocess import NodeProcess
 from tests.support.pebble import Pebble, PebbleOptions, require_pebble
 from tests.support.waiting import eventually
 
@@ -81,10 +81,8 @@ class Site:
     named: Named | None
 
     def certs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "node", "certs", *arguments]
-        if "--help" not in arguments:
-            command += ["--config", str(self.node.config)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        config = () if "--help" in arguments else ("--config", str(self.node.config))
+        return commands.run("node", ("certs", *arguments, *config))
 
     def json_of(self, *arguments: str) -> Any:
         done = self.certs(*arguments, "--json")
@@ -101,7 +99,7 @@ class Site:
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             context.set_ciphers(ciphers)
         with (
-            socket.create_connection(("127.0.0.1", self.node.port("imaps")), 10) as plain,
+            socket.create_connection(("127.0.0.1", self.node.port("imaps")), 60) as plain,
             context.wrap_socket(plain, server_hostname=name) as wrapped,
         ):
             shown = wrapped.getpeercert(binary_form=True)
@@ -116,7 +114,7 @@ class Site:
         url = f"http://127.0.0.1:{self.node.port('metrics')}{path}"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {SCRAPE_KEY}"})
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -437,6 +437,19 @@ async def test_names_that_are_validated_already_are_not_asked_again() -> None:
         assert ca.front.count("finalize") == 2
 
 
+async def test_the_stub_keeps_reused_authorisations_from_those_who_want_none() -> None:
+    require_pebble()
+    with Pebble(PebbleOptions(reuse_authorisations_percent=100)) as ca:
+        acme, wanted = authority(ca), fresh()
+        account = await acme.account(None)
+        with ChallengeAnswers(ca.options.ip, ca.options.http_port) as answers:
+            await acme.issue(account, wanted, Ordering(wanted, answers).steps())
+        ca.front.lets_reuse = False
+        with pytest.raises(IssuingFailed, match="a new order, please"):  # as often as nonces are tried
+            await acme.issue(account, wanted, Ordering(wanted).steps())
+        assert ca.front.count("new-order") == 1
+
+
 async def test_a_directory_file_that_trusts_somebody_else(ca: Pebble, tmp_path: Path) -> None:
     certificate, _ = self_signed(["localhost"], datetime.now(UTC))
     (tmp_path / "other.pem").write_bytes(certificate)

@@ -40,7 +40,7 @@ def ca(named: Named) -> Iterator[Pebble]:
         yield ca
 
 
-def at(named: Named, timeout_s: float = 10.0) -> Propagation:
+def at(named: Named, timeout_s: float = 60.0) -> Propagation:
     return Propagation(PropagationSettings(resolver=named.ip, port=named.port, timeout_s=timeout_s))
 
 
@@ -133,7 +133,7 @@ async def test_a_name_server_that_is_not_there(named: Named) -> None:
     dns = Rfc2136(named.settings(port=free_port(), timeout_s=3.0))
     with pytest.raises(DnsFailed):
         await dns.publish("_acme-challenge.example.test", "value")
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 120
 
 
 async def test_the_key_is_no_argument_of_any_process(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ time.sleep(600)
     with pytest.raises(DnsFailed, match="not done"):
         await hook(tmp_path, body, timeout_s=3.0).publish("a.test", "value")
     child = Path(f"/proc/{started.read_text()}/stat")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while child.exists() and child.read_text().split()[2] != "Z":
         assert time.monotonic() < deadline, "what the hook started lives on"
         await asyncio.sleep(0.05)

@@ -80,15 +80,16 @@ async def test_a_ca_whose_name_is_nowhere() -> None:
 async def test_a_ca_that_hangs_costs_one_timeout(answers: ChallengeAnswers) -> None:
     require_pebble()
     with Pebble() as ca:
+        patient = authority(ca, directory=ca.direct_directory)
         acme = authority(ca, directory=ca.direct_directory, call_timeout_s=0.5)
-        account = await acme.account(None)
+        account = await patient.account(None)
         ca.hang()
         started = time.monotonic()
         failure = await failing(acme.issue(account, fresh(), Ordering(fresh(), answers).steps()))
         assert failure.failure is Failure.TIMEOUT
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
         ca.go_on()
-        assert await acme.account(account) == account
+        assert await patient.account(account) == account
 
 
 async def test_an_answer_that_drips_costs_one_timeout(ca: Pebble) -> None:
@@ -110,13 +111,13 @@ async def test_an_answer_that_drips_costs_one_timeout(ca: Pebble) -> None:
     started = time.monotonic()
     failure = await failing(acme.profiles())
     assert failure.failure is Failure.TIMEOUT
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     server.close()
 
 
 async def test_an_order_ends_at_its_own_limit(ca: Pebble, answers: ChallengeAnswers) -> None:
     """The CA answers every call in time and never decides."""
-    acme = authority(ca, order_timeout_s=1.5)
+    acme = authority(ca, order_timeout_s=3.0)
     account = await acme.account(None)
     waiting = b'{"status": "processing", "authorizations": [], "finalize": "https://localhost/f"}'
     headers = {"Replay-Nonce": "AAAA"}
@@ -126,7 +127,7 @@ async def test_an_order_ends_at_its_own_limit(ca: Pebble, answers: ChallengeAnsw
     started = time.monotonic()
     failure = await failing(acme.issue(account, ordering.wanted, ordering.steps()))
     assert failure.failure is Failure.TIMEOUT
-    assert 1.4 < time.monotonic() - started < 30
+    assert 2.9 < time.monotonic() - started < 60
     ca.front.clear()
     issued = await authority(ca).resume(account, ordering.journals[0], ordering.steps())
     verify(issued.chain_pem, ca.root_pem())
@@ -286,7 +287,7 @@ async def test_a_cancelled_caller_does_not_wait_for_a_ca_that_hangs(ca: Pebble) 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 # --- another goes on -----------------------------------------------------------------------------
@@ -388,7 +389,7 @@ async def order_and_die(ca: Pebble, account: Account, wanted: Wanted, folder: Pa
             os.kill(child.pid, signal.SIGKILL)
 
     ca.front.on_answer = kill
-    output, _ = await asyncio.to_thread(child.communicate, timeout=60)
+    output, _ = await asyncio.to_thread(child.communicate, timeout=120)
     assert child.returncode in (-signal.SIGKILL, 0), output.decode()
     return Died(child.returncode == 0, load_journal(folder, wanted, ca.directory))
 

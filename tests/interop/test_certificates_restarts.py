@@ -66,7 +66,7 @@ def restart(site: Site, pattern: str, replacement: str, *, is_stopped: bool = Fa
 
 
 def greets(site: Site, server: str) -> bool:
-    with socket.create_connection(("127.0.0.1", site.node.port(server)), 10) as plain:
+    with socket.create_connection(("127.0.0.1", site.node.port(server)), 60) as plain:
         return plain.recv(100).startswith(b"* OK")
 
 

@@ -264,7 +264,7 @@ def test_imapclient_lives_a_day(node: NodeProcess, account: str) -> None:
         deliver(node, account, sent)
         heard: list[object] = []
         while not any(isinstance(each, tuple) and each == (12, b"EXISTS") for each in heard):
-            got = client.idle_check(timeout=20)
+            got = client.idle_check(timeout=60)
             assert got, heard
             heard += got
         client.idle_done()

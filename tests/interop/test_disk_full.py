@@ -138,7 +138,7 @@ METRICS = '[[servers]]\ntype = "metrics"\nname = "figures"\naddr = "127.0.0.1:0"
 
 def lost_lines(node: NodeProcess) -> float:
     url = f"http://127.0.0.1:{node.port('figures')}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as page:
+    with urllib.request.urlopen(url, timeout=60) as page:
         lines = page.read().decode().splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith("sora_log_lines_lost_total"))
 

@@ -21,7 +21,7 @@ from .conftest import needs
 
 CLIENT = "127.0.0.77"  # what the client binds to, so that it is not the balancer's own address
 KINDS = ("imap", "imaps", "pop3", "lmtp")
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 def with_proxied_servers(text: str) -> str:

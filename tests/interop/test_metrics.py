@@ -60,7 +60,7 @@ def scrape(node: NodeProcess, accept: str = "") -> bytes:
         f"http://127.0.0.1:{node.port('metrics')}/metrics",
         headers={"Authorization": f"Bearer {KEY}", "Accept": accept},
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return bytes(response.read())
 
 

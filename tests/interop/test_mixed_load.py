@@ -27,7 +27,7 @@ from tests.support.corpus import strip_trace
 from tests.support.lineclient import LineClient
 from tests.support.livenode import client_context, deliver, message
 from tests.support.nodeprocess import NodeProcess
-from tests.support.waiting import seconds_until
+from tests.support.waiting import PATIENCE_S, seconds_until
 
 from .conftest import PASSWORD, SECRET_HASH, needs
 
@@ -82,7 +82,8 @@ class Load:
         """Until each client has run so often again."""
         before = self.runs.copy()
         seconds_until(
-            lambda: all(self.runs[who] >= before[who] + rounds for who in ("swaks", "mbsync", "curl")), 90
+            lambda: all(self.runs[who] >= before[who] + rounds for who in ("swaks", "mbsync", "curl")),
+            5 * CLIENT_S,
         )
 
     def _again(self, who: str, once: Callable[[], list[str]], done: Callable[[], None]) -> None:
@@ -170,7 +171,9 @@ def connects(node: NodeProcess, source: str) -> bool:
 
 def figure(node: NodeProcess, name: str, *labels: str) -> float:
     """The sum over all series of that name with these labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{node.port('figures')}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{node.port('figures')}/metrics", timeout=PATIENCE_S
+    ) as page:
         lines = page.read().decode().splitlines()
     found = [line for line in lines if line.startswith(name + "{") and all(each in line for each in labels)]
     assert found, name
@@ -202,7 +205,7 @@ def test_killing_reloading_blocking_and_kicking_do_what_they_say_and_nothing_els
     for clients in sessions.values():
         for client in clients:
             client.close()
-    seconds_until(lambda: not command(node, "connections.list")["connections"], 10)
+    seconds_until(lambda: not command(node, "connections.list")["connections"], PATIENCE_S)
     assert figure(node, "sora_sessions") == 0
     delivered = ("sora_deliveries_total", 'result="2xx"')
     before = figure(node, *delivered)
@@ -219,7 +222,7 @@ def kill_a_worker(
     victim = next(iter(workers(node).values()))
     killed = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    seconds_until(lambda: are_replaced(node, {victim}), 10)
+    seconds_until(lambda: are_replaced(node, {victim}), PATIENCE_S)
     replaced = time.monotonic()
     print(f"replaced after {replaced - killed:.2f} s")
     load.wait_for_more()
@@ -248,7 +251,7 @@ def reload_a_limit(node: NodeProcess, load: Load, sessions: dict[str, list[LineC
     limit = f"max_connections_per_ip = {have}"
     node.config.write_text(re.sub(r'(?m)^(name = "imaps")$', rf"\1\n{limit}", text))
     assert "max_connections_per_ip" in reload(node)
-    seconds_until(lambda: not connects(node, source), 5)
+    seconds_until(lambda: not connects(node, source), PATIENCE_S)
     refused = ("sora_connections_refused_total", 'server="imaps"', 'reason="max_connections_per_ip"')
     before = figure(node, *refused)
     for _ in range(6):  # whichever worker accepts
@@ -258,7 +261,7 @@ def reload_a_limit(node: NodeProcess, load: Load, sessions: dict[str, list[LineC
     assert connects(node, "127.0.3.99")
     node.config.write_text(text)
     assert "max_connections_per_ip" in reload(node)
-    seconds_until(lambda: connects(node, source), 5)
+    seconds_until(lambda: connects(node, source), PATIENCE_S)
     load.wait_for_more()
 
 
@@ -268,7 +271,7 @@ def block_an_address(node: NodeProcess, load: Load, sessions: dict[str, list[Lin
     refused = ("sora_connections_refused_total", 'server="imaps"', 'reason="blocked"')
     before = figure(node, *refused)
     node.admin("blocks", "add", source, "--reason", "test")
-    seconds_until(lambda: not connects(node, source), 5)
+    seconds_until(lambda: not connects(node, source), PATIENCE_S)
     for _ in range(6):
         assert not connects(node, source)
     assert figure(node, *refused) - before >= 7
@@ -279,7 +282,7 @@ def block_an_address(node: NodeProcess, load: Load, sessions: dict[str, list[Lin
     for other in (SOURCES[STAYS], SOURCES[KICKED], "127.0.3.67"):
         assert connects(node, other)
     node.admin("blocks", "remove", source)
-    seconds_until(lambda: connects(node, source), 5)
+    seconds_until(lambda: connects(node, source), PATIENCE_S)
 
 
 def kick_a_user(node: NodeProcess, load: Load, sessions: dict[str, list[LineClient]]) -> None:

@@ -174,8 +174,8 @@ def test_postgres_away_is_temporary_and_heals_without_a_restart(
             postgres.start()
         else:
             postgres.signal_all(signal.SIGCONT)
-        eventually(lambda: imap_login(node).startswith(b"OK"), patience_s=10)
-        eventually(lambda: pop3_login(node).startswith((b"+OK", b"-ERR [IN-USE]")), patience_s=10)
+        eventually(lambda: imap_login(node).startswith(b"OK"))
+        eventually(lambda: pop3_login(node).startswith((b"+OK", b"-ERR [IN-USE]")))
         assert session.imap(rb"STORE 1 +FLAGS (\Flagged)")[0].startswith(b"OK")
         assert editor.ask(b'PUTSCRIPT "a" "keep;"\r\n')[0].startswith(b"OK")
         editor.close()

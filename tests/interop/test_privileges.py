@@ -181,12 +181,12 @@ def test_figures_and_the_service_manager_are_not_lost_with_root() -> None:
         path = node.directory / "notify"
         manager.bind(str(path))
         path.chmod(0o777)  # as systemd's
-        manager.settimeout(20)
+        manager.settimeout(60)
         node.environment = {**node.environment, "NOTIFY_SOCKET": str(path)}
         with node:
             assert manager.recv(100) == b"READY=1"
             url = f"http://127.0.0.1:{node.port('figures')}/metrics"
-            with urllib.request.urlopen(url, timeout=10) as page:
+            with urllib.request.urlopen(url, timeout=60) as page:
                 text = page.read().decode()
             for process in ("control", "worker-1", "worker-2"):
                 assert re.search(rf'sora_process_open_files{{process="{process}"}} [1-9]', text)

@@ -36,10 +36,10 @@ def test_an_agent_lists_our_node_as_one_of_its_kind() -> None:
         SerfAgent("agent", "127.0.0.41", KEY) as agent,
         ClusterNode("ours", "127.0.0.42", KEY, join=[agent.address]) as node,
     ):
-        eventually(lambda: agent.states().get("ours") == "alive", 10.0, "ours is alive")
+        eventually(lambda: agent.states().get("ours") == "alive", what="ours is alive")
         (ours,) = [member for member in agent.members() if member["name"] == "ours"]
         assert (ours["addr"], ours["tags"]["sora"]) == (node.address, "1")
         assert ours["protocol"] == {"min": 2, "max": 5, "version": 5}
         node.do("leave")
-        eventually(lambda: agent.states()["ours"] == "left", 10.0, "ours has left")
+        eventually(lambda: agent.states().get("ours") == "left", what="ours has left")
         assert "[ERR]" not in agent.log.read_text()

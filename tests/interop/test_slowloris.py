@@ -24,10 +24,10 @@ from tests.support.nodeprocess import NodeProcess
 
 BEFORE_TLS, BEFORE_LOGIN, IN_LITERAL = 334, 333, 333
 HELLO_S, AUTH_S, SESSION_S = 10, 15, 15  # a running upload may take as long again as a session
-LATE_S = 30.0
+LATE_S = 60.0
 WINDOW_S = 4.0
 MOST_CPU = 0.05
-HONEST_S = 5.0  # half of what a stalled one is given
+HONEST_S = float(HELLO_S)  # behind a stalled one it would wait until that is sent away
 SECOND = """
 [[servers]]
 type = "imap"

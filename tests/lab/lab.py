@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.control import ask
 from node.rclone import find_rclone
 from storage.postgres.server import find_binaries
 
@@ -290,10 +291,17 @@ class Lab:
     def json_of(self, name: str, module: str, *arguments: str) -> Any:
         return json.loads(self.program(name, module, *arguments, "--json"))
 
-    def status(self, name: str) -> dict[str, Any]:
-        """``sora-node status --json`` of a node."""
-        found: dict[str, Any] = self.json_of(name, "node", "status")
+    def ask(self, name: str, command: str) -> dict[str, Any]:
+        """What a node says at its control socket, as its commands have it: a program is started for each of
+        those, which is too much for what is looked at again and again."""
+        found: dict[str, Any] = ask(
+            self.directory / name / "data" / "control.sock", command, timeout_s=PATIENCE_S
+        )
         return found
+
+    def status(self, name: str) -> dict[str, Any]:
+        """As ``sora-node status --json``."""
+        return self.ask(name, "status")
 
     def connections(self, name: str) -> int:
         """Sessions on all nodes, as one of them has heard."""

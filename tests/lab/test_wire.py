@@ -12,6 +12,8 @@ from .lab import ADDRESSES, Lab, until
 
 PORT = 4711
 FEW_S = 30.0
+SO_RCVBUFFORCE = 33  # of asm-generic/socket.h
+RECEIVES_BYTES = 4_000_000  # room for all that a test sends before it looks
 
 
 @contextmanager
@@ -22,6 +24,7 @@ def sockets(lab: Lab, *names: str) -> Iterator[list[socket.socket]]:
         for name in names:
             with lab.at(name):
                 each = stack.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            each.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVES_BYTES)
             each.bind((ADDRESSES[name], PORT))
             each.settimeout(FEW_S)
             made.append(each)

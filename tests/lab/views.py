@@ -1,10 +1,11 @@
-"""The cluster as its nodes say that it is, by their commands."""
+"""The cluster as its nodes say that it is."""
 
 from __future__ import annotations
 
 from .lab import NODES, Lab
 
 SOON_S = 60.0
+LEADING_S = 60.0  # detection, and ten seconds in which who is there stays so
 
 
 def states(lab: Lab, node: str) -> dict[str, str]:
@@ -16,7 +17,7 @@ def leaders(lab: Lab, nodes: tuple[str, ...] = NODES) -> set[str]:
 
 
 def blocked(lab: Lab, node: str) -> list[str]:
-    return sorted(each["subject"] for each in lab.json_of(node, "node.admin", "blocks", "list"))
+    return sorted(each["subject"] for each in lab.ask(node, "blocks.list")["blocks"])
 
 
 def all_alive(lab: Lab) -> bool:

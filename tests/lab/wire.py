@@ -36,6 +36,7 @@ FRAME_BYTES = 65_536
 GROUP_BIT = 1  # of the first byte of a destination: broadcast and multicast
 FRAMES_AT_ONCE = 64
 MAX_DELAYED = 50_000
+PATIENCE_S = 30.0  # with who has connected and has a command to say
 DELAYED_FRAMES_ARE_LOST = "the wire holds too many frames"
 
 
@@ -205,7 +206,7 @@ def serve(wire: Wire, commands: socket.socket) -> None:
 def _answer(wire: Wire, commands: socket.socket) -> None:
     connection, _ = commands.accept()
     with connection, contextlib.suppress(OSError, ValueError), connection.makefile("rw") as stream:
-        connection.settimeout(1.0)
+        connection.settimeout(PATIENCE_S)
         stream.write(json.dumps(wire.obey(json.loads(stream.readline()))) + "\n")
 
 

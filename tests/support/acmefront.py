@@ -98,6 +98,9 @@ class Front:
         self.seen: list[Seen] = []
         self.window: Window | None = None
         self.profiles: dict[str, str] = {}
+        # Pebble reuses authorisations for one order in a hundred though it is told never to: then the client
+        # is told to ask once more, and nothing is seen.
+        self.lets_reuse = False
         self.on_request: Callable[[Seen], None] | None = None  # in the stub's thread, before it is passed on
         self.on_answer: Callable[[Seen], None] | None = None  # in the stub's thread, before it is answered
 
@@ -150,7 +153,9 @@ class Front:
         application = web.Application(client_max_size=1 << 20)
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=0.1)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust, limit=0)) as session:
+        # no connection is kept: a CA that was killed and started again would be met on a dead one
+        connector = aiohttp.TCPConnector(ssl=trust, limit=0, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
             self._session = session
             await runner.setup()
             site = web.TCPSite(runner, self._ip, 0, ssl_context=server)
@@ -176,6 +181,10 @@ class Front:
         if rule is not None and rule.status and not rule.lose_answer:
             return self._answer(request, seen, _made(rule))
         answer = await self._pass_on(request, body, seen)
+        if seen.kind == "new-order" and not self.lets_reuse and _is_ready(answer):
+            if rule is not None:
+                rule.times += 1
+            return _ask_once_more(answer)
         if rule is not None and rule.hang:
             self._note(seen, answer.status)
             await asyncio.Event().wait()
@@ -272,6 +281,18 @@ def _made(rule: Rule) -> web.Response:
         headers["Content-Type"] = "application/problem+json"
         return web.Response(status=rule.status, body=json.dumps(rule.problem).encode(), headers=headers)
     return web.Response(status=rule.status, body=rule.body, headers=headers)
+
+
+def _is_ready(order: web.Response) -> bool:
+    """At once: every name was validated before."""
+    assert isinstance(order.body, bytes)
+    return order.status == 201 and json.loads(order.body)["status"] == "ready"
+
+
+def _ask_once_more(answer: web.Response) -> web.Response:
+    problem = {"type": "urn:ietf:params:acme:error:badNonce", "detail": "stub: a new order, please"}
+    headers = {"Replay-Nonce": answer.headers["Replay-Nonce"], "Content-Type": "application/problem+json"}
+    return web.Response(status=400, body=json.dumps(problem).encode(), headers=headers)
 
 
 def _kept(headers: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ class ClusterNode:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.address: str = self._results.get(timeout=30)["address"]
+        self.address: str = self._results.get(timeout=60)["address"]
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -71,7 +71,7 @@ class ClusterNode:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
         self.process.stdin.flush()
-        result = self._results.get(timeout=30)
+        result = self._results.get(timeout=60)
         if "error" in result:
             raise RuntimeError(result["error"])
         return result["result"]

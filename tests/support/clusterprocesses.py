@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from node.commands.access import read_config
+from node.control import ask, control_path
 from tests.support.ports import free_port
 
-from .nodeprocess import ROOT, NodeProcess
+from . import commands
+from .nodeprocess import NodeProcess
+from .waiting import PATIENCE_S
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 
@@ -107,13 +109,7 @@ class ClusterProcesses:
         return self._run("node.admin", name, arguments, check=check)
 
     def _run(self, module: str, name: str, arguments: Sequence[str], *, check: bool) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments, "--config", str(self.config(name)), "--json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = commands.run(module, (*arguments, "--config", str(self.config(name)), "--json"))
         if check and done.returncode:
             raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr}{done.stdout}")
         return json.loads(done.stdout) if done.stdout else done.stderr
@@ -124,12 +120,14 @@ class ClusterProcesses:
 
     def members(self, name: str) -> dict[str, dict[str, Any]]:
         """As ``name`` sees them."""
-        return {each["name"]: each for each in self.ask(name, "cluster", "members")["members"]}
+        socket = control_path(read_config(self.config(name)))
+        found = ask(socket, "cluster.members", timeout_s=PATIENCE_S)  # a program for each look is too slow
+        return {each["name"]: each for each in found["members"]}
 
     def states(self, name: str) -> dict[str, str]:
         return {each: found["state"] for each, found in self.members(name).items()}
 
-    def wait_for(self, condition: Callable[[], object], patience_s: float = 30.0) -> float:
+    def wait_for(self, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> float:
         """How long it took."""
         started = time.monotonic()
         while not condition():

@@ -63,7 +63,7 @@ class Named:
 
     def texts(self, name: str) -> set[str]:
         command = ["dig", "-r", "+short", "+time=2", f"@{self.ip}", "-p", str(self.port), "TXT", f"{name}."]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return {line.strip('"') for line in answer.stdout.splitlines()}
 
     def log(self) -> str:
@@ -71,11 +71,11 @@ class Named:
 
     def _answers(self) -> bool:
         command = ["dig", "-r", "+short", "+time=1", "+tries=1", f"@{self.ip}", "-p", str(self.port), "SOA"]
-        answer = subprocess.run([*command, f"{self.zone}."], capture_output=True, timeout=20, check=False)
+        answer = subprocess.run([*command, f"{self.zone}."], capture_output=True, timeout=60, check=False)
         return answer.returncode == 0 and b"admin" in answer.stdout
 
     def __enter__(self) -> Named:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()

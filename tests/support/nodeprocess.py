@@ -19,10 +19,11 @@ from typing import Any
 
 from node.quickstart import Wish, prepare
 from storage.postgres.server import LocalServer
+from tests.support import commands
 from tests.support.ports import node_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-STOP_WITHIN_S = 30
+STOP_WITHIN_S = 120
 
 
 def public_directory(prefix: str) -> Path:
@@ -147,13 +148,7 @@ class NodeProcess:
 
     def admin(self, *arguments: str, check: bool = True) -> str:
         """Run ``sora-admin``; answers what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "node.admin", "--config", str(self.config), *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = commands.run("node.admin", ("--config", str(self.config), *arguments))
         if check and done.returncode:
             raise RuntimeError(f"sora-admin {' '.join(arguments)}: {done.stderr}")
         return done.stdout

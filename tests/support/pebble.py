@@ -86,6 +86,7 @@ class Pebble:
         self._write()
         self._trust = ssl.create_default_context(cafile=self.ca_file)
         self.front = Front(self.folder, options.ip, self._host, f"https://{options.ip}:{self._port}")
+        self.front.lets_reuse = options.reuse_authorisations_percent > 0
 
     # --- life ---
 
@@ -162,7 +163,7 @@ class Pebble:
         """Of challtestsrv: ("/add-a", host="a.test.", addresses=["127.0.0.2"]); names have a final dot."""
         url = f"http://{self.options.ip}:{self._dns_management}{path}"
         request = urllib.request.Request(url, json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200, path
 
     def log(self) -> str:
@@ -178,7 +179,7 @@ class Pebble:
         return f"https://{self.options.ip}:{self._management}{path}"
 
     def _get(self, url: str) -> bytes:
-        with urllib.request.urlopen(url, timeout=10, context=self._trust) as answer:
+        with urllib.request.urlopen(url, timeout=60, context=self._trust) as answer:
             content: bytes = answer.read()
             return content
 
@@ -228,7 +229,7 @@ class Pebble:
         with (self.folder / log).open("ab") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=self.folder)
 
-    def _until(self, ask: Any, what: str, limit_s: float = 30.0) -> None:
+    def _until(self, ask: Any, what: str, limit_s: float = 60.0) -> None:
         deadline = time.monotonic() + limit_s
         while True:
             try:

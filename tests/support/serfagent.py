@@ -43,7 +43,7 @@ class SerfAgent:
         arguments += [f"-event-handler={handler}"] if handler else []
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([program, "agent", *arguments], stdout=log, stderr=log)
-        eventually(self._answers, 15.0, f"{name} is up: {self.log.read_text()[-500:]}")
+        eventually(self._answers, what=f"{name} is up: {self.log.read_text()[-500:]}")
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
