@@ -140,6 +140,7 @@ class MailStore(Protocol):
         Results are in the order of ``messages``. At most 4 statements for bodies of one frame,
         one statement more per further frames batch. When the same bytes wait on the disk of another node,
         they wait where ``staged`` has them from now on: an acknowledgement never rests on a foreign disk.
+        A duplicate, and bytes that another process brings at the same time, cost a ``take_over`` more.
 
         Raises:
             NotFound: one of the mailboxes is gone; nothing was written.

@@ -68,8 +68,8 @@ class MemoryUploadStore:
             content.frames = []
             content.lease_until = None
         for doomed in self.tables.doomed:
-            if doomed.content_id in content_ids:
-                doomed.is_forgotten = False
+            if doomed.content_id in content_ids and doomed.content_id not in self.tables.contents:
+                doomed.id, doomed.is_forgotten = self.tables.next_id(), False
         return [content.id for content in known]
 
     async def release(self, content_id: ContentId, error: str, retry_in_s: float, *, permanent: bool) -> None:

@@ -9,6 +9,9 @@ locked, or from ``ON CONFLICT``, which asks the index.
 
 The same bytes may have come before and wait on the disk of another node, which may be gone; ``moved`` then
 brings the content here, also for a message that is a duplicate: no acknowledgement rests on a foreign disk.
+They may also have come since the snapshot, while the statement waited: a content that is neither new nor in
+the snapshot, and what the first copy of a duplicate brought (``may_be_elsewhere``). Then a second statement
+looks once more, with a snapshot of its own.
 
 There are three statements with the same effect. The general one takes any number of messages of one content;
 the second is for one message, which is nearly every delivery, and costs the server two thirds of it; the
@@ -28,9 +31,9 @@ from .grouping import AppendGroups, is_groupable
 from .part import Part
 from .pool import Database, Record
 from .queue import MailboxQueue
+from .uploads import add_frames, take_over
 
 FRAMES_INLINE = 4  # bodies up to so many frames ride in the one statement; a frame is about 256 KiB
-FRAMES_BATCH = 16  # frames a further statement carries
 
 # Each part feeds the next, which fixes their order: the mailbox is locked, then the key, then the content. No
 # mailbox, or a key that is there already: nothing flows on.
@@ -79,7 +82,9 @@ WITH target AS MATERIALIZED (
 SELECT t.account_id, t.id AS mailbox_id, t.uidvalidity, coalesce(b.uid, 0) AS uid,
        coalesce(b.highestmodseq, t.highestmodseq) AS modseq, b.uid IS NULL AS duplicate,
        coalesce(b.content_id, v.content_id) AS content_id,
-       coalesce(b.is_new, false) OR v.content_id IS NOT NULL AS takes_frames
+       coalesce(b.is_new, false) OR v.content_id IS NOT NULL AS takes_frames,
+       coalesce(NOT b.is_new AND NOT EXISTS (SELECT FROM contents x WHERE x.id = b.content_id),
+                v.content_id IS NULL) AS may_be_elsewhere
 FROM target t LEFT JOIN bump b ON true LEFT JOIN moved v ON true"""
 
 _KEYED = """
@@ -167,7 +172,9 @@ WITH input AS MATERIALIZED (
 SELECT t.account_id, i.mailbox_id, t.uidvalidity, coalesce(b.first_uid + f.rank - 1, 0) AS uid,
        coalesce(b.highestmodseq, t.highestmodseq) AS modseq, f.n IS NULL AS duplicate,
        coalesce(c.id, v.content_id) AS content_id,
-       coalesce(c.is_new, false) OR v.content_id IS NOT NULL AS takes_frames
+       coalesce(c.is_new, false) OR v.content_id IS NOT NULL AS takes_frames,
+       coalesce(NOT c.is_new AND NOT EXISTS (SELECT FROM contents x WHERE x.id = c.id),
+                v.content_id IS NULL) AS may_be_elsewhere
 FROM input i JOIN target t ON t.id = i.mailbox_id
 LEFT JOIN fresh f ON f.n = i.n LEFT JOIN bump b ON b.id = f.mailbox_id
 LEFT JOIN content c ON true LEFT JOIN moved v ON true
@@ -220,7 +227,7 @@ WITH input AS MATERIALIZED (
         unseen = m.unseen + 1 - (f.flags & 1), deleted = m.deleted + (f.flags & 8) / 8,
         size_bytes = m.size_bytes + f.size_bytes
     FROM fresh f JOIN content c ON c.hash = f.hash WHERE m.id = f.mailbox_id
-    RETURNING m.id, m.uidnext - 1 AS uid, m.highestmodseq, c.id AS content_id,
+    RETURNING m.id, m.uidnext - 1 AS uid, m.highestmodseq, c.id AS content_id, c.is_new,
               f.prefix, f.size_bytes, f.received, f.flags, f.keywords
 ), stored AS (
     INSERT INTO messages (mailbox_id, uid, content_id, prefix, size_bytes, internaldate)
@@ -232,12 +239,10 @@ WITH input AS MATERIALIZED (
     FROM bump
 )
 SELECT t.account_id, t.id AS mailbox_id, t.uidvalidity, coalesce(b.uid, 0) AS uid,
-       coalesce(b.highestmodseq, t.highestmodseq) AS modseq, b.uid IS NULL AS duplicate
+       coalesce(b.highestmodseq, t.highestmodseq) AS modseq, b.uid IS NULL AS duplicate,
+       coalesce(NOT b.is_new AND NOT EXISTS (SELECT FROM contents x WHERE x.id = b.content_id), true)
+       AS may_be_elsewhere
 FROM target t LEFT JOIN bump b ON b.id = t.id"""
-
-_MORE_FRAMES = """
-INSERT INTO staged_frames (content_id, n, data)
-SELECT $1, $2 + f.n, f.data FROM unnest($3::bytea[]) WITH ORDINALITY AS f (data, n)"""
 
 _DELIVERED = """
 SELECT FROM mailboxes m JOIN deliveries d ON d.account_id = m.account_id
@@ -263,6 +268,9 @@ class Appending(Part):
         if not found:
             raise NotFound("one of the mailboxes is gone")
         self._wrote_accounts(found)
+        if any(row["may_be_elsewhere"] for row in found):
+            size = staged.encoded_bytes
+            await take_over(self.db, staged.content.hash, staged.node, staged.frames, size)
         return [_appended(row) for row in found]
 
     async def _append_at_once(self, staged: StagedContent, messages: Sequence[NewMessage]) -> list[Record]:
@@ -290,10 +298,7 @@ class Appending(Part):
         async with self.db.transaction(mailboxes=ids) as transaction:
             found = await transaction.fetch(sql, *arguments)
             if found and found[0]["takes_frames"]:
-                content_id = found[0]["content_id"]
-                for start in range(FRAMES_INLINE, len(staged.frames), FRAMES_BATCH):
-                    batch = list(staged.frames[start : start + FRAMES_BATCH])
-                    await transaction.execute(_MORE_FRAMES, content_id, start, batch)
+                await add_frames(transaction, found[0]["content_id"], staged.frames, FRAMES_INLINE)
         return found
 
     async def delivered(self, mailbox_id: MailboxId, delivery_key: bytes) -> bool:

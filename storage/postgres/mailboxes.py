@@ -69,7 +69,8 @@ WITH moving AS MATERIALIZED (
     WHERE account_id = $1 AND deleted_at IS NULL AND (name = $2 OR starts_with(name, $2 || '/'))
     ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE mailboxes m SET name = $3 || substr(m.name, length($2) + 1) FROM moving WHERE m.id = moving.id"""
+UPDATE mailboxes m SET name = $3 || substr(m.name, length($2) + 1) FROM moving WHERE m.id = moving.id
+RETURNING m.id"""
 
 _SUBSCRIBE = """
 INSERT INTO subscriptions (account_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING"""
@@ -90,7 +91,7 @@ class Mailboxes(Part):
     async def get_mailbox(self, account_id: AccountId, name: str) -> Mailbox:
         found = await self.db.read(_GET, account_id, sought(name), account=account_id)
         if not found:
-            raise NotFound(f"no mailbox {name!r}")
+            raise _unknown(name)
         return rows.mailbox(found[0])
 
     async def create_mailbox(
@@ -124,7 +125,7 @@ class Mailboxes(Part):
             raise NotPermitted("INBOX cannot be deleted")
         found = await self.db.write(_DELETE, account_id, name, account=account_id)
         if not found:
-            raise NotFound(f"no mailbox {name!r}")
+            raise _unknown(name)
         self.db.wrote(mailboxes=[found[0]["id"]])
 
     async def rename_mailbox(self, account_id: AccountId, old: str, new: str) -> None:
@@ -142,14 +143,16 @@ class Mailboxes(Part):
             *parents, _ = with_parents(new)
             await transaction.fetch(_CREATE, account_id, parents, "", None)
             try:
-                await transaction.execute(_RENAME, account_id, old, new)
+                renamed = await transaction.fetch(_RENAME, account_id, old, new)
             except asyncpg.UniqueViolationError as error:
                 raise AlreadyExists(f"a mailbox below {new!r} exists") from error
+            if not renamed:  # deleted while we waited for the row
+                raise _unknown(old)
 
     async def _check_free(self, transaction: Transaction, account_id: AccountId, old: str, new: str) -> None:
         [found] = await transaction.fetch(_EXIST, account_id, old, new)
         if not found["has_old"]:
-            raise NotFound(f"no mailbox {old!r}")
+            raise _unknown(old)
         if found["has_new"]:
             raise AlreadyExists(f"mailbox {new!r} exists")
 
@@ -174,3 +177,7 @@ class Mailboxes(Part):
 
     async def claim_recent(self, mailbox_id: MailboxId, upto: Uid) -> None:
         await self.db.write(_CLAIM, mailbox_id, upto, mailboxes=(mailbox_id,))
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"no mailbox {name!r}")

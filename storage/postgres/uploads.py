@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from storage.model import ContentHash, ContentId, ContentRef, StagingLevel, StagingPlace, UploadLease
 
 from . import rows
-from .pool import Database
+from .pool import Database, Transaction
 
 MAX_ERROR_CHARS = 500
 
@@ -40,14 +40,15 @@ _FRAMES_OF = """
 SELECT content_id, data FROM staged_frames WHERE content_id = ANY ($1::bigint[]) ORDER BY content_id, n"""
 
 # The frames go with their row of the queue, by the foreign key. A content that has no row in `contents` was
-# purged while it was being uploaded: its object is doomed again.
+# purged while it was being uploaded: its object is doomed again, under another number, as a cleaner may have
+# deleted the object before it was put, and be about to forget the number that it read.
 _MARK_STORED = """
 WITH known AS MATERIALIZED (
     SELECT id FROM contents WHERE id = ANY ($1::bigint[]) ORDER BY id FOR KEY SHARE
 ), unstaged AS (
     DELETE FROM staged_contents g USING known WHERE g.content_id = known.id
 ), orphans AS (
-    UPDATE doomed_objects d SET forgotten_at = NULL
+    UPDATE doomed_objects d SET id = DEFAULT, forgotten_at = NULL
     WHERE d.content_id = ANY ($1) AND NOT EXISTS (SELECT FROM known WHERE known.id = d.content_id)
 )
 SELECT id FROM known"""
@@ -81,16 +82,42 @@ WHERE c.hash = ANY ($1::bytea[])"""
 _TAKE_OVER = """
 WITH known AS MATERIALIZED (
     SELECT id FROM contents WHERE hash = $1 FOR KEY SHARE
+), moved AS (
+    UPDATE staged_contents g SET node = $2, encoded_bytes = $3, attempts = 0, last_error = NULL,
+        lease_node = NULL, lease_until = NULL, next_attempt_at = g.staged_at
+    FROM known WHERE g.content_id = known.id AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $2
+    RETURNING g.content_id
+), frames AS (
+    INSERT INTO staged_frames (content_id, n, data)
+    SELECT m.content_id, f.n, f.data FROM moved m, unnest($4::bytea[]) WITH ORDINALITY AS f (data, n)
 )
-UPDATE staged_contents g SET node = $2, encoded_bytes = $3, attempts = 0, last_error = NULL,
-    lease_node = NULL, lease_until = NULL, next_attempt_at = g.staged_at
-FROM known WHERE g.content_id = known.id AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $2
-RETURNING g.content_id"""
+SELECT content_id FROM moved"""
 
-_ADD_FRAMES = """
+_MORE_FRAMES = """
 INSERT INTO staged_frames (content_id, n, data)
 SELECT $1, $2 + f.n, f.data FROM unnest($3::bytea[]) WITH ORDINALITY AS f (data, n)"""
-FRAMES_BATCH = 16
+FRAMES_BATCH = 16  # frames a statement carries
+
+
+async def take_over(
+    db: Database, content_hash: ContentHash, node: str | None, frames: Sequence[bytes], encoded_bytes: int
+) -> bool:
+    """``UploadStore.take_over``; one statement, or a transaction for more than FRAMES_BATCH frames."""
+    arguments = (content_hash, node, encoded_bytes, list(frames[:FRAMES_BATCH]))
+    if len(frames) <= FRAMES_BATCH:
+        return bool(await db.write(_TAKE_OVER, *arguments, mailboxes=()))
+    async with db.transaction(mailboxes=()) as transaction:
+        found = await transaction.fetch(_TAKE_OVER, *arguments)
+        if found:
+            await add_frames(transaction, found[0]["content_id"], frames, FRAMES_BATCH)
+    return bool(found)
+
+
+async def add_frames(transaction: Transaction, content_id: int, frames: Sequence[bytes], start: int) -> None:
+    """Those from ``start`` on."""
+    for at in range(start, len(frames), FRAMES_BATCH):
+        batch = list(frames[at : at + FRAMES_BATCH])
+        await transaction.execute(_MORE_FRAMES, content_id, at, batch)
 
 
 class PostgresUploadStore:
@@ -151,11 +178,4 @@ class PostgresUploadStore:
     async def take_over(
         self, content_hash: ContentHash, node: str | None, frames: Sequence[bytes], encoded_bytes: int
     ) -> bool:
-        async with self.db.transaction(mailboxes=()) as transaction:
-            found = await transaction.fetch(_TAKE_OVER, content_hash, node, encoded_bytes)
-            if not found:
-                return False
-            for start in range(0, len(frames), FRAMES_BATCH):
-                batch = list(frames[start : start + FRAMES_BATCH])
-                await transaction.execute(_ADD_FRAMES, found[0]["content_id"], start, batch)
-        return True
+        return await take_over(self.db, content_hash, node, frames, encoded_bytes)

@@ -273,6 +273,24 @@ async def test_an_upload_that_ends_after_the_purge_leaves_no_orphan(stores: Stor
     assert [key for _, key in await stores.purge.doomed(10)] == [key]
 
 
+async def test_an_upload_that_ends_while_a_cleaner_deletes_its_object_leaves_no_orphan(
+    stores: Stores,
+) -> None:
+    inbox = await stores.inbox()
+    await stores.add(inbox, flags=DELETED)
+    (lease,) = await stores.uploads.lease("a", 1, -1)
+    await stores.mail.expunge(inbox, None)
+    await purge_everything(stores)
+    ((doomed_id, key),) = await stores.purge.doomed(10)
+    # The cleaner deletes the object, which is not there yet; then the upload puts it.
+    assert await stores.uploads.mark_stored([lease.ref.id]) == []
+    await stores.purge.forget_doomed([doomed_id])
+    ((again, same_key),) = await stores.purge.doomed(10)
+    assert same_key == key
+    await stores.purge.forget_doomed([again])
+    assert await stores.purge.doomed(10) == []
+
+
 async def test_purges_are_bounded(stores: Stores) -> None:
     inbox = await stores.inbox()
     await stores.add(inbox, b"1", b"2", b"3", flags=DELETED)

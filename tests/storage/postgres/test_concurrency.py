@@ -10,7 +10,17 @@ from datetime import timedelta
 import pytest
 
 from storage.errors import NotFound, Unavailable
-from storage.model import INBOX, FlagChange, Flags, MailboxId, NewMessage, SystemFlag, Uid, Wanted
+from storage.model import (
+    INBOX,
+    FlagChange,
+    Flags,
+    MailboxId,
+    NewMessage,
+    StagedContent,
+    SystemFlag,
+    Uid,
+    Wanted,
+)
 from storage.postgres.pool import Database
 from storage.postgres.queue import MailboxQueue
 from storage.postgres.store import PostgresMailStore
@@ -393,6 +403,88 @@ async def test_frames_that_come_while_their_content_is_marked_as_stored_go_with_
     assert await adoption
     assert await marking == [lease.ref.id]
     assert await misplaced(database) == []
+
+
+async def is_here(stores: PostgresStores, body: StagedContent) -> bool:
+    """Whether it waits in the database."""
+    assert await misplaced(stores.database) == []
+    return (await stores.uploads.find([body.content.hash]))[body.content.hash].staged_node is None
+
+
+@pytest.mark.parametrize("copies", [1, 2], ids=["one message", "several messages"])
+@pytest.mark.parametrize("frames", [1, 6, 20])
+async def test_bytes_that_reach_another_node_s_disk_while_an_append_waits_for_its_mailbox(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore], copies: int, frames: int
+) -> None:
+    """The append's snapshot has nothing of them, and what it answers for must not rest on that disk alone."""
+    database = postgres_stores.database
+    here, there = await postgres_stores.inbox(), await postgres_stores.inbox()
+    body = staged(b"same", frames=frames)
+    async with database.transaction() as blocker:
+        await blocker.execute("SELECT FROM mailboxes WHERE id = $1 FOR UPDATE", here)
+        task = asyncio.create_task(others[0].append(body, [NewMessage(here)] * copies))
+        await until_someone_waits(database)
+        await others[1].append(staged(b"same", node="a"), [NewMessage(there)])
+    assert len(await task) == copies
+    assert await is_here(postgres_stores, body)
+    (ref,) = (await postgres_stores.uploads.find([body.content.hash])).values()
+    assert await postgres_stores.uploads.staged_frames(ref.id) == list(body.frames)
+
+
+async def test_bytes_that_reach_another_node_s_disk_while_appends_wait_for_them(
+    postgres_stores: PostgresStores,
+) -> None:
+    """The first append goes alone, the others together when it has kept them waiting."""
+    database = postgres_stores.database
+    bodies = [staged(b"%d" % n) for n in range(3)]
+    boxes = [await postgres_stores.inbox() for _ in bodies]
+    async with database.transaction(mailboxes=()) as theirs:
+        for body in bodies[:2]:
+            await theirs.execute(
+                "WITH c AS (INSERT INTO contents (hash, size_bytes, header, envelope, structure)"
+                " VALUES ($1, 1, '', '', '') RETURNING id)"
+                " INSERT INTO staged_contents (content_id, node, encoded_bytes) SELECT id, 'a', 1 FROM c",
+                body.content.hash,
+            )
+        tasks = [
+            asyncio.create_task(postgres_stores.mail.append(body, [NewMessage(box)]))
+            for body, box in zip(bodies, boxes, strict=True)
+        ]
+        await until_someone_waits(database, 2)
+    await asyncio.gather(*tasks)
+    for body in bodies:
+        assert await is_here(postgres_stores, body)
+
+
+async def test_a_retry_through_another_node_that_waits_for_the_first_copy(
+    postgres_stores: PostgresStores, others: list[PostgresMailStore]
+) -> None:
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    messages = [NewMessage(inbox, delivery_key=KEY)]
+    async with database.transaction() as blocker:
+        await blocker.execute("SELECT FROM mailboxes WHERE id = $1 FOR UPDATE", inbox)
+        first = asyncio.create_task(others[0].append(staged(b"same", node="a"), messages))
+        await until_someone_waits(database)
+        retry = asyncio.create_task(others[1].append(staged(b"same"), messages))
+        await until_someone_waits(database, 2)
+    assert [answer.duplicate for answer in await first + await retry] == [False, True]
+    assert await is_here(postgres_stores, staged(b"same"))
+
+
+async def test_a_mailbox_that_is_deleted_while_it_is_renamed(postgres_stores: PostgresStores) -> None:
+    """Nobody is told that the new name exists, and its parents are not made."""
+    database, account_id = postgres_stores.database, await postgres_stores.new_account()
+    box = await postgres_stores.mail.create_mailbox(account_id, "old")
+    before = await postgres_stores.mail.list_mailboxes(account_id)
+    async with database.transaction() as blocker:
+        await blocker.execute("UPDATE mailboxes SET deleted_at = now() WHERE id = $1", box.id)
+        task = asyncio.create_task(postgres_stores.mail.rename_mailbox(account_id, "old", "new/name"))
+        await until_someone_waits(database)
+    with pytest.raises(NotFound):
+        await task
+    after = await postgres_stores.mail.list_mailboxes(account_id)
+    assert {box.name for box in before.mailboxes} - {box.name for box in after.mailboxes} == {"old"}
+    assert len(after.mailboxes) == len(before.mailboxes) - 1
 
 
 async def misplaced(database: Database) -> list[object]:
