@@ -117,6 +117,7 @@ FROM (SELECT count(*) AS n, count(*) FILTER (WHERE flags & 1 = 0) AS unseen,
       FROM message_state WHERE mailbox_id = $1) c
 WHERE m.id = $1"""
 
+# What has an open log entry is not lost: a cleaner may be purging it, and has its row.
 _LOG_LOST = """
 WITH bump AS (
     UPDATE mailboxes SET highestmodseq = highestmodseq + 1 WHERE id = $1 RETURNING id, highestmodseq
@@ -125,6 +126,8 @@ INSERT INTO expunged (mailbox_id, uid, modseq, flags, keywords)
 SELECT b.id, m.uid, b.highestmodseq, 0, '{}' FROM bump b JOIN messages m ON m.mailbox_id = b.id
 WHERE m.uid = ANY ($2::bigint[])
   AND NOT EXISTS (SELECT FROM message_state s WHERE s.mailbox_id = m.mailbox_id AND s.uid = m.uid)
+  AND NOT EXISTS (SELECT FROM expunged e
+                  WHERE e.mailbox_id = m.mailbox_id AND e.uid = m.uid AND e.purged_at IS NULL)
 ON CONFLICT (mailbox_id, uid) DO UPDATE SET purged_at = NULL, expunged_at = now()
 RETURNING 1"""
 

@@ -48,7 +48,7 @@ NO_GRACE = timedelta(0)
 DISKS = ("n1", "n2")
 KEPT = ("kept", "kept too")  # from these nothing is ever deleted
 NAMES = (INBOX, "a", "a/x", "b", "c", "c/y", *KEPT)
-BODIES = tuple(b"Subject: %d\r\n\r\n" % n for n in range(6))
+MAX_BODIES = 8  # that are drawn again
 OLD = datetime(2001, 1, 1, tzinfo=UTC)
 EXPECTED = (NotFound, AlreadyExists, InvalidName, NotPermitted)
 HELD_TURNS = 25
@@ -169,10 +169,11 @@ class Storm:
         self.given: set[tuple[MailboxId, Uid]] = set()
         self.replaced: set[tuple[MailboxId, Uid, ModSeq]] = set()
         self.followers: dict[MailboxId, Follower] = {}
+        self._tokens = itertools.count()
         self.kept_messages = 0
         self.refused = 0
         self.done = 0
-        self._tokens = itertools.count()
+        self.bodies = [self._new_body()]
 
     async def run(self, actors: int, operations: int) -> None:
         self.account = await self.stores.new_account()
@@ -220,11 +221,16 @@ class Storm:
                 system |= bit
         return Flags(system, frozenset(self.rng.sample(["x", "y", "$Junk"], self.rng.randrange(3))))
 
-    def _hashes(self) -> list[ContentHash]:
-        return [staged(body).content.hash for body in BODIES]
+    def _new_body(self) -> bytes:
+        return b"Subject: %d\r\n\r\n" % next(self._tokens)
+
+    def _body(self) -> bytes:
+        if self.rng.random() < 0.1:
+            self.bodies = [self._new_body(), *self.bodies[: MAX_BODIES - 1]]
+        return self.rng.choice(self.bodies)
 
     async def _contents(self) -> dict[ContentId, ContentHash]:
-        found = await self.stores.uploads.find(self._hashes())
+        found = await self.stores.uploads.find([staged(body).content.hash for body in self.bodies])
         return {ref.id: ref.hash for ref in found.values()}
 
     # --- what was answered ---
@@ -236,7 +242,9 @@ class Storm:
 
     # --- messages ---
 
-    async def append(self, mail: PostgresMailStore, *, copies: int = 1, kept: bool = False) -> None:
+    async def append(
+        self, mail: PostgresMailStore, *, copies: int = 1, kept: bool = False, body: bytes = b""
+    ) -> None:
         boxes = [await self._box(kept=kept) for _ in range(copies)]
         key = self.rng.choice((None, None, bytes([self.rng.randrange(5)]) * 32)) if not kept else None
         bits = (SystemFlag.SEEN,) if kept else (SystemFlag.SEEN, SystemFlag.DELETED)
@@ -251,10 +259,11 @@ class Storm:
             for box in boxes
         ]
         node = self.rng.choice((None, None, *DISKS))
-        body = staged(self.rng.choice(BODIES), frames=self.rng.choice((1, 1, 3, 9, 20)), node=node)
+        frames = self.rng.choice((1, 1, 3, 9, 20))
+        whole = staged(body or self._body(), frames=frames, node=node)
         if node is not None:
-            self.files[node].add(body.content.hash)
-        answers = await mail.append(body, messages)
+            self.files[node].add(whole.content.hash)
+        answers = await mail.append(whole, messages)
         self.kept_messages += kept * len(answers)
         for answer in answers:
             if not answer.duplicate:
@@ -281,6 +290,13 @@ class Storm:
             await awaited
         except NotFound:
             self.refused += 1
+
+    async def append_everywhere(self, mail: PostgresMailStore) -> None:
+        """New bytes through several nodes at once."""
+        body = self._new_body()
+        async with asyncio.TaskGroup() as group:
+            for process in self.processes:
+                group.create_task(self._unless_gone(self.append(process, body=body)))
 
     async def append_kept(self, mail: PostgresMailStore) -> None:
         await self.append(mail, copies=self.rng.randrange(1, 3), kept=True)
@@ -357,9 +373,9 @@ class Storm:
 
     # --- bodies ---
 
-    async def upload(self, mail: PostgresMailStore) -> None:
+    async def upload(self, mail: PostgresMailStore, *, limit: int = 3, lease_s: float = 60) -> None:
         node, uploads = self.rng.choice(DISKS), self.stores.uploads
-        leases = await uploads.lease(node, self.rng.randrange(1, 4), self.rng.choice((60, 60, -1)))
+        leases = await uploads.lease(node, limit, self.rng.choice((lease_s, -1)))
         put = []
         for lease in leases:
             frames = await uploads.staged_frames(lease.ref.id)
@@ -400,6 +416,21 @@ class Storm:
         self.objects.difference_update(key for _, key in doomed)
         await self.database.hold()
         await self.stores.purge.forget_doomed([number for number, _ in doomed])
+
+    async def come_and_go(self, mail: PostgresMailStore) -> None:
+        """A body whose only message is purged, perhaps while it is uploaded."""
+        box, body = await self._box(kept=False), staged(self._new_body())
+        (answer,) = await mail.append(body, [NewMessage(box)])
+        self._took(box, [answer.uid])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.upload(mail, limit=100, lease_s=-1))
+            group.create_task(self._unless_gone(self._drop(mail, box, answer.uid)))
+
+    async def _drop(self, mail: PostgresMailStore, box: MailboxId, uid: Uid) -> None:
+        await mail.remove(box, [uid])
+        await self.purge_messages(mail)
+        await self.purge_contents(mail)
+        await self.delete_objects(mail)
 
     # --- the audit ---
 
@@ -492,6 +523,7 @@ _WEIGHTED: dict[Operation, int] = {
     Storm.append: 8,
     Storm.append_to_several: 3,
     Storm.append_burst: 3,
+    Storm.append_everywhere: 2,
     Storm.append_kept: 2,
     Storm.store_flags: 4,
     Storm.replace_unchanged: 3,
@@ -511,6 +543,7 @@ _WEIGHTED: dict[Operation, int] = {
     Storm.purge_messages: 2,
     Storm.purge_contents: 3,
     Storm.delete_objects: 2,
+    Storm.come_and_go: 3,
     Storm.repair: 1,
     Storm.repair_contents: 2,
     Storm.follow: 4,

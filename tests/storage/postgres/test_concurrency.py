@@ -21,6 +21,7 @@ from storage.model import (
     Uid,
     Wanted,
 )
+from storage.postgres.auditing import PostgresAudit
 from storage.postgres.pool import Database
 from storage.postgres.queue import MailboxQueue
 from storage.postgres.store import PostgresMailStore
@@ -485,6 +486,25 @@ async def test_a_mailbox_that_is_deleted_while_it_is_renamed(postgres_stores: Po
     after = await postgres_stores.mail.list_mailboxes(account_id)
     assert {box.name for box in before.mailboxes} - {box.name for box in after.mailboxes} == {"old"}
     assert len(after.mailboxes) == len(before.mailboxes) - 1
+
+
+async def test_a_message_that_is_purged_while_a_repair_takes_it_for_lost(
+    postgres_stores: PostgresStores,
+) -> None:
+    """Its log entry is not opened again: there is nothing that it could bring back."""
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    await postgres_stores.add(inbox, flags=Flags(SystemFlag.DELETED))
+    await postgres_stores.mail.expunge(inbox, None)
+    audit = PostgresAudit(database)
+    async with database.transaction(mailboxes=()) as purging:
+        await purging.execute("UPDATE expunged SET purged_at = now()")
+        await purging.execute("DELETE FROM messages")
+        repair = asyncio.create_task(audit.log_lost(inbox, [1]))
+        async with asyncio.timeout(60):
+            while not repair.done() and not await waiters(database):
+                await asyncio.sleep(0)
+    assert await repair == 0
+    assert await audit.empty_logs([inbox], 10) == {}
 
 
 async def misplaced(database: Database) -> list[object]:
