@@ -100,8 +100,12 @@ _UNDOOM = """
 DELETE FROM doomed_objects d USING contents c
 WHERE d.content_id = ANY ($1::bigint[]) AND c.id = d.content_id RETURNING 1"""
 
+# Locked: a candidate whose content is being dropped would stay for ever.
 _NOTE_UNUSED = """
-INSERT INTO purge_candidates (content_id) SELECT c.id FROM contents c WHERE c.id = ANY ($1::bigint[])
+WITH known AS MATERIALIZED (
+    SELECT id FROM contents WHERE id = ANY ($1::bigint[]) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO purge_candidates (content_id) SELECT id FROM known
 ON CONFLICT DO NOTHING"""
 
 _LOCK_MAILBOX = "SELECT id FROM mailboxes WHERE id = $1 FOR NO KEY UPDATE"

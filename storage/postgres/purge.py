@@ -132,9 +132,12 @@ _REFERENCED = """
 SELECT i.id FROM unnest($1::bigint[]) AS i (id)
 WHERE EXISTS (SELECT FROM messages m WHERE m.content_id = i.id)"""
 
+# A candidate that another cleaner had struck off, and whoever dropped its last message noted again.
 _DROP_CONTENTS = """
 WITH dropped AS (
     DELETE FROM contents WHERE id = ANY ($1::bigint[])
+), struck AS (
+    DELETE FROM purge_candidates WHERE content_id = ANY ($1)
 )
 INSERT INTO doomed_objects (content_id, key) SELECT * FROM unnest($1, $2::text[])"""
 

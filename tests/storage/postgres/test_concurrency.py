@@ -30,6 +30,7 @@ from ...support.stores import PostgresStores, staged
 
 KEY = b"k" * 32
 NO_GRACE = timedelta(0)
+_CONTENTS = "SELECT id FROM contents"
 
 
 @pytest.fixture
@@ -505,6 +506,22 @@ async def test_a_message_that_is_purged_while_a_repair_takes_it_for_lost(
                 await asyncio.sleep(0)
     assert await repair == 0
     assert await audit.empty_logs([inbox], 10) == {}
+
+
+async def test_a_content_that_is_dropped_while_a_repair_notes_it(postgres_stores: PostgresStores) -> None:
+    database, inbox = postgres_stores.database, await postgres_stores.inbox()
+    await postgres_stores.add(inbox, flags=Flags(SystemFlag.DELETED))
+    (ref,) = await postgres_stores.uploads.locate([row["id"] for row in await database.read(_CONTENTS)])
+    async with database.transaction(mailboxes=()) as purging:
+        await purging.execute("DELETE FROM message_state")
+        await purging.execute("DELETE FROM messages")
+        await purging.execute("DELETE FROM contents")
+        noting = asyncio.create_task(PostgresAudit(database).note_unused([ref.id]))
+        async with asyncio.timeout(60):
+            while not noting.done() and not await waiters(database):
+                await asyncio.sleep(0)
+    await noting
+    assert await database.read("SELECT FROM purge_candidates") == []
 
 
 async def misplaced(database: Database) -> list[object]:

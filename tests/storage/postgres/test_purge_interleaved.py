@@ -276,3 +276,26 @@ async def test_two_looks_at_once_number_a_message_once(database: Database) -> No
         assert uids[1] == uids[0] + 1
 
     assert await every_order(world, looking, looking, nothing_twice) >= 20
+
+
+async def test_the_last_message_goes_after_another_cleaner_struck_its_content_off(database: Database) -> None:
+    """This cleaner saw the candidate; the other one and who drops the message come before it looks."""
+    world = World(database, is_uploaded=True)
+    await world.open()
+    await world.prepare()
+    (copy,) = await world.stores.add(world.target, BODY)
+
+    async def purge(gate: Gate) -> None:
+        await PostgresPurgeStore(stepped(world, gate)).purge_contents(10)
+
+    async def others(gate: Gate) -> None:
+        await gate.step("the other cleaner strikes it off")
+        await database.write("DELETE FROM purge_candidates", mailboxes=())
+        await gate.step("the last message goes")
+        await world.stores.mail.remove(world.target, [copy.uid])
+        await world.stores.purge.purge_messages(NO_GRACE, 10)
+
+    lock, strike, look = 0, 0, 0
+    await interleave(database, [purge, others], [lock, 1, strike, 1, look])
+    assert await database.read("SELECT FROM contents") == []
+    assert await database.read("SELECT FROM purge_candidates") == []
