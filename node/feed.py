@@ -3,7 +3,8 @@
 Within the process listeners are called at once. Between processes each one binds a datagram socket in a
 shared directory and sends its changes to all other sockets found there: no broker, no start order, and a
 process that died leaves a socket file which the next sender removes. Datagrams are hints. A full queue
-drops one, and the views' periodic comparison of modseqs repairs that.
+drops one, and the views' periodic comparison of modseqs repairs that. A change that comes alone is told at
+once; on a busy host what happens within EVERY_S goes together, since a packet wakes every process.
 
 References: the port is ``protocols.ports.ChangeFeed``.
 """
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocols.ports import MailboxChanged
+from protocols.ports import SETTINGS, MailboxChanged
 from protocols.settings import settings_changed
 from storage.model import AccountId, MailboxId, ModSeq
 
@@ -34,6 +35,7 @@ log = logging.getLogger("sora.feed")
 
 _WIRE = struct.Struct("!QQQ")  # account, mailbox, modseq
 MAX_CHANGES = 100  # in a packet
+EVERY_S = 0.02  # between two packets at least, unless one is full; nobody sees EXISTS come so much later
 _RECEIVE_BUFFER_BYTES = 1 << 20  # some thousand hints
 _DIRECTORY_TIME_GRAIN_NS = 100_000_000
 
@@ -91,6 +93,7 @@ class HostFeed(LocalFeed):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._socket.bind(f"{self._prefix}/{self._name}")
         self._unsent: list[bytes] = []
+        self._sent_at = float("-inf")  # of the loop's clock
         self._peers: tuple[str, ...] = ()
         self._peers_seen_at = -1
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,16 +120,19 @@ class HostFeed(LocalFeed):
         self._unsent.append(_WIRE.pack(change.account_id, change.mailbox_id, change.modseq))
         if self._loop is None or len(self._unsent) == MAX_CHANGES:
             self._send_all()
-        elif len(self._unsent) == 1:
+        elif change.mailbox_id == SETTINGS:  # what was changed is in force from now on
             self._loop.call_soon(self._send_all)
+        elif len(self._unsent) == 1:
+            self._loop.call_at(self._sent_at + EVERY_S, self._send_all)
 
     def _send_all(self) -> None:
-        """What one turn of the loop published goes in one packet: deliveries come in groups."""
         if self._unsent and self._socket.fileno() >= 0:
             packet = b"".join(self._unsent)
             self._unsent.clear()
             for name in self._others():
                 self._send(name, packet)
+            if self._loop is not None:
+                self._sent_at = self._loop.time()
 
     def _others(self) -> tuple[str, ...]:
         changed_at = os.fstat(self._directory).st_mtime_ns

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from node.feed import HostFeed, LocalFeed, announce
+from node.feed import EVERY_S, HostFeed, LocalFeed, announce
 from protocols.ports import SETTINGS, MailboxChanged
 from protocols.settings import settings_changed
 from storage.model import AccountId, MailboxId, ModSeq
+from tests.support.waiting import until
 
 
 def change(mailbox: int, modseq: int) -> MailboxChanged:
@@ -55,8 +58,7 @@ async def test_changes_reach_other_processes_and_the_dead_are_forgotten(tmp_path
         feeds[2]._socket.close()
         assert len(list(deep.iterdir())) == 3
         feeds[0].publish(change(1, 10))
-        await asyncio.sleep(0)  # what a turn of the loop published is sent after it
-        assert len(list(deep.iterdir())) == 2
+        await until(lambda: len(list(deep.iterdir())) == 2)
     finally:
         feeds[0].close()
         feeds[1].close()
@@ -120,4 +122,65 @@ async def test_changes_of_one_turn_go_together(tmp_path: Path, monkeypatch: pyte
         sender.close()  # says what it has to say
         assert len(packets) == 4
     finally:
+        receiver.close()
+
+
+class _Loop:
+    """Notes what is to be called, and when."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.due.append((self.now, call))
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        self.due.append((max(when, self.now), call))
+
+    def add_reader(self, _number: int, _call: Callable[[], None]) -> None:
+        """Nobody sends anything here."""
+
+    def remove_reader(self, _number: int) -> None:
+        """There was none."""
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [call for when, call in self.due if when <= self.now]
+        self.due = [each for each in self.due if each[0] > self.now]
+        for call in due:
+            call()
+
+
+def test_a_lone_change_goes_at_once_and_those_that_follow_soon_go_together(tmp_path: Path) -> None:
+    sender, receiver, loop = HostFeed(tmp_path), HostFeed(tmp_path), _Loop()
+    packets: list[int] = []
+
+    def pass_time(seconds: float) -> list[int]:
+        """Changes in each of the packets that were sent meanwhile."""
+        packets.clear()
+        loop.pass_time(seconds)
+        return packets
+
+    sender._send = lambda _name, packet: packets.append(len(packet) // 24)  # type: ignore[method-assign]
+    sender.start(cast("asyncio.AbstractEventLoop", loop))
+    try:
+        sender.publish(change(1, 1))
+        assert pass_time(0) == [1]
+        for n in range(5):
+            sender.publish(change(1, n))
+            assert pass_time(0.002) == []
+        sender.publish(settings_changed(AccountId(7)))  # and nobody acts on the old ones
+        assert pass_time(0) == [6]
+        sender.publish(change(1, 9))
+        assert pass_time(0.001) == []
+        assert pass_time(EVERY_S) == [1]
+        loop.pass_time(EVERY_S)
+        sender.publish(change(1, 10))
+        assert pass_time(0) == [1]
+    finally:
+        sender.close()
         receiver.close()
