@@ -1,9 +1,9 @@
 """Appends of single messages that come at the same time share a statement and its commit.
 
 Theory: while a statement of this kind is under way, what comes in waits for its end and then goes together.
-So a message that comes alone goes at once, and under load the costs of a statement and of its commit are
-divided among many. A message waits for one statement before its own at most, where it would have shared
-the database with it anyway.
+A message that comes alone goes at once, with those of the same turn of the loop. So under load the costs of a
+statement and of its commit are divided among many. A message waits for one statement before its own at most,
+where it would have shared the database with it anyway.
 
 Invariants:
 
@@ -70,22 +70,18 @@ class AppendGroups:
         self._one = one
         self._at_once = at_once
         self._patience_s = patience_s
-        self._place: asyncio.TimerHandle | None = None  # of the statement that others wait for
+        self._place: asyncio.Handle | None = None  # of the statement that others wait for
         self._waiting: list[Letter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, staged: StagedContent, message: NewMessage) -> Rows:
         """As ``one``. The caller has the mailbox's turn."""
-        if self._place is not None:
-            letter = Letter(staged, message, asyncio.get_running_loop().create_future())
-            self._waiting.append(letter)
-            return await letter.rows
-        place = self._enter()
-        try:
-            rows = await self._at_once([(staged, message)])
-        finally:
-            self._leave(place)
-        return rows or await self._one(staged, message)
+        loop = asyncio.get_running_loop()
+        letter = Letter(staged, message, loop.create_future())
+        self._waiting.append(letter)
+        if self._place is None:  # what comes in the same turn of the loop goes along
+            self._place = loop.call_soon(self._give_away)
+        return await letter.rows
 
     def _enter(self) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
@@ -145,8 +141,11 @@ class AppendGroups:
             for letter in group:
                 _fail(letter, CommitUnknown(str(error)))
             return ()
-        except (StorageError, asyncpg.PostgresError):  # nothing was written; who is to blame, each one shows
-            return group
+        except (StorageError, asyncpg.PostgresError) as error:
+            if len(group) > 1:
+                return group  # nothing was written; who is to blame, each one shows
+            _fail(group[0], error)
+            return ()
         rows = {row["mailbox_id"]: row for row in found}
         rest = []
         for letter in group:

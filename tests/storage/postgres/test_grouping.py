@@ -70,6 +70,13 @@ def send(to: AppendGroups, number: int, *, body: bytes = b"", key: bytes | None 
     return asyncio.create_task(to.append(staged(body or b"body %d" % number), message))
 
 
+async def sent(to: AppendGroups, numbers: Sequence[int]) -> list[asyncio.Task[Any]]:
+    """The first one's statement is under way when the others come."""
+    first = send(to, numbers[0])
+    await started(first)
+    return [first, *(send(to, number) for number in numbers[1:])]
+
+
 async def started(*tasks: asyncio.Task[Any]) -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -78,7 +85,7 @@ async def started(*tasks: asyncio.Task[Any]) -> None:
 
 async def test_one_goes_at_once_and_those_that_come_meanwhile_together(fake: FakeStatements) -> None:
     shared = groups(fake)
-    tasks = [send(shared, number) for number in range(4)]
+    tasks = await sent(shared, range(4))
     await started(*tasks)
     assert fake.calls == [[0]]
     await fake.end(0)
@@ -87,9 +94,28 @@ async def test_one_goes_at_once_and_those_that_come_meanwhile_together(fake: Fak
     assert (fake.calls, fake.singles) == ([[0], [1, 2, 3]], [])
 
 
+async def test_what_comes_in_one_turn_of_the_loop_goes_together(fake: FakeStatements) -> None:
+    shared = groups(fake)
+    tasks = [send(shared, number) for number in range(3)]
+    await started(*tasks)
+    assert fake.calls == [[0, 1, 2]]
+    await fake.end(0)
+    assert [await task for task in tasks] == [[{"mailbox_id": number}] for number in range(3)]
+
+
+async def test_trouble_of_one_that_goes_alone_is_said_at_once(fake: FakeStatements) -> None:
+    shared = groups(fake)
+    fake.troubles[0] = Unavailable("away")
+    (only,) = await sent(shared, [0])
+    await fake.end(0)
+    assert await asyncio.gather(only, return_exceptions=True) == [fake.troubles[0]]
+    assert fake.singles == []
+
+
 async def test_the_same_content_or_key_goes_with_the_next_group(fake: FakeStatements) -> None:
     shared = groups(fake)
-    tasks = [send(shared, 0), send(shared, 1, body=b"x"), send(shared, 2, body=b"x")]
+    tasks = await sent(shared, [0])
+    tasks += [send(shared, 1, body=b"x"), send(shared, 2, body=b"x")]
     tasks += [send(shared, 3, key=b"k" * 32), send(shared, 4, key=b"k" * 32)]
     await started(*tasks)
     for number in range(3):
@@ -103,7 +129,7 @@ async def test_the_trouble_of_one_is_not_that_of_the_others(fake: FakeStatements
     shared = groups(fake)
     fake.troubles[2] = trouble
     fake.gone = {3}
-    tasks = [send(shared, number) for number in range(5)]
+    tasks = await sent(shared, range(5))
     await started(*tasks)
     await fake.end(0)
     await fake.end(1)
@@ -116,7 +142,7 @@ async def test_the_trouble_of_one_is_not_that_of_the_others(fake: FakeStatements
 async def test_a_mailbox_that_is_held_is_waited_for_alone(fake: FakeStatements) -> None:
     shared = groups(fake)
     fake.held = {0, 2}
-    tasks = [send(shared, number) for number in range(3)]
+    tasks = await sent(shared, range(3))
     await started(*tasks)
     await fake.end(0)
     await fake.end(1)
@@ -129,7 +155,7 @@ async def test_an_unknown_commit_is_unknown_for_all_and_nothing_is_written_again
 ) -> None:
     shared = groups(fake)
     fake.troubles[1] = CommitUnknown("cut")
-    tasks = [send(shared, number) for number in range(3)]
+    tasks = await sent(shared, range(3))
     await started(*tasks)
     await fake.end(0)
     await fake.end(1)
@@ -140,7 +166,7 @@ async def test_an_unknown_commit_is_unknown_for_all_and_nothing_is_written_again
 
 async def test_who_goes_away_is_left_out_and_keeps_nobody(fake: FakeStatements) -> None:
     shared = groups(fake)
-    tasks = [send(shared, number) for number in range(4)]
+    tasks = await sent(shared, range(4))
     await started(*tasks)
     tasks[1].cancel()
     await asyncio.sleep(0)
@@ -157,16 +183,17 @@ async def test_who_goes_away_is_left_out_and_keeps_nobody(fake: FakeStatements) 
 
 async def test_the_first_one_may_go_away_too(fake: FakeStatements) -> None:
     shared = groups(fake)
-    first, second = send(shared, 0), send(shared, 1)
+    first, second = await sent(shared, range(2))
     await started(first, second)
     first.cancel()
+    await fake.end(0)
     await fake.end(1)
     assert await second == [{"mailbox_id": 1}]
 
 
 async def test_a_statement_that_hangs_gives_its_place_away(fake: FakeStatements) -> None:
     shared = groups(fake, patience_s=0.0)
-    first, second = send(shared, 0), send(shared, 1)
+    first, second = await sent(shared, range(2))
     await fake.end(1)  # the first one has not ended
     assert await second == [{"mailbox_id": 1}]
     assert not first.done()
@@ -177,7 +204,7 @@ async def test_a_statement_that_hangs_gives_its_place_away(fake: FakeStatements)
 async def test_groups_have_a_size(fake: FakeStatements, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "MAX_GROUP", 3)
     shared = groups(fake)
-    tasks = [send(shared, number) for number in range(8)]
+    tasks = await sent(shared, range(8))
     await started(*tasks)
     for number in range(4):
         await fake.end(number)
@@ -222,7 +249,7 @@ async def test_a_group_does_what_single_appends_do(postgres_stores: PostgresStor
         assert [(each.mailbox_id, each.uid, each.duplicate) for (each,) in found] == [
             (box, turn + 1, False) for box in boxes
         ]
-    assert postgres_stores.database.stats["write"] - before == 4  # of 12 messages
+    assert postgres_stores.database.stats["write"] - before == 2  # of 12 messages
     for number, box in enumerate(boxes):
         await postgres_stores.audit(box)
         view = await mail.load_view(box)
