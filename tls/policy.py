@@ -28,6 +28,7 @@ class State(enum.Enum):
     MISSING = "missing"
     EMERGENCY = "emergency"
     REVOKED = "revoked"
+    INCOMPLETE = "incomplete"  # good, but not for all names
 
     @property
     def needs_order(self) -> bool:
@@ -61,6 +62,7 @@ def judge(
     picked: datetime | None = None,
     *,
     is_revoked: bool = False,
+    is_incomplete: bool = False,
 ) -> Verdict:
     """``picked``: the moment in the CA's window; it is used within the lifetime only. One before that was
     picked for a certificate that is replaced already, and would make us order without end."""
@@ -74,7 +76,10 @@ def judge(
     usual = bundle.not_after - min(ahead, lifetime / LIFETIME_SHARE)
     by_ca = picked is not None and bundle.not_before < picked < bundle.not_after
     renew_at = picked if by_ca and picked is not None else usual
-    return Verdict(_state(bundle, lifetime, renew_at, now), renew_at, is_clamped, by_ca)
+    state = _state(bundle, lifetime, renew_at, now)
+    if state is State.OK and is_incomplete:
+        state = State.INCOMPLETE
+    return Verdict(state, renew_at, is_clamped, by_ca)
 
 
 def _state(bundle: Bundle, lifetime: timedelta, renew_at: datetime, now: datetime) -> State:

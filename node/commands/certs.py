@@ -221,6 +221,8 @@ def _render_one(found: dict[str, Any]) -> str:
         "fingerprint": found["fingerprint"] or "-",
         "in the bucket": ", ".join(map(str, found["generations"])) or found.get("bucket", "none"),
     }
+    if found.get("without"):
+        lines["not for"] = ", ".join(found["without"])
     for ca, tried in found["attempts"].items():
         lines[ca] = _attempts(tried)
     return fields(lines)

@@ -87,6 +87,7 @@ class CertificateCommands:
             "names": list(wanted.names),
             "key_type": wanted.key_type.value,
             **_standing(rounds.standings.get(wanted.id)),
+            "without": [] if copy is None else list(rounds.plan.lacking(copy.generation)),
             "meanwhile": [each.generation.fence for each in tools.shelf.standing_in(wanted)],
             **_copy(copy),
         }

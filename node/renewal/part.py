@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tls.ports import Generation
     from tls.vault.mirror import Mirror
     from tls.vault.vault import SealedVault
+    from tls.wanted import Wanted
 
 log = logging.getLogger("sora.tls.renewing")
 
@@ -128,6 +129,7 @@ class RenewalPart:
     def _shower(self, core: Core) -> Offer:
         def show(generations: Sequence[Generation]) -> Mapping[str, str]:
             if self.seen is not None:
+                self._choose_sights()  # the names of what is shown may be others
                 self.seen.swapped()
             return core.certificates.offer(generations)
 
@@ -221,7 +223,12 @@ class RenewalPart:
             return
         wanted = setup.plan_of(self._config).wanted
         self.seen.doors = [_door(each) for each in self._config.servers if _shows_issued(each)]
-        self.seen.names = list(dict.fromkeys(_askable(each.names) for each in wanted))
+        self.seen.names = list(dict.fromkeys(map(self._asked, wanted)))
+
+    def _asked(self, wanted: Wanted) -> str:
+        """A name to look at it by: what there is need not be for all of them."""
+        copy = self.tools.shelf.copies.get(wanted.id) if self.tools is not None else None
+        return _askable(copy.generation.names or wanted.names if copy is not None else wanted.names)
 
     def _fingerprints(self) -> dict[str, list[str]]:
         """Of what this node shows, by the name that is asked for."""
@@ -230,7 +237,7 @@ class RenewalPart:
             for wanted in self.rounds.plan.wanted:
                 bundle = self.tools.shelf.bundle(wanted.id)
                 if bundle is not None:
-                    found.setdefault(_askable(wanted.names), []).append(bundle.fingerprint)
+                    found.setdefault(self._asked(wanted), []).append(bundle.fingerprint)
         return found
 
     def shown(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -21,40 +21,28 @@ from .. import budget, retry
 from ..errors import CertificateUnusable
 from ..policy import State, Verdict, judge
 from ..ports import (
-    Account,
-    Authority,
     BucketUnavailable,
     CaSettings,
     Failure,
     Generation,
-    Issued,
     IssuingFailed,
-    Journal,
-    Steps,
 )
 from ..wanted import Wanted
 from .hold import BareHold, Hold, holding
+from .issuing import Issuing, Obtained
 from .plan import Plan
 from .shelf import Copy
-from .steps import OrderSteps
 from .tools import Tools
 
 log = logging.getLogger("sora.tls.renewing")
 
 CLOCK_SKEW_MAX_S: Final = 60.0
-JOURNAL_MAX_AGE: Final = timedelta(days=1)
-JOURNAL_MAX_AGE_MISSING: Final = timedelta(hours=1)  # of one for a certificate that is not there at all
-JOURNAL_MIN_AGE: Final = timedelta(minutes=10)  # until who comes after a dead node has had its chance
 PROBE_CHARS: Final = 43  # of a thumbprint, so that it is handled as a challenge is
 UNUSABLE: Final = "there are certificates in the bucket, and none of them can be used here"
 DATABASE_AWAY: Final = "the database is away, and nothing fences an order"
 
 # What the CA says no to once, it says no to again: there is nothing to go on with.
 _ENDS_ORDER: Final = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.REJECTED_NAME})
-# Of an order of before: BAD_ACCOUNT, for it may be that of an account that was lost.
-_LEADS_NOWHERE: Final = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.BAD_ACCOUNT})
-# What fails at one CA fails at another.
-_ABOUT_US: Final = frozenset({Failure.VALIDATION, Failure.REJECTED_NAME, Failure.UNPUBLISHED, Failure.FENCED})
 
 
 class Result(enum.Enum):
@@ -84,9 +72,18 @@ class _Paused(Exception):
 
 class Ordering:
     def __init__(self, tools: Tools, plan: Plan) -> None:
-        self.plan = plan  # may be replaced
         self._tools = tools
+        self._issuing = Issuing(tools, plan)
         self._told: dict[str, str] = {}  # why something was not ordered, by id
+
+    @property
+    def plan(self) -> Plan:
+        """May be replaced."""
+        return self._issuing.plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._issuing.plan = plan
 
     async def order(self, wanted: Wanted, *, forced: bool = False) -> Outcome:
         """Unless there is no need any more, or it may not be now. ``forced``: also when it is not due, and
@@ -111,7 +108,7 @@ class Ordering:
             if hold is None:
                 return await self._deferred(wanted)
             try:
-                await self._try_out(ca, wanted, hold)
+                await self._issuing.try_out(ca, wanted, hold)
             except (IssuingFailed, BucketUnavailable) as error:
                 return Outcome(Result.FAILED, str(error))
         return Outcome(Result.ISSUED, f"{ca.directory} would have issued it")
@@ -147,7 +144,8 @@ class Ordering:
             if self._told.get(wanted.id) != str(pause):  # once, not at every look
                 self._told[wanted.id] = str(pause)
                 log.warning("certificate %s: not ordered: %s", wanted.label, pause)
-            return Outcome(Result.WAITING, str(pause), pause.until)
+            # of what is not due there is no next attempt
+            return Outcome(Result.WAITING, str(pause), None if forced else pause.until)
 
     # --- whether ---
 
@@ -169,15 +167,22 @@ class Ordering:
         log.info("certificate %s: ordering at %s, it is %s", wanted.label, step.ca.directory, verdict.text)
         for remark in await self.look_ahead(wanted.names):
             log.warning("certificate %s: %s", wanted.label, remark)
+        before = attempts[step.ca.directory]
         try:
-            if step.trial is not None:
-                await self._try_out_first(step.trial, wanted, hold)
-            issued = await self._issue(step.ca, wanted, hold, current, verdict)
-            await self._publish(issued, step.ca, wanted, hold, verdict)
+            is_pressing = _is_pressing(verdict, before)
+            obtained = await self._issuing.obtain(
+                step, wanted, hold, current, verdict, may_lack_names=is_pressing
+            )
+            await self._publish(obtained, step.ca, wanted, hold, verdict)
         except IssuingFailed as error:
             return await self._failed(error, step.ca, wanted, attempts, hold, verdict)
-        await self._succeeded(wanted, step.ca, attempts[step.ca.directory], hold)
-        return Outcome(Result.ISSUED)
+        await self._succeeded(wanted, step.ca, before, hold)
+        if obtained.failure is None:
+            return Outcome(Result.ISSUED)
+        after = replace(retry.after_success(before, tools.now()), failures=before.failures)
+        await self._note_failure(obtained.failure, step.ca, wanted, after, hold)
+        missing = ", ".join(name for name in wanted.names if name not in obtained.names)
+        return Outcome(Result.ISSUED, f"without {missing}: {obtained.failure}")
 
     async def _reread(self, wanted: Wanted) -> Copy | None:
         """After the lease was got: who had it before may have been at the same certificate."""
@@ -201,7 +206,14 @@ class Ordering:
             generation.ca, budget.REVOKED, revoked_subject(generation), NOTES_KEPT.total_seconds()
         )
         picked = plan.suggested(known, generation.issued_at)
-        return judge(current.bundle, now, plan.renew_before_s, picked, is_revoked=revoked > 0)
+        return judge(
+            current.bundle,
+            now,
+            plan.renew_before_s,
+            picked,
+            is_revoked=revoked > 0,
+            is_incomplete=bool(plan.lacking(generation)),
+        )
 
     async def _require_right_clock(self, hold: Hold) -> None:
         if isinstance(hold, BareHold):
@@ -249,173 +261,19 @@ class Ordering:
             tools.answers.remove(probe)
             tools.company.withdraw_challenge(probe)
 
-    async def _try_out_first(self, ca: CaSettings, wanted: Wanted, hold: Hold) -> None:
-        """Raises IssuingFailed for what would fail at the real CA, too; troubles of this one forbid
-        nothing."""
-        try:
-            await self._try_out(ca, wanted, hold)
-        except IssuingFailed as error:
-            if error.failure in _ABOUT_US:
-                raise
-            log.warning("certificate %s: cannot be tried out: %s", wanted.label, error)
-
-    async def _try_out(self, ca: CaSettings, wanted: Wanted, hold: Hold) -> None:
-        log.info("certificate %s: tried out at %s first", wanted.label, ca.directory)
-        authority = self._tools.authority(ca)
-        steps = self._steps(ca, wanted, hold, keeps_journal=False)
-
-        async def issue(account: Account) -> Issued:
-            plain = replace(wanted, profile="")
-            return await authority.issue(account, plain, steps, use_dns=self.plan.use_dns)
-
-        await self._with_account(authority, hold, issue)
-        log.info("certificate %s: %s would issue it", wanted.label, ca.directory)
-
-    async def _issue(
-        self, ca: CaSettings, wanted: Wanted, hold: Hold, current: Copy | None, verdict: Verdict
-    ) -> Issued:
-        authority = self._tools.authority(ca)
-        replaces = b""
-        if current is not None and current.generation.ca == ca.directory:
-            replaces = current.generation.chain_pem
-        asked = await self._fitting(authority, wanted, verdict)
-
-        async def issue(account: Account) -> Issued:
-            return await self._resume_or_issue(authority, account, asked, hold, replaces, verdict)
-
-        return await self._with_account(authority, hold, issue)
-
-    async def _fitting(self, authority: Authority, wanted: Wanted, verdict: Verdict) -> Wanted:
-        """Without a profile that the CA does not have, where a certificate of another is better than none: at
-        those that are asked in place of the first one, and when what there is expires. Else the CA's list is
-        what the operator is told."""
-        is_first = authority.settings.directory == self.plan.cas[0].directory
-        if not wanted.profile or (is_first and not verdict.state.spares_nothing):
-            return wanted
-        if wanted.profile in await authority.profiles():
-            return wanted
-        directory = authority.settings.directory
-        log.warning(
-            "certificate %s: %s has no profile %s: its usual one", wanted.label, directory, wanted.profile
-        )
-        return replace(wanted, profile="")
-
-    async def _with_account(
-        self, authority: Authority, hold: Hold, use: Callable[[Account], Awaitable[Issued]]
-    ) -> Issued:
-        """With another one when the CA does not know ours any more, or has closed it."""
-        try:
-            return await use(await self._account(authority, hold))
-        except IssuingFailed as error:
-            if error.failure is not Failure.LOST_ACCOUNT:
-                raise
-            directory = authority.settings.directory
-            log.warning("%s has no use for our account; it is registered anew: %s", directory, error.text)
-        return await use(await self._account(authority, hold, anew=True))
-
-    async def _resume_or_issue(
-        self,
-        authority: Authority,
-        account: Account,
-        wanted: Wanted,
-        hold: Hold,
-        replaces: bytes,
-        verdict: Verdict,
-    ) -> Issued:
-        tools, ca, use_dns = self._tools, authority.settings, self.plan.use_dns
-        steps = self._steps(ca, wanted, hold, is_emergency=verdict.state is State.EMERGENCY)
-        journal = await self._journal(wanted, ca)
-        if journal is not None:
-            log.info("certificate %s: going on with an order begun at %s", wanted.label, journal.begun_at)
-            try:
-                issued = await authority.resume(account, journal, steps, use_dns=use_dns)
-            except IssuingFailed as error:
-                if error.failure not in _LEADS_NOWHERE:
-                    raise
-                log.info("certificate %s: that order leads nowhere: %s", wanted.label, error.text)
-                await self._drop_journal(wanted, hold)
-                if error.failure is Failure.VALIDATION and error.names:
-                    raise
-            else:
-                tools.figures.resumed += 1
-                return issued
-        await hold.check()
-        await tools.record.note(ca.directory, budget.ORDER, budget.ACCOUNT)
-        return await authority.issue(account, wanted, steps, replaces=replaces, use_dns=use_dns)
-
-    async def _journal(self, wanted: Wanted, ca: CaSettings) -> Journal | None:
-        try:
-            journal = await self._tools.vault.journal(wanted.id)
-        except BucketUnavailable as error:
-            log.warning("certificate %s: no journal can be read: %s", wanted.label, error)
-            return None
-        if journal is None or journal.ca != ca.directory or journal.wanted != wanted:
-            return None
-        is_stuck = self._tools.now() - journal.begun_at >= self._patience(wanted)
-        return None if is_stuck else journal
-
-    def _patience(self, wanted: Wanted) -> timedelta:
-        """With an order that comes to no end: it must not take all the time that is left."""
-        bundle = self._tools.shelf.bundle(wanted.id)
-        if bundle is None:
-            return JOURNAL_MAX_AGE_MISSING
-        left = bundle.not_after - self._tools.now()
-        return min(JOURNAL_MAX_AGE, max(JOURNAL_MIN_AGE, left / 4))
-
-    async def _account(self, authority: Authority, hold: Hold, *, anew: bool = False) -> Account:
-        """Of this CA; registered, and kept where all nodes find it, when it was not there. Raises
-        IssuingFailed."""
-        vault, directory = self._tools.vault, authority.settings.directory
-        try:
-            known = await vault.account(directory)
-            if known is not None and anew:
-                known = replace(known, uri="")
-            await hold.check()
-            account = await authority.account(known)
-            if account != known:
-                await vault.put_account(account, hold.fence)
-                log.info("account at %s: %s", directory, account.uri)
-            self._tools.answers.know_account(account.key_json)
-        except BucketUnavailable as error:
-            local = await vault.account_local(directory)
-            if isinstance(local, Account) and not anew:
-                return local
-            raise IssuingFailed(Failure.UNPUBLISHED, f"the account cannot be kept: {error}") from error
-        return account
-
-    def _steps(
-        self,
-        ca: CaSettings,
-        wanted: Wanted,
-        hold: Hold,
-        *,
-        keeps_journal: bool = True,
-        is_emergency: bool = False,
-    ) -> Steps:
-        return OrderSteps(self._tools, ca, wanted, hold, keeps_journal, is_emergency).steps()
-
     # --- after ---
 
     async def _publish(
-        self, issued: Issued, ca: CaSettings, wanted: Wanted, hold: Hold, verdict: Verdict
+        self, obtained: Obtained, ca: CaSettings, wanted: Wanted, hold: Hold, verdict: Verdict
     ) -> None:
-        tools = self._tools
-        generation = Generation(
-            *(
-                wanted.id,
-                hold.fence,
-                issued.chain_pem,
-                issued.key_pem,
-                ca.directory,
-                tools.now(),
-                wanted.names,
-            )
-        )
+        tools, issued = self._tools, obtained.issued
+        chain, key, now = issued.chain_pem, issued.key_pem, tools.now()
+        generation = Generation(wanted.id, hold.fence, chain, key, ca.directory, now, obtained.names)
         await hold.check()
         try:
             await tools.vault.publish(generation)
         except CertificateUnusable as error:
-            await self._drop_journal(wanted, hold)
+            await self._issuing.drop_journal(wanted, hold)
             raise IssuingFailed(Failure.REFUSED, f"what was issued cannot be used: {error}") from error
         except BucketUnavailable as error:
             if verdict.state is not State.EMERGENCY:
@@ -434,7 +292,9 @@ class Ordering:
         await tools.record.note(ca.directory, budget.CERTIFICATE, wanted.id)
         for domain in budget.domains(wanted):
             await tools.record.note(ca.directory, budget.DOMAIN, domain)
-        await self._drop_journal(wanted, hold)  # what was due is not any more; before, it is gone on with
+        await self._issuing.drop_journal(
+            wanted, hold
+        )  # what was due is not any more; before, it is gone on with
         tools.figures.issued[ca.directory] += 1
         bundle = tools.shelf.bundle(wanted.id)
         until = f", valid until {bundle.not_after:%Y-%m-%d %H:%M} UTC" if bundle else ""
@@ -447,12 +307,6 @@ class Ordering:
         except BucketUnavailable as error:
             log.info("older certificates stay in the bucket for now: %s", error)
 
-    async def _drop_journal(self, wanted: Wanted, hold: Hold) -> None:
-        try:
-            await self._tools.vault.drop_journal(wanted.id, hold.fence)
-        except BucketUnavailable as error:
-            log.info("the journal of %s stays for now: %s", wanted.label, error)
-
     async def _failed(
         self,
         error: IssuingFailed,
@@ -462,19 +316,11 @@ class Ordering:
         hold: Hold,
         verdict: Verdict,
     ) -> Outcome:
-        tools = self._tools
-        tools.figures.failures[error.failure.value] += 1
         if error.failure is Failure.FENCED:
+            self._tools.figures.failures[error.failure.value] += 1
             log.warning("certificate %s: given up, %s", wanted.label, error.text)
             return Outcome(Result.DEFERRED, error.text)
-        before, chance, left_s = attempts[ca.directory], tools.chance(), self._left_s(wanted)
-        after = retry.after_failure(before, error, tools.now(), chance, self.plan.digest, left_s=left_s)
-        await tools.record.save(ca.directory, wanted.id, after)
-        if error.failure in _ENDS_ORDER:
-            await self._drop_journal(wanted, hold)
-        if error.failure is Failure.VALIDATION:
-            for name in error.names or wanted.names:
-                await tools.record.note(ca.directory, budget.FAILURE, name)
+        after = await self._note_failure(error, ca, wanted, attempts[ca.directory], hold)
         until = self._next_attempt({**attempts, ca.directory: after}) if verdict.state.needs_order else None
         then = f"the next attempt is at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "it is not due"
         log.error(
@@ -482,6 +328,18 @@ class Ordering:
             *(wanted.label, ca.directory, error.failure.value, error.text, then),
         )
         return Outcome(Result.FAILED, str(error), until)
+
+    async def _note_failure(
+        self, error: IssuingFailed, ca: CaSettings, wanted: Wanted, before: Attempts, hold: Hold
+    ) -> Attempts:
+        tools = self._tools
+        tools.figures.failures[error.failure.value] += 1
+        chance, left_s = tools.chance(), self._left_s(wanted)
+        after = retry.after_failure(before, error, tools.now(), chance, self.plan.digest, left_s=left_s)
+        await tools.record.save(ca.directory, wanted.id, after)
+        if error.failure in _ENDS_ORDER:
+            await self._issuing.drop_journal(wanted, hold)
+        return after
 
     def _next_attempt(self, attempts: Mapping[str, Attempts]) -> datetime:
         now = self._tools.now()
@@ -491,6 +349,12 @@ class Ordering:
     def _left_s(self, wanted: Wanted) -> float:
         bundle = self._tools.shelf.bundle(wanted.id)
         return (bundle.not_after - self._tools.now()).total_seconds() if bundle else 0.0
+
+
+def _is_pressing(verdict: Verdict, attempts: Attempts) -> bool:
+    """Whether a certificate for most of the names is wanted rather than none."""
+    is_tried = attempts.failures >= retry.FALL_BACK_AFTER - 1
+    return verdict.state is State.EMERGENCY or (verdict.state is State.MISSING and is_tried)
 
 
 def revoked_subject(generation: Generation) -> str:

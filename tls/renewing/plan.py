@@ -7,7 +7,7 @@ from datetime import datetime
 
 from storage.leases import Attempts
 
-from ..ports import CaSettings
+from ..ports import CaSettings, Generation
 from ..wanted import Wanted
 
 
@@ -35,6 +35,13 @@ class Plan:
         be of the one before, as in a database that was restored."""
         is_of_this = known.renew_checked_at is not None and known.renew_checked_at >= issued_at
         return known.renew_at if self.uses_renewal_info and is_of_this else None
+
+    def lacking(self, generation: Generation) -> tuple[str, ...]:
+        """Names that are asked for and that it is not for."""
+        wanted = self.find(generation.wanted_id)
+        if wanted is None or not generation.names:
+            return ()
+        return tuple(name for name in wanted.names if name not in generation.names)
 
     def for_name(self, name: str) -> tuple[Wanted, ...]:
         """Those that have a folded name, or the wildcard that stands for it."""

@@ -100,3 +100,14 @@ def test_what_is_looked_at_on_other_nodes() -> None:
     part._choose_sights()
     assert part.seen.doors == [Door(993), Door(143, "imap"), Door(110, "pop3")]
     assert part.seen.names == ["mail.example.org"]
+
+
+async def test_what_lacks_a_name_is_looked_at_by_another(node: Fixture) -> None:
+    """Else the nodes would seem to disagree for ever."""
+    await node.world.round()
+    shelf = node.world.first.tools.shelf
+    whole = shelf.copies[MAIL.id]
+    assert node.part._fingerprints() == {"imap.example.com": [whole.bundle.fingerprint]}
+    some = replace(whole, generation=replace(whole.generation, names=("mail.example.com",)))
+    shelf.copies[MAIL.id] = some
+    assert node.part._fingerprints() == {"mail.example.com": [whole.bundle.fingerprint]}

@@ -272,6 +272,56 @@ async def test_what_nobody_foresaw_about_one_keeps_no_other_from_its_turn() -> N
     assert world.first.tools.figures.failures["internal"] == 1
 
 
+def refuses(world: World, bad: str) -> None:
+    """The CA cannot validate one name; FakeCa names the first of an order, so it is the first."""
+    failure = IssuingFailed(Failure.VALIDATION, "no answer", names=[bad])
+
+    async def at(step: str) -> None:
+        if step == "order" and bad in world.ca.asked[-1].names:
+            raise failure
+
+    world.ca.at = at
+
+
+async def test_one_bad_name_among_several_keeps_none_of_the_others_from_their_certificate() -> None:
+    world = World()
+    await world.round()
+    refuses(world, "imap.example.com")
+    world.clock.pass_by(days=61)
+    for _ in range(5):
+        await world.round()
+        world.clock.pass_by(hours=7)
+    assert world.ca.certificates == 1, "there is time for somebody to mend it"
+    world.clock.pass_by(days=24)
+    await world.round()
+    assert world.ca.certificates == 2
+    assert world.first.shown[MAIL.id].names == ("mail.example.com",)
+    assert (await world.first.rounds.judge(MAIL)).state is State.INCOMPLETE
+    assert "without imap.example.com: validation: no answer" in world.first.rounds.standings[MAIL.id].note
+    for _ in range(30):
+        world.clock.pass_by(minutes=10)
+        await world.round()
+    assert world.ca.certificates == 2
+    assert len(world.ca.asked) < 12, "the schedule of failures goes on"
+    world.ca.at = None
+    world.clock.pass_by(hours=8)
+    await world.round()
+    assert world.first.shown[MAIL.id].names == MAIL.names
+    assert (await world.first.rounds.judge(MAIL)).state is State.OK
+
+
+async def test_a_first_certificate_waits_for_no_name_for_long() -> None:
+    world = World(nodes=2)
+    refuses(world, "imap.example.com")
+    for _ in range(4):
+        await world.round()
+        world.clock.pass_by(minutes=3)
+    await world.nodes[1].hear()
+    assert [node.shown[MAIL.id].names for node in world.nodes] == [("mail.example.com",)] * 2
+    assert await world.first.vault.journal(MAIL.id) is None
+    assert await world.record.count(CA.directory, "failure", "imap.example.com", 3600) == 3
+
+
 async def test_other_nodes_learn_of_the_accounts_new_key() -> None:
     world = World(nodes=2)
     await world.round()
