@@ -16,6 +16,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -52,6 +53,7 @@ MAX_BODIES = 8  # that are drawn again
 OLD = datetime(2001, 1, 1, tzinfo=UTC)
 EXPECTED = (NotFound, AlreadyExists, InvalidName, NotPermitted)
 HELD_TURNS = 25
+LONG_S = 300.0  # the machine may be busy: no wait is too long
 
 _MISPLACED = """
 SELECT coalesce(g.content_id, f.content_id) AS id, g.node, g.encoded_bytes, f.size_bytes
@@ -85,7 +87,17 @@ class SlowDatabase(Database):
     """Holds what it wrote for some turns before it commits."""
 
     def __init__(self, settings: DatabaseSettings, rng: random.Random) -> None:
-        super().__init__(settings)
+
+        endpoint = replace(settings.write, max_connections=32)
+        super().__init__(
+            replace(
+                settings,
+                write=endpoint,
+                query_timeout_s=LONG_S,
+                write_timeout_s=LONG_S,
+                lock_timeout_s=LONG_S,
+            )
+        )
         self.rng = rng
 
     async def hold(self) -> None:
@@ -161,7 +173,7 @@ class Storm:
         self.rng = database.rng
         self.stores = PostgresStores(database)
         self.audit = PostgresAudit(database)
-        self.processes = [PostgresMailStore(database) for _ in range(stores)]
+        self.processes = [PostgresMailStore(database, queue_wait_s=LONG_S) for _ in range(stores)]
         self.account = AccountId(0)
         self.objects: set[str] = set()
         self.files: dict[str, set[ContentHash]] = {node: set() for node in DISKS}
@@ -410,8 +422,8 @@ class Storm:
     async def purge_contents(self, mail: PostgresMailStore) -> None:
         await self.stores.purge.purge_contents(self.rng.choice((2, 100)))
 
-    async def delete_objects(self, mail: PostgresMailStore) -> None:
-        doomed = await self.stores.purge.doomed(100)
+    async def delete_objects(self, mail: PostgresMailStore, *, limit: int = 100) -> None:
+        doomed = await self.stores.purge.doomed(limit)
         await self.database.hold()
         self.objects.difference_update(key for _, key in doomed)
         await self.database.hold()
@@ -474,8 +486,9 @@ class Storm:
         ids = [box.id for box in facts]
         assert await self.audit.lost(ids, 10) == {}
         assert await self.audit.empty_logs(ids, 10) == {}
+        seen = set(self.off_disk)
         on_disks = {ContentId(row["content_id"]) for row in await self.database.read(_ON_DISKS)}
-        assert not on_disks & self.off_disk
+        assert not on_disks & seen
         missing = await self._without_object()
         assert not missing & await self._without_object()  # no object, and not purged meanwhile
 
@@ -498,8 +511,9 @@ class Storm:
         await self._upload_the_rest()
         while await self.stores.purge.purge_messages(NO_GRACE, 1000):
             pass
-        await self.stores.purge.purge_contents(1000)
-        await self.delete_objects(self.processes[0])
+        while await self.stores.purge.purge_contents(1000):
+            pass
+        await self.delete_objects(self.processes[0], limit=10**6)
         await self.check()
         for place in LEFT_OVER:
             assert await self.database.read(f"SELECT * FROM {place}") == [], place
@@ -510,7 +524,7 @@ class Storm:
     async def _upload_the_rest(self) -> None:
         for node in DISKS:
             await self.stores.uploads.reclaim(node)
-            leases = await self.stores.uploads.lease(node, 1000, 60)
+            leases = await self.stores.uploads.lease(node, 10**6, 60)
             for lease in leases:
                 is_in_database = lease.ref.staged_node is None
                 assert is_in_database or lease.ref.hash in self.files[node]
