@@ -108,6 +108,7 @@ class MemberTable:
         self.ring: list[Member] = []
         self._rng = rng
         self._names: list[str] = [own.name]
+        self._gone: dict[str, Member] = {}  # dead and left, in the order they went
         self._by_address: dict[Address, Member] = {}
         self._counts = [0, 0, 0, 0]
         self._counts[own.state] = 1
@@ -147,8 +148,8 @@ class MemberTable:
     # --- changing ---
 
     def add(self, name: str, address: Address, now: float) -> Member:
-        """A new row, dead and of incarnation 0. Raises PacketRejected: OVERLOAD."""
-        if len(self.rows) >= MAX_MEMBERS and not self._make_room():
+        """A new row, dead and of incarnation 0. Raises PacketRejected: OVERLOAD, see ``in_the_way``."""
+        if len(self.rows) >= MAX_MEMBERS:
             raise PacketRejected(Reason.OVERLOAD, f"more than {MAX_MEMBERS} members")
         row = Member(name, address, now)
         self.rows[name] = row
@@ -163,6 +164,9 @@ class MemberTable:
             row.joined = now
         row.state = state
         row.since = now
+        self._gone.pop(row.name, None)
+        if not row.is_live and row is not self.own:
+            self._gone[row.name] = row
         self.changed(row)
         if row.is_live:
             self._enlist(row)
@@ -185,6 +189,7 @@ class MemberTable:
         if row is None or row.is_live or row is self.own:
             return False
         del self.rows[name]
+        self._gone.pop(name, None)
         del self._names[bisect_left(self._names, name)]
         self._counts[row.state] -= 1
         if self._by_address.get(row.address) is row:
@@ -193,10 +198,10 @@ class MemberTable:
             self._unlist(self.ring.index(row))
         return True
 
-    def _make_room(self) -> bool:
-        """Forget the row that has been dead or left for the longest time. O(n), only at the limit."""
-        gone = [row for row in self.rows.values() if not row.is_live and row is not self.own]
-        return bool(gone) and self.forget(min(gone, key=lambda row: (row.since, row.name)).name)
+    def in_the_way(self) -> Member | None:
+        """At the limit, the row that has been dead or left for the longest time: to be forgotten for a new
+        one."""
+        return next(iter(self._gone.values()), None) if len(self.rows) >= MAX_MEMBERS else None
 
     # --- choosing ---
 

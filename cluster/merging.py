@@ -155,6 +155,7 @@ class Merger:
             self._heard_of_us(said, at)
         elif row is None:
             tags = decode_tags(said.meta)
+            self._make_room(at)
             self._accept(self._table.add(said.node, said.address, at.now), said, tags, at)
         else:
             self._merge_alive(row, said, at)
@@ -260,6 +261,12 @@ class Merger:
                 self._accept(row, said, decode_tags(said.meta), at)
             case Verdict.TELL:
                 self.tell_dead(row, said.address, at.now)
+
+    def _make_room(self, at: Instant) -> None:
+        """However many names somebody makes up, all that is known of one goes with it."""
+        row = self._table.in_the_way()
+        if row is not None and self._table.forget(row.name):
+            self._delegate.changed(Change.REAPED, row.view(), at)
 
     def _tell(self, address: Address, said: Alive | Dead, row: Member, now: float) -> None:
         if row.may_be_told(now) and self._rng.random() * self._table.count < _MAX_TELLERS:

@@ -26,6 +26,7 @@ LOAD: Final = b"load"
 CONFIG: Final = b"config"
 LOAD_EVERY_S: Final = 5.0
 LOAD_TTL_S: Final = 60.0
+MAX_OTHERS: Final = 10_000
 SERVING, DRAINING = "serving", "draining"
 
 
@@ -81,6 +82,8 @@ class Abouts:
 
     def heard(self, fact: FactChanged) -> None:
         about = self._others.setdefault(fact.origin, About())
+        if len(self._others) > MAX_OTHERS:  # of names that are no members, which nobody forgets
+            del self._others[next(iter(self._others))]
         try:
             _READERS.get(fact.key, _read_unknown)(about, fact.value)
         except Unreadable as error:
@@ -97,8 +100,7 @@ def _read_unknown(_about: About, _value: bytes | None) -> None:
 
 
 def _read_node(about: About, value: bytes | None) -> None:
-    if value is None:
-        about.version, about.started = "", 0.0
+    if value is None:  # the node is away: what it was is worth knowing until it is forgotten
         return
     match unpack(value):
         case [str() as version, int() | float() as started]:

@@ -114,8 +114,8 @@ class ClusterCommands:
 
 
 def _is_away(member: MemberView) -> bool:
-    """A node of ours that misses what is done to the keys now."""
-    return member.state is State.DEAD and SORA_TAG in member.tags
+    """A node of ours that misses what is done to the keys now, also one that was stopped in order."""
+    return member.state in (State.DEAD, State.LEFT) and SORA_TAG in member.tags
 
 
 async def _list_keys(keys: ClusterKeys, _arguments: Arguments) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _member(clustering: Clustering, member: MemberView) -> dict[str, Any]:
         "kind": "sora" if SORA_TAG in member.tags else "agent",
         "incarnation": member.incarnation,
         "round_trip_ms": None if trip_s is None else round(trip_s * 1000, 3),
-        "version": (about.version if about is not None else "") or member.tags.get(SORA_TAG, ""),
+        "version": about.version if about is not None else "",
         "state_age_s": round(max(0.0, now - member.since), 3),
         "age_s": round(max(0.0, now - member.joined), 3) if is_here else None,
         "serving": load.state if load is not None and is_here else "",

@@ -22,7 +22,7 @@ from cluster.engine import Engine
 from cluster.errors import Reason
 from cluster.facts import Kind
 from cluster.keyring import KeyRing
-from cluster.messages import Ack, Alive, Dead, ErrorReply, Ping, PushPull, Suspect, User
+from cluster.messages import VSN, Ack, Alive, Dead, ErrorReply, Ping, PushPull, Suspect, User
 
 from . import lzw
 from .company import KEY, Company, make_engine, states
@@ -385,3 +385,21 @@ def test_one_driven_to_the_highest_incarnation_lives_and_can_die() -> None:
     del company.engines[A]
     company.run(30.0)
     assert states(b)["a"] == "dead"
+
+
+def test_of_names_that_somebody_makes_up_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the key says of ever new nodes that they came and died: what is kept of them is bounded."""
+    monkeypatch.setattr("cluster.members.MAX_MEMBERS", 8)
+    company = Company(make_engine("a", 1), make_engine("b", 2))
+    company.join()
+    victim, seal = company.engines[A], Sealer()
+    for number in range(100):
+        name = f"made-up-{number}"
+        for said in (Alive(1, name, OTHER, b"", VSN), Dead(1, name, "b")):
+            victim.receive_datagram(seal(codec.encode(said)), OTHER, company.at)
+    told = [each for each in victim.effects() if isinstance(each, MemberChanged)]
+    assert len(victim.members()) == 8
+    assert {view.name for view in victim.members()} >= {"a", "b", "made-up-99"}
+    assert [each.member.name for each in told if each.change is Change.REAPED] == [
+        f"made-up-{number}" for number in range(94)
+    ]

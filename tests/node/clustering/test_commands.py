@@ -14,6 +14,7 @@ from cluster.effects import Change, Joined, MemberChanged, NameConflict
 from cluster.facts import Kind
 from cluster.messages import State
 from cluster.serf.keyqueries import KeyAnswer, encode_key_answer
+from node.clustering import report
 from node.clustering.commands import cluster_commands
 from node.clustering.keyfile import key_name
 from node.clustering.lately import LATELY_S
@@ -50,6 +51,9 @@ def test_members_tell_the_truth(nodes: Nodes) -> None:
     assert states["b"]["sessions"] == {"imap": 1}
     assert states["b"]["connections"] == {"imap": 1}
     assert states["b"]["version"] == second.clustering.abouts.own.version
+    nodes.cluster.kill("b")
+    (failed,) = [each for each in report.members(first.clustering) if each["name"] == "b"]
+    assert (failed["state"], failed["version"]) == ("failed", second.clustering.abouts.own.version)
     assert states["a"]["is_self"]
     assert "c" not in states or states["c"]["state"] == "failed"
 
@@ -127,6 +131,8 @@ def test_nodes_that_are_away_are_named_with_the_keys(nodes: Nodes) -> None:
     assert ask(first, "cluster.keys")["absent"] == []
     nodes.cluster.kill("c")
     assert ask(first, "cluster.keys")["absent"] == ["c"]
+    asyncio.run(nodes.members["b"].gossip.leave(1.0))
+    assert ask(first, "cluster.keys")["absent"] == ["b", "c"]
 
 
 def test_a_rotation_stops_where_a_node_does_not_follow(nodes: Nodes) -> None:
