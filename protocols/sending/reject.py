@@ -2,7 +2,8 @@
 
 LMTP answers for each recipient, so a refusal is always possible and no report of ours is needed, with one
 exception: words that are not ASCII, to a client that does not read others. ``ereject`` refuses then as well,
-without the words; ``reject`` takes the message and sends them in a report (RFC 5429 §2.2).
+without the words; ``reject`` takes the message and sends them in a report (RFC 5429 §2.2), unless the sender
+wants none (RFC 3461 §4.1).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ async def reject(means: Means, occasion: Occasion, actions: Sequence[Reject]) ->
     action = actions[0]
     if action.extended or action.reason.isascii() or occasion.takes_utf8 or not occasion.sender:
         return Sent(instead=(action,))
-    if means.outbox is None:
+    if means.outbox is None or not occasion.dsn.of(0).wants_failure:
         return Sent(instead=(action,))
     key = occasion.key("reject")
     handover = Handover(means, means.outbox, occasion)
@@ -60,7 +61,9 @@ def _report(occasion: Occasion, reason: str, key: bytes) -> bytes:
         occasion.account_id,
         arrived,
         occasion.size_bytes,
+        occasion.dsn,
     )
     words = "\r\n    ".join(["The recipient's mail filter says:", *reason.strip().splitlines()])
-    failure = Failure(occasion.recipient, Verdict(Fate.REFUSED, STATUS, words))
+    orcpt = occasion.dsn.of(0).orcpt
+    failure = Failure(occasion.recipient, Verdict(Fate.REFUSED, STATUS, words), orcpt)
     return bounce(envelope, [failure], occasion.header, hostname=occasion.hostname, at=arrived)

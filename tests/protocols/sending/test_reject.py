@@ -10,6 +10,7 @@ import pytest
 from protocols.envelope import Refused
 from protocols.lmtp.replies import refusal
 from protocols.ports import MailKind
+from storage.dsn import MessageDsn, Notify, RecipientDsn
 from storage.errors import StagingFull
 from storage.model import INBOX
 from tests.support.sievehost import ANN, BOB, ENVELOPE, FROM, MESSAGE, SieveHost, sieve_host
@@ -136,3 +137,25 @@ async def test_any_failing_call_makes_one_report(host: SieveHost, nth: int, is_a
     await host.end_holds()
     assert len(host.outbox.sent) == 1
     assert await host.count() == {}
+
+
+async def test_a_report_names_the_message_and_the_recipient_as_the_sender_knows_them(host: SieveHost) -> None:
+    await host.put(REQUIRE + f'reject "{WORDS}";')
+    found = await host.resolve(ANN)
+    assert found is not None
+    wishes = RecipientDsn(frozenset({Notify.FAILURE}), "rfc822;ann+2Bold@far.example")
+    envelope = replace(ENVELOPE, dsn=MessageDsn("FULL", "a+20b"))
+    assert await host.send(replace(found, dsn=wishes), envelope=envelope) == [None]
+    (sent,) = host.outbox.sent
+    assert b"Original-Envelope-Id: a b\r\n" in sent.message
+    assert b"Original-Recipient: rfc822; ann+old@far.example\r\n" in sent.message
+
+
+@pytest.mark.parametrize("notify", [Notify.NEVER, Notify.SUCCESS])
+async def test_who_wants_no_report_of_failures_gets_none(host: SieveHost, notify: Notify) -> None:
+    await host.put(REQUIRE + f'reject "{WORDS}";')
+    found = await host.resolve(ANN)
+    assert found is not None
+    (refused,) = await host.send(replace(found, dsn=RecipientDsn(frozenset({notify}))))
+    assert isinstance(refused, Refused)
+    assert host.outbox.sent == []
