@@ -32,6 +32,7 @@ log = logging.getLogger("sora.relay")
 
 MAX_IDLE_S: Final = 20.0  # servers close after some time, Postfix after 300 s under no load and 10 s under it
 MAX_TRANSACTIONS: Final = 200  # on one connection, so that load moves when the relay's name has several hosts
+_SLOWEST: Final = 16 * 1024  # octets a second: a large message goes through a thin line, too
 # "Authentication required", "mechanism too weak", "credentials invalid", "encryption required": about us
 _ABOUT_US: Final = frozenset({421, 530, 534, 535, 538})
 # RFC 5321 §4.5.3.1.10: a server that takes no more recipients may say so, and means 452
@@ -46,7 +47,7 @@ class Timeouts:
     connect_s: float = 30.0  # TCP, TLS and greeting, each
     command_s: float = 300.0
     data_s: float = 120.0
-    end_of_data_s: float = 600.0
+    end_of_data_s: float = 600.0  # besides the time that the octets take at the slowest (``_SLOWEST``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +274,8 @@ class SmtpTransport:
         assert smtp.protocol is not None
         # nothing may be awaited between the two: an answer that nobody waits for would be dropped
         smtp.protocol.write(dot_stuffed(data))
-        return await smtp.protocol.read_response(timeout=self.settings.timeouts.end_of_data_s)
+        timeout_s = self.settings.timeouts.end_of_data_s + len(data) / _SLOWEST
+        return await smtp.protocol.read_response(timeout=timeout_s)
 
     async def _reset(self, smtp: SMTP) -> None:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from aiosmtplib import SMTPResponse
+from aiosmtplib.protocol import SMTPProtocol
 
 from protocols.relay.smtp import SmtpSettings, SmtpTransport, Timeouts, tls_context
 from protocols.relay.transport import RelayDown
@@ -14,11 +16,12 @@ from tests.support.smtpserver import DROP, HANG, Accepted, SmtpServer
 
 MESSAGE = b"Subject: x\r\n\r\n.dot\r\nend\r\n"
 TO = ("a@x.test", "b@x.test")
-SHORT = Timeouts(connect_s=5.0, command_s=0.2, data_s=0.2, end_of_data_s=0.2)
+PATIENT = Timeouts(connect_s=30.0, command_s=30.0, data_s=30.0, end_of_data_s=30.0)
+SHORT = Timeouts(connect_s=0.2, command_s=0.2, data_s=0.2, end_of_data_s=0.2)  # where something hangs
 
 
 def transport(server: SmtpServer, **changes: object) -> SmtpTransport:
-    settings = SmtpSettings("127.0.0.1", server.port, "me.test", timeouts=SHORT)
+    settings = SmtpSettings("127.0.0.1", server.port, "me.test", timeouts=PATIENT)
     return SmtpTransport(replace(settings, **changes))  # type: ignore[arg-type]
 
 
@@ -77,7 +80,7 @@ async def test_replies_about_the_message(says: dict[str, str], expected: str, st
 @pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "RCPT:b@x.test", "DATA", "."])
 @pytest.mark.parametrize("what", ["421 4.3.2 shutting down", DROP, HANG])
 async def test_what_is_about_the_relay(step: str, what: str) -> None:
-    timeouts = replace(SHORT, connect_s=0.2)
+    timeouts = SHORT if what is HANG else PATIENT
     async with SmtpServer({step: what}) as server:
         with pytest.raises(RelayDown):
             await send(server, timeouts=timeouts)
@@ -97,6 +100,24 @@ async def test_a_final_refusal_of_us_is_none_of_the_message(says: dict[str, str]
     async with SmtpServer(says) as server:
         with pytest.raises(RelayDown):
             await send(server)
+
+
+async def test_a_large_message_has_the_time_that_a_thin_line_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+    real = SMTPProtocol.read_response
+
+    async def read_response(protocol: SMTPProtocol, timeout: float | None = None) -> SMTPResponse:
+        waited.append(timeout)
+        return await real(protocol, timeout)
+
+    monkeypatch.setattr(SMTPProtocol, "read_response", read_response)
+    async with SmtpServer() as server:
+        relay = transport(server)
+        message = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 12_500
+        assert [each.fate for each in await relay.send("s@y.test", ["a@x.test"], message)] == [Fate.TAKEN]
+        await relay.close()
+    most = max(each or 0.0 for each in waited)
+    assert most > relay.settings.timeouts.end_of_data_s + len(message) / 20_000
 
 
 async def test_nobody_listens() -> None:
