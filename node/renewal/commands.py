@@ -9,6 +9,7 @@ from cryptography import x509
 
 from node.control import Arguments, ControlRefused, Handler, text_argument
 from storage.errors import Unavailable
+from tls.domains import BadName, fold
 from tls.errors import CertificateUnusable
 from tls.names import folded
 from tls.ports import BucketUnavailable, IssuingFailed
@@ -61,7 +62,7 @@ class CertificateCommands:
         rounds, _ = self._parts()
         name = text_argument(arguments, "name", "")
         found = [each for each in rounds.plan.wanted if each.id == name]
-        found = found or list(rounds.plan.for_name(folded(name)) if name else rounds.plan.wanted)
+        found = found or list(rounds.plan.for_name(_written(name)) if name else rounds.plan.wanted)
         if not found:
             raise ControlRefused("not_found", f"no certificate is configured for {name!r}")
         if len(found) > 1:
@@ -141,8 +142,8 @@ class CertificateCommands:
         name = text_argument(arguments, "name", "")
         asked = [each for each in rounds.plan.wanted if not name or each.id == name]
         names = list(dict.fromkeys(each for wanted in asked for each in wanted.names))
-        if not names and any(folded(name) in each.names for each in rounds.plan.wanted):
-            names = [folded(name)]
+        if not names and rounds.plan.for_name(_written(name)):
+            names = [_written(name)]
         if not names:
             raise ControlRefused("not_found", f"no certificate is configured for {name!r}")
         remarks = await rounds.ordering.look_ahead(names)
@@ -178,6 +179,14 @@ class CertificateCommands:
             raise ControlRefused("refused", str(error)) from error
         except CertificateUnusable as error:
             raise ControlRefused("usage", str(error)) from error
+
+
+def _written(name: str) -> str:
+    """As it is in certificates, however people write it."""
+    try:
+        return fold(name)
+    except BadName:
+        return folded(name)
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

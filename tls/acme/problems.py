@@ -84,6 +84,9 @@ def parse_problem(document: object, status: int = 0, deep: bool = True) -> Probl
     if not isinstance(document, Mapping):
         return Problem(status=status)
     typ, detail = _text(document.get("type")), _text(document.get("detail")) or _text(document.get("title"))
+    page = _text(document.get("instance"))
+    if page and typ == f"{PREFIX}userActionRequired":  # the terms to agree to, RFC 8555 §7.3.3
+        detail = f"{detail}, see {page}"
     identifier = document.get("identifier")
     inner = document.get("subproblems")
     parts = inner[:MAX_SUBPROBLEMS] if deep and isinstance(inner, list) else ()

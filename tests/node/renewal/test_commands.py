@@ -54,6 +54,16 @@ async def test_list_and_show(console: Console) -> None:
     assert shown["attempts"][CA.directory]["failures"] == 0
 
 
+@pytest.mark.parametrize("name", ["bücher.example.com", "XN--BCHER-KVA.example.com."])
+async def test_names_are_understood_as_people_write_them(name: str) -> None:
+    wanted = Wanted(("xn--bcher-kva.example.com",))
+    console = Console(plan=Plan((wanted,), (CA,), digest="aa"))
+    assert (await console.ask("show", name=name))["id"] == wanted.id
+    assert (await console.ask("check", name=name))["names"] == list(wanted.names)
+    with pytest.raises(ControlRefused, match="no certificate is configured"):
+        await console.ask("show", name="no name at all")
+
+
 async def test_show_has_the_words_of_the_ca(console: Console) -> None:
     console.world.ca.failing = [IssuingFailed(Failure.REFUSED, "CAA forbids it")]
     await console.world.round()

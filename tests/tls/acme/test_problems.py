@@ -120,3 +120,10 @@ def test_several_failures_become_one() -> None:
         "a.test: no route; b.test: 404",
         ("a.test", "b.test"),
     )
+
+
+def test_new_terms_come_with_the_page_to_agree_to_them_at() -> None:
+    page = "https://ca.example/agreement"
+    document = {"type": f"{PREFIX}userActionRequired", "detail": "Terms have changed", "instance": page}
+    assert parse_problem(document, 403).text() == f"Terms have changed, see {page} (userActionRequired)"
+    assert page not in parse_problem({**document, "type": f"{PREFIX}malformed"}, 400).text()
