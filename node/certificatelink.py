@@ -49,7 +49,7 @@ class Courier:
 
     async def follow(self, link: Link) -> None:
         """``bring`` at every change, until the link is lost."""
-        ward = self._ward(link)
+        ward, told = self._ward(link), ""
         while not link.lost.done():
             changed = asyncio.create_task(ward.changed.wait())
             either: set[asyncio.Future[Any]] = {changed, link.lost}
@@ -65,9 +65,13 @@ class Courier:
             except LinkFault as error:
                 if link.lost.done():
                     return
-                log.error("a worker does not take the new certificates and is asked again: %s", error)
+                if str(error) != told:  # once, not at every attempt
+                    told = str(error)
+                    log.error("a worker does not take the new certificates and is asked again: %s", error)
                 ward.changed.set()
                 await asyncio.wait({link.lost}, timeout=RETRY_EVERY_S)
+            else:
+                told = ""
 
     def changed(self) -> None:
         """Something else is to be shown."""

@@ -204,7 +204,7 @@ async def test_a_worker_that_cannot_is_asked_again(
     config = issued_and_files(tmp_path)
     certificates, courier = control(config)
     worker = Worker(config)
-    show, failures = worker.intake._show, [LinkFault("no memory")] * 2
+    show, failures = worker.intake._show, [LinkFault("no memory")] * 4
 
     async def fail_first(numbers: list[int]) -> None:
         if failures:
