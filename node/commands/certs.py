@@ -13,7 +13,7 @@ from node.renewal.reasons import REASONS
 from node.units import format_duration
 
 from .access import Access, with_access
-from .failure import EXIT_CODES, FAILED, Failure
+from .failure import EXIT_CODES, FAILED, USAGE, Failure
 from .live import ask_node, ask_within
 from .output import fields, show_time, table
 
@@ -116,10 +116,21 @@ def check(access: Access, name: str) -> None:
 @with_access
 def import_command(access: Access, name: str, chain: Path, key: Path) -> None:
     """Put a pair from elsewhere in place on all nodes; it is renewed by ACME when its time has come."""
-    arguments = {"name": name, "chain": chain.read_text(), "key": key.read_text()}
+    arguments = {"name": name, "chain": _pem(chain), "key": _pem(key)}
     found = ask_within(access, CHECK_WITHIN_S, "certs.import", arguments)
     access.answer(found, _render_outcome(found))
     _require_done(found)
+
+
+def _pem(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Failure(
+            f"{path} is no PEM file; openssl x509 or openssl pkey -inform der makes one of DER", USAGE
+        ) from error
 
 
 @certs.command(

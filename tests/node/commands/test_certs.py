@@ -168,3 +168,11 @@ def test_new_account_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_command_has_examples() -> None:
     for name in command.certs.commands:
         assert "Example" in CliRunner().invoke(cli, ["certs", name, "--help"]).output, name
+
+
+def test_what_is_imported_has_to_be_pem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    der = tmp_path / "chain.der"
+    der.write_bytes(b"\x30\x82\xfc\xff")
+    result, asked = run(monkeypatch, DONE, "import", "--chain", str(der), "--key", str(der))
+    assert (result.exit_code, asked) == (2, [])
+    assert f"{der} is no PEM file" in result.output
