@@ -26,7 +26,7 @@ from storage.postgres.store import PostgresMailStore
 
 from .failure import USAGE, Failure, from_postgres, from_storage
 from .load import Unreadable, read
-from .output import print_json
+from .output import print_json, print_text
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Access:
         if self.as_json:
             print_json(data)
         else:
-            click.echo(text)
+            print_text(text)
 
 
 async def _with_stores(action: Callable[[Stores], Awaitable[T]], feed: Path, settings: DatabaseSettings) -> T:

@@ -12,7 +12,7 @@ from node.units import UnitError, format_duration, parse_duration
 from .access import Access, with_access
 from .failure import EXIT_CODES
 from .live import ask_node
-from .output import table
+from .output import printable, table
 
 RULES = {
     "user": "failures of one user",
@@ -100,7 +100,7 @@ def _paragraphs(found: dict[str, Any]) -> list[str]:
     """One for each view; servers that see it alike share one."""
     views: dict[tuple[str, ...], list[str]] = {}
     for name, seen in found["servers"].items():
-        lines = [*seen["words"]]
+        lines = [printable(each) for each in seen["words"]]
         if seen["is_refused_at_connect"]:
             lines.append("It is refused as soon as it connects.")
         if found["blocks"] and seen["hint"]:

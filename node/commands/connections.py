@@ -16,7 +16,6 @@ from .live import ask_node
 from .output import show_size, table
 
 _PROTOCOLS = ["imap", "pop3", "lmtp", "managesieve"]
-_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @click.group(epilog="\b\nExample:\n  sora-admin connections list --user ann@example.org\n\n" + EXIT_CODES)
@@ -139,10 +138,5 @@ def _row(each: dict[str, Any], now: float) -> tuple[object, ...]:
         format_duration(max(1, round(now - each["since"]))),
         show_size(each["bytes_in"]),
         show_size(each["bytes_out"]),
-        _printable(each["client"]),
+        each["client"],
     )
-
-
-def _printable(foreign: str) -> str:
-    """Clients choose these words: nothing of them may reach a terminal as an order."""
-    return "".join(char if char.isprintable() else _UNPRINTABLE for char in foreign)

@@ -175,7 +175,7 @@ def _tell_node(access: Access, account_id: AccountId, restorer: Restorer) -> Non
 
 
 def _describe(message: DeletedMessage) -> tuple[str, str]:
-    """Sender and subject for a terminal."""
+    """Sender and subject, decoded."""
     try:
         envelope = decode_envelope(message.envelope)
     except Corrupt:
@@ -183,9 +183,4 @@ def _describe(message: DeletedMessage) -> tuple[str, str]:
     sender = next(
         (b"%s@%s" % (each.mailbox, each.host) for each in envelope.from_ if each.mailbox and each.host), b""
     )
-    return _printable(sender), _printable(envelope.subject or b"")
-
-
-def _printable(raw: bytes) -> str:
-    """Decoded, without what could command the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in decode_words(raw))
+    return decode_words(sender), decode_words(envelope.subject or b"")

@@ -1,23 +1,41 @@
-"""Answers of commands: aligned columns for people, JSON for programs."""
+"""Answers of commands: aligned columns for people, JSON for programs.
+
+Whoever sends mail, connects or tries to log in chooses words that operators look at: nothing of them may
+reach a terminal as an order, or look like a line of ours.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import click
 
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+_CONTROLS_JSON_LEAVES = re.compile("[\x7f-\x9f]")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
+def printable(foreign: str) -> str:
+    """What belongs into one line."""
+    return "".join(char if char.isprintable() or char == "\t" else _UNPRINTABLE for char in foreign)
+
+
+def print_text(text: str) -> None:
+    """Its lines are ours; what foreign words there may be in them is not trusted."""
+    click.echo("\n".join(map(printable, text.split("\n"))))
+
+
 def print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    click.echo(_CONTROLS_JSON_LEAVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Left-aligned columns; numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     is_number = [bool(rows) and isinstance(cell, int) for cell in (rows[0] if rows else headings)]
     lines = [headings, *cells]
@@ -32,7 +50,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def fields(pairs: Mapping[str, object]) -> str:
     width = max(map(len, pairs)) + 1
-    return "\n".join(f"{name + ':':<{width}} {value}" for name, value in pairs.items())
+    return "\n".join(f"{name + ':':<{width}} {printable(str(value))}" for name, value in pairs.items())
 
 
 def show_time(moment: datetime | None) -> str:

@@ -24,7 +24,7 @@ from storage.scripts import ScriptInfo, ScriptQuota
 from .access import Access, Stores, read_config, with_access
 from .addresses import address_argument
 from .failure import EXIT_CODES, Failure
-from .output import json_time, print_json, show_size, show_time, table
+from .output import json_time, print_json, print_text, printable, show_size, show_time, table
 
 # Administrators may store what users could not upload.
 QUOTA = ScriptQuota(scripts=1_000, script_bytes=4 * 1024 * 1024)
@@ -234,7 +234,7 @@ def test(
     if as_json:
         print_json(told.data(trace=trace))
     else:
-        click.echo("\n".join(told.lines(trace=trace)))
+        print_text("\n".join(map(printable, told.lines(trace=trace))))
     if told.outcome.fault:
         sys.exit(BAD_SCRIPT)
 
