@@ -57,6 +57,11 @@ def written() -> list[str]:
     return found
 
 
+def test_node_ends_its_programs_by_itself() -> None:
+    """A database that gets the SIGTERM of the node takes no more connections, while mail is still coming in."""
+    assert values(SERVICE, "KillMode") == ["mixed"]
+
+
 def test_what_the_node_writes_to_may_be_written() -> None:
     assert "/var/lib/sora/staging" in written()
     assert values(SERVICE, "ProtectSystem") == ["strict"]
