@@ -10,6 +10,7 @@ from .composition import Composition
 from .doors import Doors, password_verifier, protocol_servers
 from .loginguard import Guards
 from .metrics.sources import add_doors
+from .searches import Searches
 from .sessions import Sessions
 from .shared import NodeState
 from .status import ListenerStatus
@@ -33,6 +34,7 @@ class Node(Composition):
     def __init__(self, config: Config, footing: Footing | None = None) -> None:
         super().__init__(config, footing)
         self._sessions = Sessions(config.trusted_networks)
+        self._searches = Searches(config)
         self.verifier = password_verifier(1)
         self._guards = Guards(config, check_takes_s=lambda: self.verifier.check_takes_s)
         state = NodeState(
@@ -41,6 +43,7 @@ class Node(Composition):
             LocalMaildropLock(),
             self.guards.close,
             outbox=self.relay.outbox,
+            begin_search=self.searches.begin,
         )
         self.doors = Doors(self.core, state, self.verifier)
 
@@ -51,6 +54,10 @@ class Node(Composition):
     @property
     def sessions(self) -> Sessions:
         return self._sessions
+
+    @property
+    def searches(self) -> Searches:
+        return self._searches
 
     @property
     def front(self) -> Doors:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .doors import Doors
     from .metrics.server import MetricsServer
     from .relaying import QueueOutbox
+    from .searches import Searches
     from .sessions import SessionLimits
     from .units import Network
 
@@ -48,6 +49,7 @@ class Parts:
     metrics_servers: Sequence[MetricsServer] = ()
     background: Background | None = None
     outbox: QueueOutbox | None = None
+    searches: Searches | None = None
 
 
 def put_in_force(config: Config, parts: Parts) -> list[str]:
@@ -73,6 +75,8 @@ def put_in_force(config: Config, parts: Parts) -> list[str]:
         serving.show(parts.core.certificates.of(serving.server))
     if parts.outbox is not None:
         parts.outbox.obey(config)
+    if parts.searches is not None:
+        parts.searches.obey(config)
     if parts.background is not None:
         parts.background.cleaner.settings = cleaner_settings(config.cleanup)
     return parts.core.certificates.troubles()

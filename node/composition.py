@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .loginguard import Guards
     from .metrics.family import Snapshot
     from .metrics.server import MetricsServer
+    from .searches import Searches
     from .sessions import Sessions
 
 log = logging.getLogger("sora.node")
@@ -91,6 +92,10 @@ class Composition(ABC):
     @abstractmethod
     def sessions(self) -> Sessions:
         """Of all processes of this node."""
+
+    @property
+    @abstractmethod
+    def searches(self) -> Searches: ...
 
     @property
     @abstractmethod
@@ -241,6 +246,7 @@ class Composition(ABC):
             metrics_servers=self.metrics_servers,
             background=self.background,
             outbox=self.relay.outbox,
+            searches=self.searches,
         )
         swap_relay = self.relay.prepare(config)
         troubles = put_in_force(config, parts)

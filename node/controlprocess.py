@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .footing import Footing
     from .loginguard import Guards
+    from .searches import Searches
     from .sessions import Sessions
 
 CONTROL = "control"
@@ -57,6 +58,10 @@ class ControlProcess(Composition):
     @property
     def sessions(self) -> Sessions:
         return self.hub.sessions
+
+    @property
+    def searches(self) -> Searches:
+        return self.hub.searches
 
     @property
     def front(self) -> Supervisor:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from protocols.imap.searchpace import TooManySearches
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.ports import Goodbye, Identity, Peer
 from storage.model import AccountId
@@ -19,6 +20,7 @@ from .link import Answerer, Hearer, Link, LinkFault
 from .loginguard import Decision, Guards
 from .places import Leases
 from .ratelimit import Delta, Failures, Subject, Word, encode
+from .searches import Searches
 from .sessions import EVERYBODY, Leave, Sessions, address_key
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Hub:
         self.guards.mirror = self._mirror
         self.guards.welcomed = self._welcomed
         self.sessions = Sessions(config.trusted_networks)
+        self.searches = Searches(config)
         self.leases = Leases(self.sessions.most, workers)
         self.maildrops = LocalMaildropLock()
         self.on_staged = on_staged
@@ -160,6 +163,7 @@ class Desk:
             "judge": self._judge,
             "login": self._login,
             "lock": self._lock,
+            "search": self._search,
             "place": partial(hub.leases.ask, self),
         }
         self.notices: dict[str, Hearer] = {
@@ -285,6 +289,14 @@ class Desk:
     async def _login(self, session_id: str, account_id: int, address: str, primary_address: str) -> None:
         identity = Identity(AccountId(account_id), address, primary_address)
         await self._hub.sessions.logged_in(session_id, identity)
+
+    async def _search(self, server: str, account_id: int) -> float | None:
+        """Seconds until it is allowed; None: it has begun."""
+        try:
+            await self._hub.searches.begin(server, AccountId(account_id))
+        except TooManySearches as error:
+            return error.wait_s
+        return None
 
     # --- maildrops ---
 

@@ -19,8 +19,7 @@ from protocols.annotations import Annotations
 from protocols.connections import LiveConnections
 from protocols.deadlines import DeadlineWheel
 from protocols.imap.presentation import OPTION as PRESENTATION
-from protocols.imap.searchpace import OPTION as SEARCH_PACE
-from protocols.imap.searchpace import SearchPace
+from protocols.imap.searchpace import OPTION as SEARCH_LIMIT
 from protocols.imap.session import SIEVE_URL
 from protocols.imap.sessions import imap_sessions
 from protocols.imap.views import ViewRegistry
@@ -39,7 +38,7 @@ from .core import PROTOCOLS, Core
 from .events import event_queue, sieve_url
 from .frontdoor import door_settings, is_trusted
 from .hashupgrade import HashUpgrader
-from .limits import command_limits, node_memory, search_rate, session_clock, session_limits
+from .limits import command_limits, node_memory, session_clock, session_limits
 from .listeners import Listener
 from .metrics.counting import ProtocolInstruments
 from .presentation import imap_presentation
@@ -78,7 +77,6 @@ class Doors:
         self._core = core
         self._state = state
         self._services_of: dict[str, Services] = {}
-        self._paces: dict[str, SearchPace] = {}  # what was counted stays counted over a reload
         self._hurry = asyncio.Event()
         self.listeners: list[Listener] = []
         self.trainer: Trainer | None = None
@@ -296,11 +294,9 @@ class Doors:
         )
 
     def _imap_options(self, server: Server) -> dict[str, object]:
-        pace = self._paces.setdefault(server.name, SearchPace(search_rate(server)))
-        pace.rate = search_rate(server)
         return {
             PRESENTATION: imap_presentation(server),
-            SEARCH_PACE: pace,
+            SEARCH_LIMIT: partial(self._state.begin_search, server.name),
             SIEVE_URL: self._sieve_url,
         }
 

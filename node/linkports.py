@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from protocols.errors import AuthenticationUnavailable, TooManySessions
+from protocols.imap.searchpace import TooManySearches
 from protocols.ports import Goodbye, Identity, Peer, Registered
 from storage.model import AccountId
 
@@ -250,6 +251,21 @@ class LinkGate:
         finally:
             gates.forget(number)
         return Decision(None, refused_by) if refused_by else found
+
+
+class LinkSearches:
+    """The other implementation of ``Searches.begin``."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def begin(self, server: str, account: AccountId) -> None:
+        try:
+            wait_s: Any = await self._link.call("search", server, account)
+        except LinkFault as error:
+            raise TooManySearches(1.0) from error
+        if wait_s is not None:
+            raise TooManySearches(wait_s)
 
 
 class LinkMaildropLock:

@@ -5,17 +5,26 @@ In a node of one process these are the objects themselves; else they ask the con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from protocols.ports import Admission, MaildropLock, Outbox, SessionRegistry
+from storage.model import AccountId
 
 from .loginguard import Guard
 
 if TYPE_CHECKING:
     from .config import Server
     from .sessions import Leave, SessionLimits
+
+
+# Server and account, before a search that reads messages. Raises TooManySearches.
+BeginSearch = Callable[[str, AccountId], Awaitable[None]]
+
+
+async def not_counted(_server: str, _account: AccountId) -> None:
+    """Searches are not limited."""
 
 
 class Gate(Guard, Admission, Protocol):
@@ -44,3 +53,4 @@ class NodeState:
     release_logins: Callable[[], None] = lambda: None
     processes: int = 1  # that serve clients
     outbox: Outbox | None = None
+    begin_search: BeginSearch = not_counted

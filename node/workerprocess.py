@@ -27,7 +27,7 @@ from .core import Core
 from .doors import Doors, password_verifier
 from .gathering import Gathered
 from .link import Answerer, Hearer, Link, LinkFault
-from .linkports import LinkGates, LinkMaildropLock, LinkSessions
+from .linkports import LinkGates, LinkMaildropLock, LinkSearches, LinkSessions
 from .memory import keep_large_buffers_apart
 from .metrics.lag import LoopLag
 from .metrics.registry import Registry
@@ -126,7 +126,12 @@ class WorkerProcess:
         gates = LinkGates(self.link, config, key, lambda: verifier.check_takes_s)
         outbox = worker_outbox(config, lambda message_id: self.link.notify("relay_queued", message_id))
         state = NodeState(
-            gates.of, self._sessions, LinkMaildropLock(self.link), processes=workers, outbox=outbox
+            gates.of,
+            self._sessions,
+            LinkMaildropLock(self.link),
+            processes=workers,
+            outbox=outbox,
+            begin_search=LinkSearches(self.link).begin,
         )
         doors = self._doors = Doors(core, state, verifier)
         parts = Parts(core, gates, self._sessions, doors, outbox=outbox)

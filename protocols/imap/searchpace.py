@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,12 +12,17 @@ from protocols.errors import LimitReached
 from protocols.ports import ServerPolicy
 from storage.model import AccountId
 
-OPTION: Final = "search pace"  # in ``ServerPolicy.options``
+OPTION: Final = "search limit"  # a ``SearchLimit`` in ``ServerPolicy.options``
 _SWEEP_ACCOUNTS: Final = 1024  # so many more than at the last sweep: forget who has not searched lately
+
+
+# Called before a search that has to read messages. Raises TooManySearches.
+SearchLimit = Callable[[AccountId], Awaitable[None]]
 
 
 class TooManySearches(LimitReached):
     def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
         super().__init__(f"Too many searches, try again in {math.ceil(wait_s)} seconds")
 
 
@@ -63,8 +69,8 @@ def _forget(begun: deque[float], rate: SearchRate, now: float) -> None:
         begun.popleft()
 
 
-def pace_of(policy: ServerPolicy) -> SearchPace | None:
+def limit_of(policy: ServerPolicy) -> SearchLimit | None:
     found = policy.options.get(OPTION)
-    if found is not None and not isinstance(found, SearchPace):
+    if found is not None and not callable(found):
         raise TypeError(f"option {OPTION!r} is a {type(found).__name__}")
     return found

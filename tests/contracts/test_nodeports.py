@@ -19,12 +19,14 @@ from node.config.model import Server
 from node.config.serverparts import AuthRateLimit
 from node.desk import Desk, Hub
 from node.link import Link
-from node.linkports import LinkGates, LinkMaildropLock, LinkSessions
+from node.linkports import LinkGates, LinkMaildropLock, LinkSearches, LinkSessions
 from node.loginguard import Decision, Guards
 from node.ratelimit import parse_address, subject_of
+from node.searches import Searches
 from node.sessions import EVERYBODY, Leave, SessionLimits, Sessions
-from node.shared import Gate, Registry
+from node.shared import BeginSearch, Gate, Registry
 from protocols.errors import AuthenticationUnavailable, TooManySessions
+from protocols.imap.searchpace import TooManySearches
 from protocols.pop3.maildrop import LocalMaildropLock
 from protocols.ports import Goodbye, Identity, MaildropLock, Peer
 from storage.model import AccountId
@@ -60,6 +62,7 @@ class Ports:
     sessions: Registry
     gate: Gate
     maildrops: MaildropLock
+    begin_search: BeginSearch
     link: Link | None = None
 
 
@@ -86,7 +89,7 @@ def one_process() -> Node:
     sessions.limit("imap", LIMITS)
     gate = guards.of(SERVER)
     assert gate is not None
-    ports = Ports(sessions, gate, LocalMaildropLock())
+    ports = Ports(sessions, gate, LocalMaildropLock(), Searches(config).begin)
     return Node([ports, ports], sessions, guards)  # who has no workers tells them nothing
 
 
@@ -119,7 +122,7 @@ async def several_processes(made: list[Link]) -> Node:
         hub.greet(desk)
         gate = gates.of(SERVER)
         assert gate is not None
-        ports.append(Ports(sessions, gate, LinkMaildropLock(link), link))
+        ports.append(Ports(sessions, gate, LinkMaildropLock(link), LinkSearches(link).begin, link))
         made += [link, desk.link]
     told = (hub.recheck, hub.tell_peers, hub.check_full)
     return Node(ports, hub.sessions, hub.guards, hub.leases, *told, hub.refresh)
@@ -308,6 +311,20 @@ async def test_goodbye_reaches_the_connection(node: Node) -> None:
     entry.connection.say_goodbye(Goodbye.KICKED, 0.5)
     await settled(lambda: one.goodbyes)
     assert one.goodbyes == [(Goodbye.KICKED, 0.5)]
+
+
+# --- searches ---
+
+
+async def test_searches_of_an_account_are_counted_over_all_processes(node: Node) -> None:
+    most = SERVER.limits.search_rate_limit_per_min
+    for number in range(most):
+        await node.ports[number % 2].begin_search("imap", ANN.account_id)
+    for ports in node.ports:
+        with pytest.raises(TooManySearches) as refused:
+            await ports.begin_search("imap", ANN.account_id)
+        assert 0 < refused.value.wait_s <= SERVER.limits.search_rate_limit_window_s
+    await node.ports[1].begin_search("imap", BOB.account_id)
 
 
 # --- maildrops ---

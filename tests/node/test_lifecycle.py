@@ -27,9 +27,12 @@ from node.cli import cli
 from node.commands.load import read_again
 from node.composition import Composition
 from node.config import Config, Loaded
+from node.config.model import Server
+from node.config.serverparts import Limits
 from node.control import ask, control_path
 from node.loginguard import Guards
 from node.run import serve
+from node.searches import Searches
 from protocols.imap.searchpace import SearchPace, SearchRate, TooManySearches
 from storage.model import AccountId
 from storage.postgres.settings import DatabaseSettings
@@ -270,6 +273,22 @@ async def test_settings_of_sessions_hold_for_new_ones(running: Running) -> None:
     assert b"SIZE 2097152" in lines
     for each in (old.writer, new.writer, writer):
         each.close()
+
+
+async def test_searches_obey_a_configuration_that_was_read_again_and_go_on_counting() -> None:
+    def limited(most: int) -> Config:
+        return Config(
+            servers=(Server(type="imap", name="imap", limits=Limits(search_rate_limit_per_min=most)),)
+        )
+
+    searches = Searches(limited(1), clock=lambda: 0.0)
+    await searches.begin("imap", AccountId(1))
+    searches.obey(limited(2))
+    await searches.begin("imap", AccountId(1))
+    with pytest.raises(TooManySearches):
+        await searches.begin("imap", AccountId(1))
+    searches.obey(limited(0))
+    await searches.begin("imap", AccountId(1))
 
 
 def test_searches_of_a_reload_that_lifts_the_limit_go_on_counting() -> None:

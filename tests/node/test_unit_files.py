@@ -58,7 +58,7 @@ def written() -> list[str]:
 
 
 def test_node_ends_its_programs_by_itself() -> None:
-    """A database that gets the SIGTERM of the node takes no more connections, while mail is still coming in."""
+    """A database that gets the SIGTERM of the node takes no more connections, while mail still comes in."""
     assert values(SERVICE, "KillMode") == ["mixed"]
 
 

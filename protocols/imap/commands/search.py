@@ -22,7 +22,7 @@ from ..pacing import breathe
 from ..registry import SELECTED, Command, No, Ok, ParseContext, Tagged
 from ..searching import Plan, find_all, find_end
 from ..searchkeys import Program, Return, parse_program
-from ..searchpace import pace_of
+from ..searchpace import limit_of
 from ..seqset import format_uids
 from ..textfacts import MAX_SEARCHED_BYTES, TextFacts
 
@@ -81,8 +81,8 @@ async def _search(session: ImapSession, args: Search) -> None:
     plan = Plan(program.key, columns, time.time())
     undecided = len(plan.undecided())
     if undecided:
-        if (pace := pace_of(session.policy)) is not None:
-            pace.begin(session.user.account_id, time.monotonic())
+        if (limit := limit_of(session.policy)) is not None:
+            await limit(session.user.account_id)
         session.progress = (0, undecided)
     options = program.options
     if options is None and session.rev2:

@@ -229,7 +229,12 @@ def test_accounts_that_stopped_searching_are_forgotten() -> None:
 
 
 async def test_only_searches_that_read_messages_are_counted() -> None:
-    made = lab(options={OPTION: SearchPace(SearchRate(2, 60.0))})
+    pace = SearchPace(SearchRate(2, 60.0))
+
+    async def limit(account: AccountId) -> None:
+        pace.begin(account, 0.0)
+
+    made = lab(options={OPTION: limit})
     client = await made.log_in("INBOX")
     for _ in range(5):
         assert b"a OK" in await client.send(b"a SEARCH UNSEEN\r\n")
