@@ -35,6 +35,23 @@ from .uploads import add_frames, take_over
 
 FRAMES_INLINE = 4  # bodies up to so many frames ride in the one statement; a frame is about 256 KiB
 
+# The body waits for the object store: that of a new content, and of one that waited on another node's disk.
+_STAGING = """staged AS (
+    INSERT INTO staged_contents (content_id, node, encoded_bytes)
+    SELECT id, $6::text, $7::bigint FROM content WHERE is_new
+), moved AS (
+    UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
+        lease_until = NULL, next_attempt_at = g.staged_at
+    WHERE g.content_id = (SELECT id FROM contents WHERE hash = $1) AND EXISTS (SELECT FROM target)
+      AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
+    RETURNING g.content_id
+), frames AS (
+    INSERT INTO staged_frames (content_id, n, data)
+    SELECT c.id, f.n, f.data
+    FROM (SELECT id FROM content WHERE is_new UNION ALL SELECT content_id FROM moved) c,
+         unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
+)"""
+
 # Each part feeds the next, which fixes their order: the mailbox is locked, then the key, then the content. No
 # mailbox, or a key that is there already: nothing flows on.
 _ONE = """
@@ -49,21 +66,7 @@ WITH target AS MATERIALIZED (
     SELECT $1::bytea, $2::bigint, $3::bytea, $4::bytea, $5::bytea FROM fresh
     ON CONFLICT (hash) DO UPDATE SET last_taken_at = now()
     RETURNING id, xmax = 0 AS is_new
-), staged AS (
-    INSERT INTO staged_contents (content_id, node, encoded_bytes)
-    SELECT id, $6::text, $7::bigint FROM content WHERE is_new
-), moved AS (
-    UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
-        lease_until = NULL, next_attempt_at = g.staged_at
-    WHERE g.content_id = (SELECT id FROM contents WHERE hash = $1) AND EXISTS (SELECT FROM target)
-      AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
-    RETURNING g.content_id
-), frames AS (
-    INSERT INTO staged_frames (content_id, n, data)
-    SELECT c.id, f.n, f.data
-    FROM (SELECT id FROM content WHERE is_new UNION ALL SELECT content_id FROM moved) c,
-         unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
-), bump AS (
+), {staging}, bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + 1, highestmodseq = m.highestmodseq + 1, messages = m.messages + 1,
         unseen = m.unseen + 1 - ($11::smallint & 1), deleted = m.deleted + ($11 & 8) / 8,
@@ -96,7 +99,9 @@ _WITHOUT_KEY = "SELECT FROM target"
 # By whether there is a key, and whether it waits for a mailbox that another transaction holds.
 _ONES = {
     (has_key, waits): _ONE.format(
-        fresh=_KEYED if has_key else _WITHOUT_KEY, waiting="" if waits else " SKIP LOCKED"
+        fresh=_KEYED if has_key else _WITHOUT_KEY,
+        staging=_STAGING,
+        waiting="" if waits else " SKIP LOCKED",
     )
     for has_key in (False, True)
     for waits in (False, True)
@@ -104,7 +109,7 @@ _ONES = {
 
 # The parts run in this order because each reads the one before it to the end: all mailboxes are locked (by
 # id), then the keys, then the content; `target` is empty unless every mailbox is there, and so is the rest.
-_MANY = """
+_MANY = f"""
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($9::bigint[], $10::bytea[], $11::smallint[], $12::text[], $13::timestamptz[],
                          $14::bytea[])
@@ -135,21 +140,7 @@ WITH input AS MATERIALIZED (
     SELECT $1::bytea, $2, $3::bytea, $4::bytea, $5::bytea WHERE EXISTS (SELECT FROM fresh)
     ON CONFLICT (hash) DO UPDATE SET last_taken_at = now()
     RETURNING id, xmax = 0 AS is_new
-), staged AS (
-    INSERT INTO staged_contents (content_id, node, encoded_bytes)
-    SELECT id, $6::text, $7::bigint FROM content WHERE is_new
-), moved AS (
-    UPDATE staged_contents g SET node = $6, encoded_bytes = $7, attempts = 0, lease_node = NULL,
-        lease_until = NULL, next_attempt_at = g.staged_at
-    WHERE g.content_id = (SELECT id FROM contents WHERE hash = $1) AND EXISTS (SELECT FROM target)
-      AND g.node IS NOT NULL AND g.node IS DISTINCT FROM $6
-    RETURNING g.content_id
-), frames AS (
-    INSERT INTO staged_frames (content_id, n, data)
-    SELECT c.id, f.n, f.data
-    FROM (SELECT id FROM content WHERE is_new UNION ALL SELECT content_id FROM moved) c,
-         unnest($8::bytea[]) WITH ORDINALITY AS f (data, n)
-), bump AS (
+), {_STAGING}, bump AS (
     UPDATE mailboxes m
     SET uidnext = m.uidnext + f.added, highestmodseq = m.highestmodseq + 1,
         messages = m.messages + f.added, unseen = m.unseen + f.unseen, deleted = m.deleted + f.deleted,
