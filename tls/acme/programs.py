@@ -42,7 +42,7 @@ async def run(
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=kept | dict(environment or {}),
@@ -60,7 +60,6 @@ async def run(
 
 
 async def _talk(process: asyncio.subprocess.Process, given: bytes) -> Finished:
-    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     output, errors, _ = await asyncio.gather(
@@ -76,8 +75,11 @@ async def _read(stream: asyncio.StreamReader) -> str:
     return kept.decode(errors="replace")
 
 
-async def _write(stream: asyncio.StreamWriter, given: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read
+async def _write(stream: asyncio.StreamWriter | None, given: bytes) -> None:
+    """None: nothing is given. It need not read, and may have ended, which is RuntimeError to uvloop."""
+    if stream is None:
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         stream.write(given)
         await stream.drain()
         stream.close()

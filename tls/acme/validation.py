@@ -112,7 +112,7 @@ class Validation:
         steps = self._steps
         for answer in (each for each in answers if each.kind == "http-01"):
             self._talk.run(steps.check)
-            with _publishing(answer):
+            with self._publishing(answer):
                 publish = functools.partial(steps.publish_http, answer.name, answer.place, answer.value)
                 self._talk.run(publish)
             published.append(answer)
@@ -134,9 +134,18 @@ class Validation:
             raise joined(failed_ones)
 
     async def _publish_record(self, answer: Answer) -> None:
-        with _publishing(answer):
+        with self._publishing(answer):
             await self._steps.publish_dns(answer.place, answer.value)
         self._steps.say(f"published the dns-01 answer for {answer.name}")
+
+    @contextlib.contextmanager
+    def _publishing(self, answer: Answer) -> Iterator[None]:
+        try:
+            yield
+        except (BucketUnavailable, DnsFailed) as error:
+            sharing = (answer.name, f"*.{answer.name}")  # a name and its wildcard have one record
+            names = [name for name in sharing if name in self._names]
+            raise IssuingFailed(Failure.UNPUBLISHED, str(error), names=names) from error
 
     def _withdraw(self, published: Sequence[Answer]) -> None:
         """What cannot be withdrawn is said and left: it is worth nothing to anybody else."""
@@ -200,14 +209,6 @@ class Validation:
 
     def _say(self, text: str) -> None:
         self._talk.say(self._steps.say, text)
-
-
-@contextlib.contextmanager
-def _publishing(answer: Answer) -> Iterator[None]:
-    try:
-        yield
-    except (BucketUnavailable, DnsFailed) as error:
-        raise IssuingFailed(Failure.UNPUBLISHED, str(error), names=(answer.name,)) from error
 
 
 def _why_not(authorisation: Authorisation) -> IssuingFailed:

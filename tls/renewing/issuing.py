@@ -41,7 +41,8 @@ JOURNAL_MIN_AGE: Final = timedelta(minutes=10)  # until who comes after a dead n
 _LEADS_NOWHERE: Final = frozenset({Failure.VALIDATION, Failure.REFUSED, Failure.BAD_ACCOUNT})
 # What fails at one CA fails at another.
 _ABOUT_US: Final = frozenset({Failure.VALIDATION, Failure.REJECTED_NAME, Failure.UNPUBLISHED, Failure.FENCED})
-_ABOUT_NAMES: Final = frozenset({Failure.VALIDATION, Failure.REJECTED_NAME})
+# UNPUBLISHED: of one zone, say, that we may not change any more.
+_ABOUT_NAMES: Final = frozenset({Failure.VALIDATION, Failure.REJECTED_NAME, Failure.UNPUBLISHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Issuing:
         *,
         may_lack_names: bool,
     ) -> Obtained:
-        """``may_lack_names``: those that the CA cannot validate are left out rather than have no certificate
-        for the others. Raises IssuingFailed."""
+        """``may_lack_names``: those that fail are left out rather than have no certificate for the others.
+        Raises IssuingFailed."""
         try:
             if step.trial is not None:
                 await self._try_out_first(step.trial, wanted, hold)
@@ -83,7 +84,7 @@ class Issuing:
             is_of_some = 0 < len(good) < len(wanted.names) and error.failure in _ABOUT_NAMES
             if not (may_lack_names and is_of_some):
                 raise
-            bad, failure = ", ".join(error.names), error
+            bad, failure = ", ".join(name for name in wanted.names if name not in good), error
         log.critical("certificate %s: ordered without %s: %s", wanted.label, bad, failure)
         await self.drop_journal(wanted, hold)
         less = replace(wanted, names=good)

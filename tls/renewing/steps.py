@@ -57,10 +57,7 @@ class OrderSteps:
     async def _publish_dns(self, name: str, value: str) -> None:
         if self.tools.dns is None:
             raise IssuingFailed(Failure.UNPUBLISHED, "no way to change the DNS is configured")
-        try:
-            await self.tools.dns.publish(name, value)
-        except DnsFailed as error:
-            raise IssuingFailed(Failure.UNPUBLISHED, str(error)) from error
+        await self.tools.dns.publish(name, value)  # DnsFailed: who has asked knows for which names
 
     async def _withdraw_dns(self, name: str, value: str) -> None:
         if self.tools.dns is None:

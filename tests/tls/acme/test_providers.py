@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from tls.acme import programs
 from tls.acme.dns01 import DnsFailed
@@ -72,3 +75,23 @@ async def test_a_program_that_says_nothing() -> None:
 async def test_a_program_without_an_end() -> None:
     with pytest.raises(DnsFailed, match=r"not done after 0\.2 s"):
         await programs.run(python("import time; time.sleep(600)"), timeout_s=0.2)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("given", [b"", b"update"])
+def test_a_program_may_have_ended_before_it_is_given_anything(
+    run: Callable[[Coroutine[Any, Any, programs.Finished]], programs.Finished],
+    given: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a machine that is busy with other things."""
+    start = asyncio.create_subprocess_exec
+
+    async def start_late(*command: Any, **more: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **more)
+        await process.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_late)
+    finished = run(programs.run(["/bin/echo", "done"], timeout_s=60, given=given))
+    assert (finished.code, finished.output) == (0, "done\n")

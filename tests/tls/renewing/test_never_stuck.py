@@ -272,13 +272,13 @@ async def test_what_nobody_foresaw_about_one_keeps_no_other_from_its_turn() -> N
     assert world.first.tools.figures.failures["internal"] == 1
 
 
-def refuses(world: World, bad: str) -> None:
-    """The CA cannot validate one name; FakeCa names the first of an order, so it is the first."""
-    failure = IssuingFailed(Failure.VALIDATION, "no answer", names=[bad])
+def refuses(world: World, bad: str, failure: Failure = Failure.VALIDATION) -> None:
+    """Orders with this name."""
+    error = IssuingFailed(failure, "no answer", names=[bad, f"*.{bad}"])
 
     async def at(step: str) -> None:
         if step == "order" and bad in world.ca.asked[-1].names:
-            raise failure
+            raise error
 
     world.ca.at = at
 
@@ -308,6 +308,16 @@ async def test_one_bad_name_among_several_keeps_none_of_the_others_from_their_ce
     await world.round()
     assert world.first.shown[MAIL.id].names == MAIL.names
     assert (await world.first.rounds.judge(MAIL)).state is State.OK
+
+
+@pytest.mark.parametrize("failure", [Failure.REJECTED_NAME, Failure.UNPUBLISHED])
+async def test_neither_does_one_that_is_rejected_nor_one_whose_zone_takes_no_record(failure: Failure) -> None:
+    world = World()
+    await world.round()
+    refuses(world, "mail.example.com", failure)
+    world.clock.pass_by(days=87)
+    await world.round()
+    assert world.first.shown[MAIL.id].names == ("imap.example.com",)
 
 
 async def test_a_first_certificate_waits_for_no_name_for_long() -> None:
