@@ -318,7 +318,7 @@ async def test_descriptors_are_given_back(build: Build) -> None:
         body = await way.bodies.open(way.queue.ref(ref.id))
         await body.read(0, 10)
     del body
-    async with asyncio.timeout(10):  # threads and the collector may take a moment to let go
+    async with asyncio.timeout(60):  # threads and the collector may take a moment to let go
         while len(os.listdir("/proc/self/fd")) > before + 1:
             gc.collect()
             await asyncio.sleep(0)

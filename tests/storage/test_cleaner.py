@@ -154,7 +154,7 @@ async def test_whose_turn_it_is_not_looks_again_soon() -> None:
 
     cleaner = Cleaner(purge, MemoryBlobStore(), CleanerSettings(wake_interval_s=0))  # type: ignore[arg-type]
     cleaner.is_our_turn = is_our_turn
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await cleaner.run(stop)
     assert purge.calls == []
 

@@ -519,7 +519,7 @@ async def test_a_node_adopts_when_it_starts(tmp_path: Path) -> None:
     new = Way(tmp_path, queue, node="node-9")
     stop = asyncio.Event()
     task = asyncio.create_task(new.uploader.run(stop))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not queue.ref(ref.id).is_stored:
             new.uploader.notify()
             await asyncio.sleep(0)

@@ -58,6 +58,11 @@ os.unlink(lock)
 os.unlink(lock.removesuffix("lock") + "start")
 """
 
+# Other databases of the server are of other processes of a parallel run.
+_WAITERS = """
+SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE NOT l.granted AND a.datname = current_database()"""
+
 skipped_for_lack_of_server: list[str] = []
 
 
@@ -141,6 +146,18 @@ async def empty(endpoint: EndpointSettings) -> None:
         await connection.execute(f"SET session_replication_role = replica; {deletes}")
     finally:
         await connection.close()
+
+
+async def waiters(database: Database) -> int:
+    """How many wait for a lock in this database."""
+    ((n,),) = await database.read(_WAITERS)
+    return int(n)
+
+
+async def until_someone_waits(database: Database, n: int = 1) -> None:
+    async with asyncio.timeout(60):
+        while await waiters(database) < n:
+            await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ from typing import cast
 
 from storage.postgres.pool import Database, Record, Transaction
 
+from .postgres import waiters
+
 EVERY = bool(os.environ.get("SORA_EVERY_ORDER"))
-WAITS_AT_MOST_S = 30.0
-_WAITERS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+WAITS_AT_MOST_S = 120.0
 
 
 def orders(first: int, second: int, at_most: int) -> Iterator[tuple[int, ...]]:
@@ -143,7 +144,5 @@ async def _until_it_stops(database: Database, gate: Gate, task: asyncio.Future[N
     while not gate.is_waiting and not task.done():
         await asyncio.sleep(0)
         turns += 1
-        if turns % 20 == 0:
-            ((waiting,),) = await database.read(_WAITERS)
-            if waiting:
-                return
+        if turns % 20 == 0 and await waiters(database):
+            return

@@ -26,6 +26,7 @@ from storage.postgres.pool import Database
 from storage.postgres.queue import MailboxQueue
 from storage.postgres.store import PostgresMailStore
 
+from ...support.postgres import until_someone_waits, waiters
 from ...support.stores import PostgresStores, staged
 
 KEY = b"k" * 32
@@ -36,17 +37,6 @@ _CONTENTS = "SELECT id FROM contents"
 @pytest.fixture
 def others(database: Database) -> list[PostgresMailStore]:
     return [PostgresMailStore(database) for _ in range(6)]
-
-
-async def waiters(database: Database) -> int:
-    ((n,),) = await database.read("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    return int(n)
-
-
-async def until_someone_waits(database: Database, n: int = 1) -> None:
-    async with asyncio.timeout(60):
-        while await waiters(database) < n:
-            await asyncio.sleep(0)
 
 
 async def test_parallel_appends_get_unique_rising_uids(

@@ -295,7 +295,7 @@ async def test_nobody_waits_for_the_mailbox_of_another(postgres_stores: Postgres
             asyncio.create_task(mail.append(staged(b"to %d" % number), [NewMessage(box)]))
             for number, box in enumerate(boxes)
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(tasks[0], tasks[2], tasks[3])
         assert not tasks[1].done()
     ((answer,), *_) = await asyncio.gather(tasks[1])

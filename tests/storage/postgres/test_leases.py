@@ -11,13 +11,14 @@ from storage.leases import Lease
 from storage.postgres.leases import PostgresLeases
 from storage.postgres.pool import Database
 
+from ...support.postgres import waiters
+
 NAME = "tls/x"
 
 
 async def _waits_for_the_row(database: Database, task: asyncio.Task[Lease | None]) -> None:
     while not task.done():
-        (row,) = await database.read("SELECT count(*) AS n FROM pg_locks WHERE NOT granted")
-        if row["n"]:
+        if await waiters(database):
             return
     raise AssertionError("it did not wait")
 

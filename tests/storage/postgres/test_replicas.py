@@ -90,7 +90,7 @@ async def on(server: LocalServer, sql: str) -> None:
 async def until_fresh(database: Database, account_id: AccountId) -> None:
     """Probe until the replica may answer for the account again."""
     assert database._reads is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not database._reads.candidates([("account", account_id)]):
             await database._reads.probe()
             await asyncio.sleep(0.01)
@@ -161,7 +161,7 @@ async def test_writes_follow_a_failover(pg_server: SharedServer) -> None:
         with pytest.raises(Unavailable):
             await Database.open(both)
         await on(standby, "SELECT pg_promote()")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await accepts(stores, inbox):
                 await asyncio.sleep(0.01)
         assert len((await stores.mail.load_view(inbox)).uids) == 2
@@ -180,7 +180,7 @@ async def accepts(stores: PostgresStores, inbox: object) -> bool:
 async def caught_up(primary: LocalServer, standby: LocalServer) -> None:
     ahead, behind = await primary.connect("mail"), await standby.connect("mail")
     position = await ahead.fetchval("SELECT pg_current_wal_lsn()::text")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await behind.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position):
             await asyncio.sleep(0.01)
     await ahead.close()
