@@ -25,7 +25,8 @@ def printable(foreign: str) -> str:
 
 def print_text(text: str) -> None:
     """Its lines are ours; what foreign words there may be in them is not trusted."""
-    click.echo("\n".join(map(printable, text.split("\n"))))
+    lines = text.replace("\r\n", "\n").split("\n")  # headers of messages have the line ends of the wire
+    click.echo("\n".join(map(printable, lines)))
 
 
 def print_json(data: object) -> None:

@@ -35,6 +35,11 @@ def test_no_answer_commands_the_terminal(as_json: bool, capsys: pytest.CaptureFi
         assert told.startswith("one\n")
 
 
+def test_header_of_a_message_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    access.Access(None, as_json=False).answer({}, "From: a@b.example\r\nReceived: x\r\n\tby y")
+    assert capsys.readouterr().out == "From: a@b.example\nReceived: x\n\tby y\n"
+
+
 def test_why_an_address_is_blocked_is_one_line_for_each_reason() -> None:
     words = [f"The last user tried was {EVIL}.", "It was blocked before."]
     seen = {"words": words, "is_refused_at_connect": False, "hint": ""}
