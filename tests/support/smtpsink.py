@@ -64,6 +64,9 @@ class SmtpSink:
         """How often each message was taken, by its X-Mark field."""
         found: Counter[str] = Counter()
         for path in self.directory.iterdir():
-            raw = path.read_bytes()
+            try:
+                raw = path.read_bytes()
+            except FileNotFoundError:  # it removes what a client that went away had begun
+                continue
             found.update(match.decode() for match in MARK.findall(raw)[:1])
         return found
