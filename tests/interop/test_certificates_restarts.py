@@ -35,7 +35,7 @@ def test_starts_when_something_is_the_matter() -> None:
         assert greets(site, "imap")
         assert not handshakes(site)
         assert site.page("/readyz")[0] == 200
-        assert "bucket" in site.page("/readyz")[1]
+        eventually(lambda: "bucket" in site.page("/readyz")[1], what="the node says that its bucket is away")
 
         site.node.stop()
         site.edit(SECTION, endpoint[0].replace("\\", ""))
@@ -53,7 +53,8 @@ def test_starts_when_something_is_the_matter() -> None:
             site.node.start()
             assert site.leaf(NAME) == shown
             assert "sora_challenge_port_open 0" in site.page("/metrics")[1]
-            assert f"port {site.ca.options.http_port}" in site.page("/readyz")[1]
+            taken = f"port {site.ca.options.http_port}"
+            eventually(lambda: taken in site.page("/readyz")[1], what="the node says that its port is taken")
             assert site.page("/readyz")[0] == 200
         assert site.ca.front.count("new-order") == 1
 

@@ -81,10 +81,10 @@ class Site:
 
     @property
     def taught(self) -> list[dict[str, Any]]:
-        found = {
-            (each["hash"], each["class"], each["to_mailbox"]): each for each in self.server.lessons[::-1]
-        }
-        return list(found.values())[::-1]
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for each in list(self.server.lessons):
+            found.setdefault((each["hash"], each["class"], each["to_mailbox"]), each)
+        return list(found.values())
 
     def in_junk(self) -> int:
         return int(self.client.folder_status("Junk", ["MESSAGES"])[b"MESSAGES"])

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -118,9 +119,10 @@ class NodeProcess:
         while queue:
             parent = queue.pop()
             for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                pids = [int(pid) for pid in task.read_text().split()]
-                found += pids
-                queue += pids
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                    pids = [int(pid) for pid in task.read_text().split()]
+                    found += pids
+                    queue += pids
         return found
 
     def port(self, name: str) -> int:
