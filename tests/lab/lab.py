@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from node.control import ask
 from node.rclone import find_rclone
@@ -118,7 +121,7 @@ class Lab:
         self.start("s3")
         for name in NODES:
             self.prepare(name)
-        until("PostgreSQL answers", lambda: self._answers("postgres", 5432))
+        until("PostgreSQL takes who comes", lambda: asyncio.run(self._is_open()))
         until("the S3 server answers", lambda: self._answers("s3", 9000))
         self.program("node-1", "node.admin", "migrate", "up")
         self.program(
@@ -331,6 +334,21 @@ class Lab:
         """Sockets made meanwhile are on that machine."""
         with namespaces.inside(self.namespace(machine)):
             yield
+
+    async def _is_open(self) -> bool:
+        """It listens some time before it lets anybody in."""
+        with self.at("client"):
+            try:
+                connection = await asyncpg.connect(
+                    host=ADDRESSES["postgres"],
+                    user="sora",
+                    password=self._database_password,
+                    database="postgres",
+                )
+            except (OSError, asyncpg.CannotConnectNowError):
+                return False
+        await connection.close()
+        return True
 
     def _answers(self, name: str, port: int) -> bool:
         with self.at("client"):
