@@ -42,7 +42,7 @@ test-debian-postgres: $(STAMP)
 
 # Three nodes in network namespaces: needs root. By hand: $(BIN)/python -m tests.lab
 lab: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m lab tests/lab $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m lab tests/lab $(ARGS)
 
 # SOAK: the part of a day's mail that goes through staging at the end.
 SOAK ?= 1.0

@@ -115,7 +115,7 @@ def scenes(a: SerfAgent, b: SerfAgent, c: SerfAgent, ip: str) -> Iterator[Vector
     """What makes the agents talk; the streams of it."""
     for each in (b, c):
         each.run("join", a.address)
-    eventually(lambda: list(a.states().values()) == ["alive"] * 3, 20.0, "three alive")
+    eventually(lambda: list(a.states().values()) == ["alive"] * 3, what="three alive")
     a.run("event", "deploy", "a payload of some bytes")
     b.run("event", "-coalesce=false", "restart")
     a.run("query", "-timeout=1s", "uptime", "how long")
@@ -128,9 +128,9 @@ def scenes(a: SerfAgent, b: SerfAgent, c: SerfAgent, ip: str) -> Iterator[Vector
     yield from take_join(a, ip)
     time.sleep(2.0)
     c.kill()
-    eventually(lambda: a.states()["c"] == "failed", 30.0, "c failed")
+    eventually(lambda: a.states()["c"] == "failed", what="c failed")
     b.run("leave")
-    eventually(lambda: a.states()["b"] == "left", 20.0, "b left")
+    eventually(lambda: a.states()["b"] == "left", what="b left")
 
 
 def record() -> list[Vector]:

@@ -14,6 +14,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/lab" in str(item.path):
             item.add_marker(pytest.mark.lab)
+    items.sort(key=lambda item: item.path.stem != "test_certificates")  # it takes as long as all others
 
 
 @pytest.fixture(scope="session")
