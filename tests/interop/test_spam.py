@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ TRAINING = """
 enabled = true
 endpoint = "{url}"
 auth_token = "{token}"
-timeout = "1s"
+timeout = "{timeout}"
 {more}
 
 [spam_training.circuit_breaker]
@@ -45,8 +46,8 @@ PDF = (
 )
 
 
-def training_node(server: SpamFilter, more: str = "", after: str = "") -> NodeProcess:
-    section = TRAINING.format(url=server.url, token=TOKEN, more=more) + after
+def training_node(server: SpamFilter, more: str, after: str, timeout: str) -> NodeProcess:
+    section = TRAINING.format(url=server.url, token=TOKEN, more=more, timeout=timeout) + after
     return NodeProcess().prepare(lambda text: text + section)
 
 
@@ -101,8 +102,12 @@ class Site:
 
 
 @contextmanager
-def serving(more: str = "", after: str = "") -> Iterator[Site]:
-    with SpamFilter(TOKEN) as server, training_node(server, more, after) as node, log_in(node) as client:
+def serving(more: str = "", after: str = "", timeout: str = "1s") -> Iterator[Site]:
+    with (
+        SpamFilter(TOKEN) as server,
+        training_node(server, more, after, timeout) as node,
+        log_in(node) as client,
+    ):
         yield Site(server, node, client)
 
 
@@ -191,11 +196,24 @@ def test_marked_mail_is_in_junk_and_figures_are_told(site: Site) -> None:
     eventually(is_told, what="the figure")
 
 
-def test_users_who_wait_and_the_stop() -> None:
-    """With ``async = false`` the answer comes after the lesson; what is left at a stop has some seconds."""
+def test_users_who_wait() -> None:
+    """With ``async = false`` the answer comes after the lesson."""
+    with serving("async = false", timeout="60s") as site, ThreadPoolExecutor(1) as pool:
+        uids = site.put(message(60))
+        site.server.hold()
+        answer = pool.submit(site.client.move, uids, "Junk")
+        eventually(lambda: site.server.asked, what="it is asked")
+        assert not answer.done()
+        site.server.release()
+        answer.result(PATIENCE_S)
+        assert len(site.server.lessons) == 1
+
+
+def test_users_who_have_waited_enough_and_the_stop() -> None:
+    """A filter that hangs keeps nobody for longer than its time; what is left at a stop has some seconds."""
     with serving("async = false") as site:
         site.client.move(site.put(message(60)), "Junk")
-        assert len(site.server.lessons) == 1
+        site.until_taught(1)
         site.server.hold()
         site.client.move(site.put(*(message(n) for n in range(61, 71))), "Junk")
         assert site.in_junk() == 11

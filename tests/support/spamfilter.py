@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from .ports import free_port
+
 
 class SpamFilter:
     """``status`` is answered to every request; ``hold`` makes requests wait for ``release``."""
@@ -20,7 +22,7 @@ class SpamFilter:
         self._token = token
         self._free = threading.Event()
         self._free.set()
-        self._port = 0
+        self._port = free_port()  # one to which it can come back
 
     @property
     def url(self) -> str:
