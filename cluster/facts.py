@@ -4,8 +4,8 @@ Theory: each node owns a map of entries (kind, key) -> value, each write with a 
 nobody writes into the map of another. A node is known by name and *epoch*, its start. Nodes compare how far
 they know each other's maps and send what is missing, in order of the numbers, so an entry that was
 overwritten meanwhile is never sent. Everything has a time to live, carried as what is left of it: no clock of
-another node decides when something ends. Where several nodes write what is one thing for the reader (a
-block), the reader takes the latest by (written, origin).
+another node decides when something ends. Where several nodes write what is one thing for the reader, the
+reader takes the latest by (written, origin); blocks have stamps of their own, see ``node/ratelimit/blocks``.
 """
 
 from __future__ import annotations
