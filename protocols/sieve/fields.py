@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import NamedTuple
 
 from storage.mime.envelope import MAX_LIST_BYTES, parse_addresses
@@ -129,11 +129,19 @@ class Fields:
                 self._by_name.setdefault(field.name, []).append(field)
         return self._by_name.get(name.lower(), ())
 
-    def raw_values(self, name: str) -> Sequence[bytes]:
+    def _raws(self) -> dict[str, list[bytes]]:
         """Of ``named``, for less: fields are made for those only who edit them."""
         if self._raw is None:
             self._raw = _raw_values(self._header) if self._list is None else _raw_values_of(self._list)
-        return self._raw.get(name.lower(), ())
+        return self._raw
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the fields that are there, in lower case."""
+        return self._raws()
+
+    def raw_values(self, name: str) -> Sequence[bytes]:
+        return self._raws().get(name.lower(), ())
 
     def values(self, name: str) -> Sequence[str]:
         """Decoded, without blanks around."""

@@ -30,13 +30,11 @@ CHARS_PER_STEP = 512
 KEYS_PER_STEP = 32
 
 
-_NOTHING: tuple[list[str], int] = [], 0
-
-
 class Source(NamedTuple):
     """Where values come from. ``key`` is the same for the same values."""
 
     key: Hashable
+    field: str  # that has to be there, in lower case
     read: Callable[[Fields], Sequence[str]]
 
 
@@ -53,11 +51,11 @@ Needs = tuple[Need, ...]
 
 
 def header_source(name: str) -> Source:
-    return Source(name, lambda fields: fields.values(name))
+    return Source(name, name.lower(), lambda fields: fields.values(name))
 
 
 def address_source(name: str, part: str, reader: Callable[[Mailbox], str | None]) -> Source:
-    return Source((name, part), lambda fields: fields.address_parts(name, part, reader))
+    return Source((name, part), name.lower(), lambda fields: fields.address_parts(name, part, reader))
 
 
 def capitals(fields: Fields, source: Source) -> tuple[list[str], int]:
@@ -65,9 +63,6 @@ def capitals(fields: Fields, source: Source) -> tuple[list[str], int]:
     found = fields.uppers.get(source.key)
     if found is None:
         values = source.read(fields)
-        if not values:
-            found = fields.uppers[source.key] = _NOTHING
-            return found
         steps = sum(map(len, values)) // CHARS_PER_STEP + len(values) // 64
         found = fields.uppers[source.key] = [ascii_upper(value) for value in values], steps
     return found
@@ -99,8 +94,10 @@ def _group(steps: Sequence[tuple[Do, Needs | None]]) -> Do:
 
     def run_due(run: Run) -> None:
         fields = run.fields
-        uppers, due = fields.uppers, set(always)
+        uppers, due, present = fields.uppers, set(always), fields.names
         for source, wholes, parts in wanted:
+            if source.field not in present:
+                continue
             values, long = uppers.get(source.key) or capitals(fields, source)
             if long:
                 plain(run)
