@@ -76,13 +76,19 @@ _PICK_MAILBOX = """
 SELECT id FROM mailboxes WHERE deleted_at <= now() - $1::interval
 ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED"""
 
+# A log entry goes before its message, as in the purge of single messages: two cleaners wait for each other in
+# one order, and no entry says of a message that is gone that it could be had back.
 _PURGE_MAILBOX = """
 WITH due AS MATERIALIZED (
     SELECT uid FROM messages WHERE mailbox_id = $1 ORDER BY uid LIMIT $2
+), logs AS (
+    DELETE FROM expunged e USING due d WHERE e.mailbox_id = $1 AND e.uid = d.uid RETURNING e.uid
 ), states AS (
     DELETE FROM message_state s USING due d WHERE s.mailbox_id = $1 AND s.uid = d.uid
 ), dropped AS (
-    DELETE FROM messages m USING due d WHERE m.mailbox_id = $1 AND m.uid = d.uid RETURNING m.content_id
+    DELETE FROM messages m USING due d WHERE m.mailbox_id = $1 AND m.uid = d.uid
+      AND (SELECT count(*) FROM logs) >= 0
+    RETURNING m.content_id
 ), candidates AS (
     INSERT INTO purge_candidates (content_id) SELECT DISTINCT content_id FROM dropped ORDER BY 1
     ON CONFLICT (content_id) DO UPDATE SET noted_at = now()

@@ -514,6 +514,23 @@ async def test_a_content_that_is_dropped_while_a_repair_notes_it(postgres_stores
     assert await database.read("SELECT FROM purge_candidates") == []
 
 
+async def test_a_mailbox_is_purged_while_another_cleaner_has_a_log_entry(
+    postgres_stores: PostgresStores,
+) -> None:
+    database, account_id = postgres_stores.database, await postgres_stores.new_account()
+    box = (await postgres_stores.mail.create_mailbox(account_id, "box")).id
+    await postgres_stores.add(box, flags=Flags(SystemFlag.DELETED))
+    await postgres_stores.mail.expunge(box, None)
+    await postgres_stores.mail.delete_mailbox(account_id, "box")
+    async with database.transaction(mailboxes=()) as other:
+        await other.execute("SELECT FROM expunged FOR UPDATE")
+        task = asyncio.create_task(postgres_stores.purge.purge_messages(NO_GRACE, 10))
+        await until_someone_waits(database)
+        assert await PostgresAudit(database).empty_logs([box], 10) == {}
+    assert await task == 2  # the message and the mailbox
+    assert await database.read("SELECT FROM expunged") == []
+
+
 async def misplaced(database: Database) -> list[object]:
     return list(
         await database.read(
