@@ -421,7 +421,7 @@ async def test_half_of_all_nonces_are_rejected() -> None:
                 _, chain = await order(ca, answers, fresh("a", "b"))
                 verify(chain, ca.root_pem())
         rejected = [seen for seen in ca.front.seen if seen.status == 400]
-        assert len(rejected) > 10, "the CA has not rejected nonces: the test proves nothing"
+        assert rejected, "the CA has not rejected nonces: the test proves nothing"
 
 
 async def test_names_that_are_validated_already_are_not_asked_again() -> None:
