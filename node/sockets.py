@@ -75,10 +75,12 @@ def _bind_one(family: int, name: Any) -> socket.socket:
             return sock
         # a port that the kernel chose is lost when the socket stops listening, one that was asked for is not
         host, _, *scope = name
-        return _bind_one(family, (host, sock.getsockname()[1], *scope))
+        asked = _bind_one(family, (host, sock.getsockname()[1], *scope))
     except OSError:
         sock.close()
         raise
+    sock.close()
+    return asked
 
 
 def shown_address(sock: socket.socket) -> str:

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -21,10 +22,12 @@ from cluster.endpoint import FAULT_PAUSE_S, Endpoint
 from cluster.errors import Reason
 from cluster.instant import Instant
 from cluster.peers import Peers
+from cluster.profile import Profile
 from cluster.sockets import Sockets, bind
-from tests.support.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_S, until
 
-from .toyengine import ToyEngine, frame
+from .toyengine import PATIENT, ToyEngine, frame
 
 ANY = Address("127.0.0.1", 0)
 REQUEST = frame(b"request" * 10)
@@ -43,9 +46,11 @@ class Node:
 
 
 @asynccontextmanager
-async def running(ip: str = "127.0.0.1", **options: object) -> AsyncIterator[Node]:
+async def running(
+    ip: str = "127.0.0.1", profile: Profile = PATIENT, **options: object
+) -> AsyncIterator[Node]:
     sockets = bind(Address(ip, 0))
-    engine = ToyEngine(sockets.address)
+    engine = ToyEngine(sockets.address, profile)
     told: list[Effect] = []
     endpoint = Endpoint(engine, sockets, tell=told.extend, **options)  # type: ignore[arg-type]
     await endpoint.start()
@@ -81,7 +86,7 @@ async def test_datagrams_come_in_with_their_source_and_go_out(ip: str) -> None:
 async def test_a_stream_is_one_frame_there_and_one_back(ip: str) -> None:
     async with running(ip) as one, running(ip) as other:
         other.engine.on[REQUEST] = lambda source, at: REPLY
-        one.emit(OpenStream(7, other.address, REQUEST, 2.0, True))
+        one.emit(OpenStream(7, other.address, REQUEST, PATIENCE_S, True))
         await until(lambda: one.engine.of("reply"))
         assert one.engine.of("reply") == [(7, REPLY)]
         ((data, source),) = other.engine.of("stream")
@@ -91,7 +96,7 @@ async def test_a_stream_is_one_frame_there_and_one_back(ip: str) -> None:
 
 async def test_a_stream_without_reply_settles_when_all_is_sent() -> None:
     async with running() as one, running() as other:
-        one.emit(OpenStream(1, other.address, REQUEST, 2.0, False))
+        one.emit(OpenStream(1, other.address, REQUEST, PATIENCE_S, False))
         await until(lambda: one.engine.of("reply") and other.engine.of("stream"))
         assert one.engine.of("reply") == [(1, b"")]
 
@@ -101,7 +106,9 @@ def test_both_loops_will_do(make_loop: Callable[[], asyncio.AbstractEventLoop]) 
     async def talk() -> None:
         async with running() as one, running() as other:
             other.engine.on |= {b"ping": other.engine.echo, REQUEST: lambda source, at: REPLY}
-            one.emit(SendDatagram(other.address, b"ping"), OpenStream(7, other.address, REQUEST, 2.0, True))
+            one.emit(
+                SendDatagram(other.address, b"ping"), OpenStream(7, other.address, REQUEST, PATIENCE_S, True)
+            )
             await until(lambda: one.engine.of("reply") and one.engine.of("datagram"))
             assert one.engine.of("reply") == [(7, REPLY)]
 
@@ -111,7 +118,7 @@ def test_both_loops_will_do(make_loop: Callable[[], asyncio.AbstractEventLoop]) 
 
 async def test_streams_leave_from_the_address_of_the_cluster() -> None:
     async with running("127.0.0.7") as one, running("127.0.0.8") as other:
-        one.emit(OpenStream(1, other.address, REQUEST, 2.0, False))
+        one.emit(OpenStream(1, other.address, REQUEST, PATIENCE_S, False))
         await until(lambda: other.engine.of("stream"))
         assert other.engine.of("stream")[0][1].ip == "127.0.0.7"
 
@@ -120,7 +127,7 @@ async def test_frames_of_a_megabyte_arrive_whole() -> None:
     big, bigger = frame(b"q" * 1_000_000), frame(b"r" * 3_000_000)
     async with running() as one, running() as other:
         other.engine.on[big] = lambda source, at: bigger
-        one.emit(OpenStream(1, other.address, big, 4.0, True))
+        one.emit(OpenStream(1, other.address, big, PATIENCE_S, True))
         await until(lambda: one.engine.of("reply"))
         assert one.engine.of("reply") == [(1, bigger)]
 
@@ -144,23 +151,21 @@ async def test_nobody_there_no_answer_and_no_way_all_settle_as_nothing() -> None
 async def test_a_peer_that_accepts_and_says_nothing_costs_the_timeout() -> None:
     deaf = socket.create_server(("127.0.0.1", 0))
     async with running() as one:
-        begin = time.monotonic()
         one.emit(OpenStream(1, Address("127.0.0.1", deaf.getsockname()[1]), REQUEST, 0.2, True))
         await until(lambda: one.engine.of("reply"))
         assert one.engine.of("reply") == [(1, None)]
-        assert time.monotonic() - begin < 30.0
         assert one.endpoint.figures()["stream_timeouts"] == 1
     deaf.close()
 
 
 async def test_a_slow_sender_is_closed_after_the_timeout_of_the_profile() -> None:
-    async with running() as node:
+    async with running(profile=replace(PATIENT, stream_timeout_s=0.5)) as node:
+        begin = time.monotonic()
         reader, writer = await asyncio.open_connection(*node.address)
         writer.write(REQUEST[:10])
-        begin = time.monotonic()
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 60) == b""
-        assert 0.3 < time.monotonic() - begin < 30.0
+        assert time.monotonic() - begin > 0.3
         assert node.engine.of("stream") == []
         assert node.endpoint.figures()["stream_timeouts"] == 1
         writer.close()
@@ -246,9 +251,9 @@ async def test_the_timer_comes_when_it_is_due() -> None:
         node.engine.on["tick"] = lambda at: node.engine.queue.append(Joined(ANY, "ticked"))
         node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", due))
         await until(lambda: node.told)
-        assert 0.0 <= node.engine.of("tick")[-1][0] - due < 20.0
+        assert node.engine.of("tick")[-1][0] >= due
         node.told.clear()
-        node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", time.monotonic() + 30))
+        node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", time.monotonic() + 3600))
         node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", time.monotonic() + 0.05))
         await until(lambda: node.told)
 
@@ -257,10 +262,10 @@ async def test_a_deadline_that_was_past_when_it_was_said_is_no_delay() -> None:
     """The next round of gossip is due at once when there is something to tell again after a quiet time."""
     async with running() as node:
         node.engine.on["tick"] = lambda at: node.engine.queue.append(Joined(ANY, "ticked"))
-        node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", at.now - 100.0))
+        node.endpoint.run(lambda engine, at: setattr(node.engine, "deadline", at.now - 10_000.0))
         await until(lambda: node.told)
-        assert all(late_s < 10.0 for late_s, *_ in node.engine.of("late"))
-        assert node.endpoint.figures()["loop_delay_max_s"] < 10.0
+        assert all(late_s < 1_000.0 for late_s, *_ in node.engine.of("late"))
+        assert node.endpoint.figures()["loop_delay_max_s"] < 1_000.0
 
 
 async def test_a_loop_that_was_held_up_tells_the_engine_before_anything_else() -> None:
@@ -270,9 +275,10 @@ async def test_a_loop_that_was_held_up_tells_the_engine_before_anything_else() -
         time.sleep(0.2)
         await until(lambda: node.engine.of("datagram"))
         kinds = [each[0] for each in node.engine.seen if each[0] in ("late", "datagram")]
-        assert kinds == ["late", "datagram"]
-        assert 0.1 < node.engine.of("late")[0][0] < 5.0
-        assert node.endpoint.figures()["loop_delays"] == 1
+        told_before = kinds.index("datagram")
+        assert told_before, "the datagram came first"
+        assert node.engine.of("late")[told_before - 1][0] > 0.1
+        assert node.endpoint.figures()["loop_delays"] == kinds.count("late")
         assert node.endpoint.figures()["loop_delay_max_s"] > 0.1
 
 
@@ -284,7 +290,7 @@ async def test_a_fault_of_the_engine_costs_its_packet_only(caplog: pytest.LogCap
         other.engine.on |= {b"bad": fail, b"good": other.engine.echo, REQUEST: fail}
         for each in (b"bad", b"bad", b"good"):
             one.emit(SendDatagram(other.address, each))
-        one.emit(OpenStream(1, other.address, REQUEST, 2.0, True))
+        one.emit(OpenStream(1, other.address, REQUEST, PATIENCE_S, True))
         await until(lambda: one.engine.of("datagram") and one.engine.of("reply"))
         assert other.endpoint.figures()["engine_faults"] == 3
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -339,7 +345,7 @@ async def test_names_of_peers_are_looked_up_again_and_again_until_the_node_leave
         found[0] = "127.0.0.51"
         await until(lambda: node.engine.of("peers")[-1][0] == (Address("127.0.0.51", 7946),))
         node.engine.has_left = True
-        assert await node.endpoint.leave(1.0)
+        assert await node.endpoint.leave(PATIENCE_S)
         count = len(node.engine.of("peers"))
         await asyncio.sleep(0.15)
         assert len(node.engine.of("peers")) == count
@@ -349,7 +355,7 @@ async def test_leaving_waits_until_the_others_are_told() -> None:
     async with running() as node:
         node.engine.on["leave"] = lambda at: setattr(node.engine, "deadline", at.now + 0.05)
         node.engine.on["tick"] = lambda at: setattr(node.engine, "has_left", True)
-        assert await node.endpoint.leave(5.0)
+        assert await node.endpoint.leave(PATIENCE_S)
     async with running() as node:
         assert not await node.endpoint.leave(0.05)
 
@@ -361,7 +367,7 @@ async def test_a_datagram_to_nowhere_is_counted_and_forgotten() -> None:
 
 
 def test_both_sockets_have_the_same_port_and_nobody_else_gets_it() -> None:
-    sockets = bind(ANY)
+    sockets = bind(Address(ANY.ip, free_port()))
     assert sockets.udp.getsockname() == sockets.tcp.getsockname() == tuple(sockets.address)
     with pytest.raises(OSError):
         bind(sockets.address)

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -29,19 +30,24 @@ from cluster.thread import GossipThread
 from tests.support.waiting import until
 
 KEY = bytes(range(32))
-QUICK = Profile(
+# Nobody is declared dead for being slow.
+PATIENT = Profile(
     probe_interval_s=0.2,
     probe_timeout_s=0.08,
     ping_again_s=(0.04,),
     nack_after_s=0.06,
     gossip_interval_s=0.02,
-    suspicion_mult=2,
+    stream_timeout_s=60.0,
+    suspicion_mult=300,
     rejoin_interval_s=0.5,
 )
+QUICK = replace(PATIENT, suspicion_mult=2)
 
 
 class Node:
-    def __init__(self, name: str, ip: str, peers: Sequence[str], key: bytes = KEY) -> None:
+    def __init__(
+        self, name: str, ip: str, peers: Sequence[str], key: bytes = KEY, profile: Profile = PATIENT
+    ) -> None:
         self.name = name
         self.told: list[Effect] = []
         sockets = bind(Address(ip, 0))
@@ -50,7 +56,7 @@ class Node:
             sockets.address,
             (key,),
             tags={"version": "1"},
-            profile=QUICK,
+            profile=profile,
             epoch=random.getrandbits(32),
             accepts_loopback=True,
         )
@@ -77,13 +83,12 @@ class Node:
 
 
 @asynccontextmanager
-async def running(count: int, ip: str = "127.0.0.") -> AsyncIterator[list[Node]]:
+async def running(count: int, ip: str = "127.0.0.", profile: Profile = PATIENT) -> AsyncIterator[list[Node]]:
     nodes: list[Node] = []
     try:
         for i in range(count):
-            node = Node(
-                f"n{i}", f"{ip}{i + 2}" if "." in ip else ip, [str(n.thread.address) for n in nodes[:1]]
-            )
+            peers = [str(n.thread.address) for n in nodes[:1]]
+            node = Node(f"n{i}", f"{ip}{i + 2}" if "." in ip else ip, peers, profile=profile)
             await node.thread.start()
             nodes.append(node)
         await eventually(nodes, lambda states: list(states.values()) == ["ALIVE"] * count)
@@ -94,7 +99,7 @@ async def running(count: int, ip: str = "127.0.0.") -> AsyncIterator[list[Node]]
 
 
 async def eventually(
-    nodes: Sequence[Node], holds: Callable[[dict[str, str]], bool], within_s: float = 10.0
+    nodes: Sequence[Node], holds: Callable[[dict[str, str]], bool], within_s: float = 60.0
 ) -> None:
     states: list[dict[str, str]] = []
     try:
@@ -118,14 +123,17 @@ async def test_three_nodes_share_what_one_says(ip: str) -> None:
             (fact,) = node.of(FactChanged)
             assert isinstance(fact, FactChanged)
             assert (fact.origin, fact.key, fact.value) == ("n0", b"203.0.113.9", b"until")
-        figures = await one.thread.figures()
-        assert figures["engine_faults"] == 0
-        assert figures["members_alive"] == 3
+        assert (await one.thread.figures())["engine_faults"] == 0
+
+        async def all_alive() -> bool:  # who is slow may be suspected for a moment
+            return (await one.thread.figures())["members_alive"] == 3
+
+        await until(all_alive)
 
 
 async def test_a_query_is_answered_by_another_node() -> None:
     async with running(2) as (asking, answering):
-        number = await asking.thread.ask("uptime", b"", timeout_s=5.0, nodes=["n1"])
+        number = await asking.thread.ask("uptime", b"", timeout_s=60.0, nodes=["n1"])
         await until(lambda: answering.of(QueryAsked))
         (asked,) = answering.of(QueryAsked)
         assert isinstance(asked, QueryAsked)
@@ -136,9 +144,9 @@ async def test_a_query_is_answered_by_another_node() -> None:
 
 
 async def test_one_leaves_another_vanishes() -> None:
-    async with running(3) as nodes:
+    async with running(3, profile=QUICK) as nodes:
         first, leaving, vanishing = nodes
-        assert await leaving.thread.leave(10.0)
+        assert await leaving.thread.leave(60.0)
         await leaving.thread.stop()
         await eventually([first, vanishing], lambda states: states["n1"] == "LEFT")
         await vanishing.thread.stop()
@@ -164,7 +172,7 @@ async def test_another_key_stays_outside_and_is_counted() -> None:
         alien = Node("alien", "127.0.0.9", [str(nodes[0].thread.address)], key=bytes(32))
         await alien.thread.start()
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(60):
                 while not (await nodes[0].thread.figures())["rejected_key"]:
                     await asyncio.sleep(0.01)
             assert await alien.states() == {"alien": "ALIVE"}

@@ -13,7 +13,8 @@ from cluster.instant import Instant
 from cluster.profile import Profile
 
 KEY = bytes(32)
-QUICK = Profile(stream_timeout_s=0.5, rejoin_interval_s=0.05)
+# Nothing times out on a busy machine; tests that wait for a timeout set a short one.
+PATIENT = Profile(stream_timeout_s=60.0, rejoin_interval_s=0.05)
 
 
 def frame(payload: bytes) -> bytes:
@@ -24,7 +25,7 @@ def frame(payload: bytes) -> bytes:
 class ToyEngine:
     """``seen`` is all that came in. ``on`` has what to do for a payload or a hook's name."""
 
-    def __init__(self, address: Address, profile: Profile = QUICK) -> None:
+    def __init__(self, address: Address, profile: Profile = PATIENT) -> None:
         self.settings = Settings("toy", address, (KEY,), profile=profile, accepts_loopback=True)
         self.seen: list[tuple[Any, ...]] = []
         self.queue: list[Effect] = []

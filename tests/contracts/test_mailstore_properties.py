@@ -100,7 +100,11 @@ async def run_history(endpoint: EndpointSettings, steps: list[tuple]) -> None:
         await database.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(STEPS, min_size=3, max_size=12))
 def test_implementations_agree(pg_database: EndpointSettings, steps: list[tuple]) -> None:
     asyncio.run(run_history(pg_database, steps))

@@ -217,6 +217,21 @@ def test_a_failed_bind_holds_nothing() -> None:
         assert sockets.of(good).sockets[0].fileno() == -1
 
 
+def test_the_socket_that_found_a_free_port_is_closed() -> None:
+    made: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def __init__(self, *arguments: int) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node.sockets.socket.socket", Noted)
+        (bound,) = bind(parse_address("127.0.0.1:0", 0))
+    assert [each.fileno() == -1 for each in made] == [True, False]
+    bound.close()
+
+
 def test_a_name_is_bound_for_every_family() -> None:
     found = bind(parse_address("localhost:0", 0))
     assert {each.family for each in found} <= {socket.AF_INET, socket.AF_INET6}

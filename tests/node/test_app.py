@@ -142,7 +142,7 @@ async def deliver(node: Node, *sent: bytes) -> None:
 
 
 async def wait_until_stored(node: Node) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await node.core.uploads.staging_level()).contents:
             await asyncio.sleep(0.01)
 

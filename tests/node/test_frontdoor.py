@@ -129,8 +129,8 @@ async def serving(
         yield Served(listener, sessions, ssl.create_default_context(cafile=str(pair[0])))
     finally:
         await listener.close()
-        await live.shutdown(grace_s=5)
-        async with asyncio.timeout(10):
+        await live.shutdown(grace_s=60)
+        async with asyncio.timeout(60):
             while len(live) or open_sockets() - before:
                 await asyncio.sleep(0)
         assert not live.entering
@@ -146,7 +146,7 @@ def fingerprint(hello: bytes) -> str:
 
 async def line(sock: socket.socket) -> bytes:
     got = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not got.endswith(b"\n"):
             data = await asyncio.get_running_loop().sock_recv(sock, 1)
             assert data, got
@@ -211,7 +211,8 @@ def test_stalled_and_half_sent_hellos_cost_no_wakeups_and_end_on_time(
             stalled = [await dial(served.port) for _ in range(30)]
             for number, sock in enumerate(stalled):
                 # nothing, or a part of it in two pieces
-                await send_in_pieces(sock, hello[: (number % 3) * 150], 100)
+                with suppress(ConnectionError):  # on time, before we were done
+                    await send_in_pieces(sock, hello[: (number % 3) * 150], 100)
             for sock in stalled:
                 assert await served.closed(sock) == b""
             assert served.rejected == {"hello_timeout": 30}
@@ -318,14 +319,16 @@ def test_starttls_tells_the_fingerprint_too(run: Run, pair: tuple[Path, Path], s
 @pytest.mark.parametrize("sent", [b"a1 CAPABILITY\r\n", b"\x16\x03\x01\x00\x50\x01", b""])
 def test_starttls_without_a_handshake_ends(run: Run, pair: tuple[Path, Path], sent: bytes) -> None:
     async def scenario() -> None:
-        async with serving(pair, DoorSettings(hello_within_s=SOON_S)) as served:
+        is_tls = sent[:1] != b"a"
+        async with serving(pair, DoorSettings(hello_within_s=SOON_S if is_tls else 3600)) as served:
             sock = await dial(served.port)
             assert await line(sock) == b"hello\n"
             await send_in_pieces(sock, b"tls\n", 10)
             assert await line(sock) == b"go\n"
-            await send_in_pieces(sock, sent, 10)
+            with suppress(ConnectionError):  # on time, before we were done
+                await send_in_pieces(sock, sent, 10)
             assert await served.closed(sock) == b""
-            assert served.rejected == {"not_tls" if sent[:1] == b"a" else "hello_timeout": 1}
+            assert served.rejected == {"hello_timeout" if is_tls else "not_tls": 1}
             assert served.sessions.made[0].log == ["tls", "close"]
             assert served.listener.live.counts.bugs == 0
 
@@ -478,7 +481,7 @@ def test_more_than_max_connections_are_told_so(run: Run, pair: tuple[Path, Path]
             refused.close()
             assert served.listener.refused == 1
             kept[0][0].close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(served.listener.live) == 2:
                     await asyncio.sleep(0)
             kept.append(await come())
@@ -532,7 +535,7 @@ def test_limits_by_address_count_the_client_behind_the_balancer(
             stalled = await dial(served.port)
             await send_in_pieces(stalled, V1, 100)
             stalled.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while sum(served.rejected.values()) + served.listener.live.counts.accepted < 3:
                     await asyncio.sleep(0)
                 while not registry.is_empty:
@@ -550,7 +553,7 @@ def test_no_task_is_left_once_sessions_run(run: Run, pair: tuple[Path, Path]) ->
                 await send_in_pieces(sock, V1, 1 << 20)
             for sock in socks:
                 assert await line(sock) == b"hello\n"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(asyncio.all_tasks()) > before:
                     await asyncio.sleep(0)
             assert len(served.listener.live) == 150

@@ -67,7 +67,7 @@ class Running:
     async def told(self, state: bytes) -> None:
         """Wait until systemd was told this."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (await loop.sock_recv(self.systemd, 1000)).startswith(state):
                 pass
 

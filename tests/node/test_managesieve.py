@@ -58,7 +58,7 @@ class Editor:
         """The status line, behind the lines before it."""
         self.writer.write(command)
         said = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while line := await self.reader.readline():
                 said += line
                 if line.startswith((b"OK", b"NO", b"BYE")):

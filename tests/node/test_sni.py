@@ -72,7 +72,7 @@ async def place(*generations: Generation, policy: Policy = POLICY, tls: bool = T
         yield Place(listener, served)
     finally:
         await listener.close()
-        await live.shutdown(grace_s=5)
+        await live.shutdown(grace_s=60)
 
 
 async def implicit(at: Place, name: str) -> Observation:
@@ -172,7 +172,8 @@ def test_waiting_ends_and_strange_names_do_not_wait(run: Run) -> None:
 
 
 async def patient(at: Place) -> Observation:
-    return await observe("127.0.0.1", at.port, "imap.example.com", within_s=PATIENCE_S)
+    roots = IMAP.chain_pem.decode()  # the system's take long to read, for each of so many
+    return await observe("127.0.0.1", at.port, "imap.example.com", roots=roots, within_s=PATIENCE_S)
 
 
 def test_a_flood_for_a_name_without_a_certificate_is_bounded(run: Run) -> None:

@@ -15,11 +15,12 @@ from tests.support.mailhost import NOW, MailHost, mail_host
 from tests.support.stuck import Stuck
 from tests.support.wire import Wire
 
+LIMIT_S = 60.0
 POLICY = ServerPolicy(
     name="x",
     hostname="mail.example.test",
     insecure_auth=True,
-    command_limits_s={"RETR": 0.1, "TOP": 0.1, "QUIT": 0.1, "RCPT": 0.1, "DATA": 0.1},
+    command_limits_s=dict.fromkeys(("RETR", "TOP", "QUIT", "RCPT", "DATA"), LIMIT_S),
 )
 
 
@@ -35,7 +36,7 @@ def pop3(host: MailHost) -> SessionFactory:
 
 
 def stuck(host: MailHost, *hanging: str) -> Stuck:
-    made = Stuck(host.mail.real)
+    made = Stuck(host.mail.real, passing_s=LIMIT_S + 1)
     made.hanging.update(hanging)
     host.mail.real = made
     return made
@@ -83,7 +84,7 @@ async def test_lmtp_recipient_and_message_that_take_too_long(host: MailHost) -> 
     made.hanging.clear()
     await wire.send(b"MAIL FROM:<>\r\nRCPT TO:<ann@example.test>\r\n")
     assert b"250 2.0.0 Delivered" in await wire.send(b"DATA\r\nSubject: x\r\n\r\nhello\r\n.\r\n")
-    accounts = Stuck(host.accounts.real)
+    accounts = Stuck(host.accounts.real, passing_s=LIMIT_S + 1)
     accounts.hanging.add("recipient")
     host.accounts.real = accounts
     fresh = Wire(lmtp_sessions(host.services, replace(POLICY), now=lambda: NOW))

@@ -97,7 +97,7 @@ def test_cost_is_linear() -> None:
         assert buffer.next_line() is None
     buffer.feed(b"\r\n" + b"NOOP\r\n" * 100_000)
     assert len(lines_of(buffer)) == 100_001
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10.0
 
 
 def test_data_of_nothing_but_dots_is_not_slow() -> None:
@@ -110,7 +110,7 @@ def test_data_of_nothing_but_dots_is_not_slow() -> None:
         assert not is_end
         size += len(data)
     assert size > 15_000_000
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10.0
 
 
 def undot_reference(data: bytes) -> tuple[bytes, bytes] | None:

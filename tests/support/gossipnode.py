@@ -85,7 +85,7 @@ class GossipNode:
         process = await asyncio.create_subprocess_exec(
             *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             output, _ = await process.communicate()
         text = output.decode()
         assert not is_checked or process.returncode == 0, (words, text)

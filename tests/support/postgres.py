@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from storage.postgres.server import PORT, LocalServer, ServerError, find_binarie
 
 PASSWORD = "for-tests-only"
 TEMPLATE = "template_sora"
+NEEDED_BYTES = 512 << 20
 FAST = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -35,7 +37,7 @@ FAST = {
     "autovacuum": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "max_connections": "200",
+    "max_connections": "1000",  # of all processes of a run: one for each core
     "shared_buffers": "256MB",
 }
 # argv: lock file, directory. Blocks until nobody uses the server.
@@ -47,10 +49,9 @@ fcntl.flock(handle, fcntl.LOCK_EX)
 try:
     pid = int(open(os.path.join(directory, "data", "postmaster.pid")).readline())
     os.kill(pid, signal.SIGINT)
-    for _ in range(500):
-        os.kill(pid, 0)
+    for turn in range(3000):
+        os.kill(pid, signal.SIGQUIT if turn == 500 else 0)
         time.sleep(0.01)
-    os.kill(pid, signal.SIGQUIT)
 except (OSError, ValueError):
     pass
 shutil.rmtree(directory, ignore_errors=True)
@@ -67,8 +68,10 @@ skipped_for_lack_of_server: list[str] = []
 
 
 def _root() -> Path:
+    """Memory, where there is room: in containers it may be 64 MB."""
     shm = Path("/dev/shm")
-    return shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
+    has_room = os.access(shm, os.W_OK) and shutil.disk_usage(shm).total >= NEEDED_BYTES
+    return shm if has_room else Path(tempfile.gettempdir())
 
 
 class SharedServer:

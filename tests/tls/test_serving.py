@@ -275,17 +275,22 @@ def test_ten_thousand_names_are_found_fast() -> None:
         replace(template, bundle=replace(template.bundle, names=(f"m{n}.example.com", f"*.w{n}.example")))
         for n in range(10_000)
     ]
-    table = Served(CONFIGURED, now=lambda: NOW)
-    table.table = build_table(held)
-    assert len(table.table.exact) == len(table.table.wildcard) == 10_000
-    asked = [f"M{n}.example.com." for n in range(0, 10_000, 10)] + [
-        f"a.w{n}.example" for n in range(0, 10_000, 10)
-    ]
-    table.choose(asked[0])
-    began = time.perf_counter()
-    for name in asked:
-        assert isinstance(table.choose(name), ssl.SSLContext)
-    assert (time.perf_counter() - began) / len(asked) < 50e-6
+
+    def fastest(count: int) -> float:
+        """Of some rounds: CPU seconds to find each of some names among those of ``count`` certificates."""
+        table = Served(CONFIGURED, now=lambda: NOW)
+        table.table = build_table(held[:count])
+        assert len(table.table.exact) == len(table.table.wildcard) == count
+        asked = [name for n in range(10) for name in (f"M{n}.example.com.", f"a.w{n}.example")]
+        rounds = []
+        for _ in range(50):
+            began = time.thread_time()
+            for name in asked:
+                assert isinstance(table.choose(name), ssl.SSLContext)
+            rounds.append(time.thread_time() - began)
+        return min(rounds)
+
+    assert fastest(10_000) < 20 * fastest(10) + 0.001  # where that clock is coarse
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

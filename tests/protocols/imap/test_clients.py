@@ -10,7 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.flags import changed
@@ -133,7 +133,7 @@ async def finish(lab: ImapLab, clients: list[Client]) -> None:
         client.hear(await client.wire.send(b"t NOOP\r\n"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
 async def test_nobody_loses_count(seed: int) -> None:
     rng = random.Random(seed)

@@ -6,7 +6,7 @@ import ssl
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.driver import LineConnection
@@ -460,7 +460,7 @@ words = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None)
 @given(lines=st.lists(words | st.binary(max_size=12), max_size=12), log_in=st.booleans())
 async def test_any_lines_are_answered_without_a_server_bug(lines: list[bytes], *, log_in: bool) -> None:
     lab = await lab_with(2)

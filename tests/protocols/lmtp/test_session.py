@@ -334,7 +334,11 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES | st.binary(max_size=10), max_size=20), st.sets(st.integers(0, 5), max_size=3))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_whatever_is_sent_no_bug_and_nothing_stays_open(pieces: list[bytes], faults: set[int]) -> None:
     async def scenario() -> None:
         host = await mail_host()

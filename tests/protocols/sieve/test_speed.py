@@ -19,14 +19,14 @@ def test_ten_thousand_rules_compile_in_about_a_second() -> None:
         started = time.process_time()
         assert isinstance(compile(script.encode()), Script)
         best = min(best, time.process_time() - started)
-    assert best < 4.0  # a second on a quiet core; a shared one takes more CPU time for the same
+    assert best < 15.0  # a second on a quiet core; a shared or slow one takes more CPU time for the same
 
 
 def test_many_fields() -> None:
     message = b"x:y\r\n" * 200_000 + b"\r\n"
     started = time.process_time()
     outcome = run('if header :contains "x" "z" { discard; }', message=message)
-    assert time.process_time() - started < 3.0
+    assert time.process_time() - started < 10.0
     assert outcome.fault == ""
 
 
@@ -35,4 +35,4 @@ def test_scripts_that_are_not_ended_are_read_once() -> None:
         started = time.process_time()
         compile(b'require "encoded-character"; redirect "' + piece * 100_000)
         compile(piece * 100_000)
-        assert time.process_time() - started < 2.0
+        assert time.process_time() - started < 10.0

@@ -76,7 +76,7 @@ class School:
 
     async def end(self) -> None:
         self.stop.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self.running
 
     async def mailbox(self, name: str) -> Mailbox:
@@ -132,24 +132,24 @@ async def test_what_says_nothing_is_not_told(school: School) -> None:
 async def test_the_command_does_not_wait(school: School) -> None:
     school.filter.is_open.clear()
     school.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await school.move(1, 2, 3)
     assert len(school.trainer) == 3
     school.filter.is_open.set()
 
 
 async def test_the_command_waits_when_it_is_to(school: School) -> None:
-    school.build(waits_s=30.0)
+    school.build(waits_s=3600.0)
     school.start()
     await school.move(1, 2, 3)
     assert len(school.filter.taught) == 3
 
 
 async def test_the_command_waits_for_no_longer_than_it_may(school: School) -> None:
-    school.build(waits_s=30.0)
+    school.build(waits_s=3600.0)
     school.filter.is_open.clear()
     school.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await school.move(1, within_s=0.001)
     assert school.filter.taught == []
     school.filter.is_open.set()

@@ -15,6 +15,7 @@ from storage.postgres.errors import Phase, translate
 from storage.postgres.pool import Database, DatabaseSettings
 
 from ...support.postgres import SharedServer, until_someone_waits
+from ...support.waiting import until
 
 _LOCK_BOTH = """
 WITH a AS MATERIALIZED (SELECT id FROM accounts WHERE id = $1 FOR UPDATE),
@@ -37,6 +38,14 @@ async def open_transactions(database: Database) -> int:
     )
     n: int = rows[0]["n"]
     return n
+
+
+async def sleeping(database: Database) -> bool:
+    return bool(
+        await database.read(
+            "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        )
+    )
 
 
 async def test_reads_and_writes_are_counted(database: Database) -> None:
@@ -69,6 +78,7 @@ async def test_a_cancelled_transaction_leaves_nothing_open(database: Database) -
 
     task = asyncio.create_task(slow())
     await started.wait()
+    await until(lambda: sleeping(database))  # the server ignores what cancels a statement that has not begun
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

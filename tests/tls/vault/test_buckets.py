@@ -213,7 +213,12 @@ class Strangers:
         self._writers: list[asyncio.StreamWriter] = []
 
     async def start(
-        self, answer: bytes, *, stays_open: bool = False, tls: ssl.SSLContext | None = None
+        self,
+        answer: bytes,
+        *,
+        stays_open: bool = False,
+        tls: ssl.SSLContext | None = None,
+        read_timeout_s: float = 60.0,
     ) -> BucketConfig:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._writers.append(writer)
@@ -225,7 +230,7 @@ class Strangers:
         self._servers.append(await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls))
         port = self._servers[-1].sockets[0].getsockname()[1]
         endpoint = f"http{'s' if tls else ''}://localhost:{port}"
-        return BucketConfig("mail", endpoint, "r", "a", "b", attempts=1, read_timeout_s=0.2)
+        return BucketConfig("mail", endpoint, "r", "a", "b", attempts=1, read_timeout_s=read_timeout_s)
 
     def stop(self) -> None:
         for writer in self._writers:
@@ -271,7 +276,7 @@ def error_body(code: str) -> bytes:
 async def test_nothing_but_a_clean_answer_says_that_an_object_is_absent(
     strangers: Strangers, answer: bytes, told: str
 ) -> None:
-    bucket = S3Bucket(await strangers.start(answer))
+    bucket = S3Bucket(await strangers.start(answer, read_timeout_s=60.0 if answer else 0.2))
     with pytest.raises(BucketUnavailable, match=told) as failed:
         await bucket.get(KEY)
     assert "\n" not in str(failed.value)
@@ -286,15 +291,15 @@ async def test_the_stores_own_word_is_believed(strangers: Strangers) -> None:
 
 
 async def test_a_body_that_stalls(strangers: Strangers) -> None:
-    config = await strangers.start(response("200 OK", b"half", length=100), stays_open=True)
-    bucket = S3Bucket(config)
+    half = response("200 OK", b"half", length=100)
+    bucket = S3Bucket(await strangers.start(half, stays_open=True, read_timeout_s=0.2))
     with pytest.raises(BucketUnavailable, match="in time"):
         await bucket.get(KEY)
     await bucket.close()
 
 
 async def test_the_whole_operation_is_bounded(strangers: Strangers) -> None:
-    bucket = S3Bucket(replace(await strangers.start(b""), read_timeout_s=1000))
+    bucket = S3Bucket(await strangers.start(b"", read_timeout_s=1000))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):  # cancelled by the caller, not swallowed
             await bucket.get(KEY)
