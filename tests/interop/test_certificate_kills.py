@@ -124,8 +124,8 @@ class Site:
     def pick(self, when: str, only: str = "true") -> None:
         """The moment of renewal that the authority is believed to have suggested."""
         self.sql(
-            f"UPDATE certificate_attempts SET renew_at = {when}, retry_after = now() + interval '1 hour'"
-            f" WHERE {only}"
+            f"UPDATE certificate_attempts SET renew_at = {when}, renew_checked_at = now(),"
+            f" retry_after = now() + interval '1 hour' WHERE {only}"
         )
 
     def end_lease(self) -> None:
