@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import threading
@@ -101,6 +102,8 @@ class Front:
         # Pebble reuses authorisations for one order in a hundred though it is told never to: then the client
         # is told to ask once more, and nothing is seen.
         self.lets_reuse = False
+        # Of two that finalize one order at the same moment Pebble issues to both, which no real CA does.
+        self._finalizing = asyncio.Lock()
         self.on_request: Callable[[Seen], None] | None = None  # in the stub's thread, before it is passed on
         self.on_answer: Callable[[Seen], None] | None = None  # in the stub's thread, before it is answered
 
@@ -180,7 +183,8 @@ class Front:
             return self._cut(request, seen)
         if rule is not None and rule.status and not rule.lose_answer:
             return self._answer(request, seen, _made(rule))
-        answer = await self._pass_on(request, body, seen)
+        async with self._finalizing if seen.kind == "finalize" else contextlib.nullcontext():
+            answer = await self._pass_on(request, body, seen)
         if seen.kind == "new-order" and not self.lets_reuse and _is_ready(answer):
             if rule is not None:
                 rule.times += 1
