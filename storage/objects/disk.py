@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY_SUFFIX = ".tmp"
+FILES_AT_ONCE = 100  # that are open for one group of objects
 
 
 def storage_error(error: OSError, doing: str) -> StorageError:
@@ -121,17 +122,6 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
-def write_file(disk: Disk, path: Path, pieces: Sequence[bytes], *, durable: bool) -> None:
-    fd = disk.create(path)
-    try:
-        for piece in pieces:
-            disk.write(fd, piece)
-        if durable:
-            disk.fsync(fd)
-    finally:
-        disk.close(fd)
-
-
 def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = True) -> None:
     """Put a file in its place at once, or not at all; parents are made.
 
@@ -142,7 +132,16 @@ def place(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool = 
         make_dirs(disk, target.parent)
     else:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_and_rename(disk, target, pieces, durable=durable)
+    placing = _Placing(disk, target, pieces)
+    try:
+        placing.write()
+        if durable:
+            placing.sync()
+        placing.close()
+        placing.rename()
+    except OSError:
+        placing.give_up()
+        raise
     if durable:
         disk.fsync_dir(target.parent)
 
@@ -159,23 +158,24 @@ class _Placing:
         self._temporary = temporary_name(target)
         self._fd = -1
 
-    def write(self) -> None:
+    def make_parents(self) -> None:
         make_dirs(self._disk, self.target.parent)
+
+    def write(self) -> None:
         self._fd = self._disk.create(self._temporary)
         for piece in self._pieces:
             self._disk.write(self._fd, piece)
 
     def sync(self) -> None:
         self._disk.fsync(self._fd)
-        self.close()
-
-    def rename(self) -> None:
-        self._disk.rename(self._temporary, self.target)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._disk.close(fd)
+
+    def rename(self) -> None:
+        self._disk.rename(self._temporary, self.target)
 
     def give_up(self) -> None:
         with contextlib.suppress(OSError):
@@ -184,16 +184,25 @@ class _Placing:
             self._disk.unlink(self._temporary)
 
 
-def place_all(disk: Disk, files: Mapping[Path, Sequence[bytes]]) -> dict[Path, OSError]:
-    """``place`` for several, durable. Those that failed, and why. Holds a descriptor for each.
+_STEPS = (_Placing.make_parents, _Placing.write, _Placing.sync, _Placing.close, _Placing.rename)
 
-    All are written before the first is synced, and renamed before the first directory is: the file system
-    finds most of its journal committed then, which saves a quarter of the CPU time. A directory is synced
-    once.
+
+def place_all(disk: Disk, files: Mapping[Path, Sequence[bytes]]) -> dict[Path, OSError]:
+    """``place`` for several, durable. Those that failed, and why. Holds up to FILES_AT_ONCE descriptors.
+
+    All of so many are written before the first is synced, and renamed before the first directory is: the
+    file system finds most of its journal committed then, which saves a quarter of the CPU time. A directory
+    is synced once.
     """
     failed: dict[Path, OSError] = {}
-    under_way = [_Placing(disk, target, pieces) for target, pieces in files.items()]
-    for step in (_Placing.write, _Placing.sync, _Placing.rename):
+    placings = [_Placing(disk, target, pieces) for target, pieces in files.items()]
+    for start in range(0, len(placings), FILES_AT_ONCE):
+        _place_together(disk, placings[start : start + FILES_AT_ONCE], failed)
+    return failed
+
+
+def _place_together(disk: Disk, under_way: Sequence[_Placing], failed: dict[Path, OSError]) -> None:
+    for step in _STEPS:
         under_way = [each for each in under_way if _goes_on(each, step, failed)]
     placed: dict[Path, list[Path]] = {}  # by directory
     for each in under_way:
@@ -203,7 +212,6 @@ def place_all(disk: Disk, files: Mapping[Path, Sequence[bytes]]) -> dict[Path, O
             disk.fsync_dir(directory)
         except OSError as error:
             failed.update(dict.fromkeys(targets, error))
-    return failed
 
 
 def _goes_on(placing: _Placing, step: Callable[[_Placing], None], failed: dict[Path, OSError]) -> bool:
@@ -214,17 +222,6 @@ def _goes_on(placing: _Placing, step: Callable[[_Placing], None], failed: dict[P
         failed[placing.target] = error
         return False
     return True
-
-
-def _write_and_rename(disk: Disk, target: Path, pieces: Sequence[bytes], *, durable: bool) -> None:
-    temporary = temporary_name(target)
-    try:
-        write_file(disk, temporary, pieces, durable=durable)
-        disk.rename(temporary, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            disk.unlink(temporary)
-        raise
 
 
 def remove(disk: Disk, path: Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.objects.disk import place_all
+from storage.objects.disk import FILES_AT_ONCE, Disk, place_all
 from tests.support.faults import Fault, FaultyDisk, Kind
 
 FILES = {"aa/1": [b"one"], "aa/2": [b"two ", b"pieces"], "bb/3": [b"three"]}
@@ -30,3 +30,22 @@ def test_a_fault_of_one_file_leaves_the_others_durable_and_nothing_behind(tmp_pa
         for path, pieces in files.items():
             assert path in failed or path.read_bytes() == b"".join(pieces), fault
     assert at > len(FILES) * 4  # write, sync and rename of each were struck
+
+
+def test_open_files_of_a_large_group_are_bounded(tmp_path: Path) -> None:
+    class Counting(Disk):
+        open_now = most = 0
+
+        def create(self, path: Path) -> int:
+            self.open_now += 1
+            self.most = max(self.most, self.open_now)
+            return super().create(path)
+
+        def close(self, fd: int) -> None:
+            self.open_now -= 1
+            super().close(fd)
+
+    disk, files = Counting(), {tmp_path / str(n): [b"%d" % n] for n in range(2 * FILES_AT_ONCE + 1)}
+    assert place_all(disk, files) == {}
+    assert (disk.most, disk.open_now) == (FILES_AT_ONCE, 0)
+    assert {path: path.read_bytes() for path in files} == {path: pieces[0] for path, pieces in files.items()}
