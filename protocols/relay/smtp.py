@@ -235,9 +235,8 @@ class SmtpTransport:
             options.append(b"SIZE=%d" % len(data))
         if needs.is_8bit:
             options.append(b"BODY=8BITMIME")
-        if (
-            needs.is_utf8 and has_smtputf8
-        ):  # a header alone is no reason to send mail back: many write UTF-8 there
+        # a header alone is no reason to send mail back: many write UTF-8 there
+        if needs.is_utf8 and has_smtputf8:
             options.append(b"SMTPUTF8")
         return options
 
