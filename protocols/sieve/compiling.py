@@ -9,7 +9,7 @@ from . import registry
 from .bound import Bound, bind
 from .comparators import BUILT_IN
 from .control import chain, sequence
-from .errors import MAX_ERRORS, BadScript, RunFault, ScriptErrors
+from .errors import MAX_ERRORS, BadScript, Misplaced, RunFault, ScriptErrors
 from .grammar import parse
 from .phrases import MAX_CAPTURES, BadText, Constant, Phrase, Template, decode_characters, phrase
 from .regexsyntax import BadPattern
@@ -60,7 +60,7 @@ class Compiler:
         self.required: set[str] = set()
         self.globals: set[str] = set()
         self.includes: list[IncludeName] = []
-        self.loops = 0  # foreverypart around the command at hand
+        self.loops: list[str | None] = []  # names of the foreverypart around the command at hand
         self._mistakes: list[BadScript] = []
         self._doubts: list[BadScript] = []
         self._uses_captures = False
@@ -231,7 +231,7 @@ class Compiler:
         try:
             return self._command(nodes[0]), None
         except BadScript as mistake:
-            if not self._defers:
+            if not self._defers or isinstance(mistake, Misplaced):
                 raise
             return _failing(self._explained(mistake)), None
 
@@ -260,9 +260,9 @@ class Compiler:
             raise BadScript(node.offset, f'"{node.name}" takes {"a" if row.has_block else "no"} block')
         bound = bind(self, row, node.offset, node.arguments)
         if node.block is not None:
-            self.loops += 1
+            self.loops.append(bound.tag_constant("name"))
             bound.block = self.sequence(node.block)
-            self.loops -= 1
+            self.loops.pop()
         return _placed(row.build(bound), bound.line)
 
     def test(self, node: TestNode) -> Holds:

@@ -21,9 +21,9 @@ class Return(Exception):
 
 
 class Break(Exception):
-    """Ends a loop (RFC 5703 §3). ``name`` is that of the loop, empty: the innermost."""
+    """Ends a loop around it (RFC 5703 §3). ``name`` is that of the loop, None: the innermost."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | None) -> None:
         super().__init__(name)
         self.name = name
 

@@ -39,6 +39,10 @@ class BadScript(Exception):
         self.text = text
 
 
+class Misplaced(BadScript):
+    """A command that cannot stand where it does, whatever extensions there are: ``ihave`` excuses it not."""
+
+
 class RunFault(Exception):
     """The script went wrong while it ran: implicit keep (RFC 5228 §2.10.6). The message is for its owner.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from .budget import Budget, Limits
-from .control import Break, Return, Stop
+from .control import Return, Stop
 from .errors import RunFault
 from .fields import Fields
 from .outcome import Action, FileInto, Keep, Outcome, Redirect, Reject, Vacation
@@ -86,7 +86,7 @@ def _run_one(run: Run, named: Named) -> Keep | None:
     run.because = 0
     try:
         named.script.run(run)
-    except (Stop, Return, Break):
+    except (Stop, Return):
         pass
     except RecursionError:
         raise RunFault("nested too deep") from None

@@ -21,7 +21,6 @@ class PartView:
 
     data: Data
     part: Part
-    loop: str = ""  # the name of the foreverypart that stands at it
     _fields: Fields | None = None
 
     @property

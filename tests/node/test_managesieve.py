@@ -151,6 +151,18 @@ async def test_with_a_relay_all_that_sends_is_offered_and_done(
     assert b"Auto-Submitted: auto-replied" in answer.message
 
 
+async def test_a_loop_that_is_not_there_is_told_with_its_place(node: Node) -> None:
+    """RFC 5703 §3: a script that includes this one has no part in it, so both know without a message."""
+    client = await editor(node)
+    script = b'require "foreverypart";\r\nforeverypart :name "a" {\r\n  break :name "b"; }'
+    for command in (b"CHECKSCRIPT", b'PUTSCRIPT "a"'):
+        said = await client.ask(command + b" {%d+}\r\n%b\r\n" % (len(script), script))
+        assert said.startswith(b"NO ")
+        assert b"line 3, column 3: " in said
+    assert await client.ask(b"LISTSCRIPTS\r\n") == b'OK "Done"\r\n'
+    await client.close()
+
+
 async def test_quotas_of_the_server_hold(node: Node) -> None:
     client = await editor(node)
     assert (await client.ask(b'HAVESPACE "a" 201\r\n')).startswith(b"NO (QUOTA/MAXSIZE)")

@@ -11,7 +11,7 @@ from storage.mime.text import part_text
 
 from ..bound import Bound
 from ..control import Break
-from ..errors import RunFault
+from ..errors import Misplaced
 from ..parts import PartView, boundary, walk
 from ..scopes import MIME_HEADER_TAGS, MIME_TAGS
 from ..spec import NUMBER, STRING, STRINGS, Command, Do, Extension, Row, Slot
@@ -33,10 +33,10 @@ _OF_ENCLOSURE = _TRACE | {"subject", "mime-version", "content-type"}
 
 
 def _foreverypart(bound: Bound) -> Do:
-    name = bound.tag_constant("name") or ""
+    name = bound.tag_constant("name")
     block = bound.block
     assert block is not None
-    if bound.compiler.loops >= MAX_LOOPS:
+    if len(bound.compiler.loops) >= MAX_LOOPS:
         raise bound.fail(f"loops are nested deeper than {MAX_LOOPS}")
 
     def loop(run: Run) -> None:
@@ -49,11 +49,11 @@ def _foreverypart(bound: Bound) -> Do:
         try:
             for part in parts:
                 run.budget.spend(4)
-                run.parts.append(PartView(data, part, name))
+                run.parts.append(PartView(data, part))
                 block(run)
                 run.parts.pop()
         except Break as leaving:
-            if leaving.name and leaving.name != name:
+            if leaving.name not in (None, name):
                 raise
         finally:
             del run.parts[depth:]
@@ -62,13 +62,14 @@ def _foreverypart(bound: Bound) -> Do:
 
 
 def _break(bound: Bound) -> Do:
-    name = bound.tag_constant("name") or ""
-    if not bound.compiler.loops:
-        raise bound.fail('"break" without "foreverypart"')
+    """RFC 5703 §3: of a loop around it in this text, not of a script that includes this one."""
+    name, loops = bound.tag_constant("name"), bound.compiler.loops
+    if not loops:
+        raise Misplaced(bound.offset, '"break" without "foreverypart"')
+    if name is not None and name not in loops:
+        raise Misplaced(bound.offset, f'no "foreverypart" around this "break" has the name "{name[:60]}"')
 
-    def leave(run: Run) -> None:
-        if name and all(view.loop != name for view in run.parts):
-            raise RunFault(f'there is no loop "{name}" to break')
+    def leave(_run: Run) -> None:
         raise Break(name)
 
     return leave

@@ -394,11 +394,21 @@ def test_mime(test: str, expected: bool) -> None:
             'foreverypart :name "o" { foreverypart { break :name "o"; } keep; } discard;',
             ["discard"],
         ),
+        ('foreverypart :name "" { foreverypart { break :name ""; } keep; } discard;', ["discard"]),
     ],
 )
 def test_loops(commands: str, expected: list[str]) -> None:
     need = '["foreverypart", "mime", "extracttext", "variables", "fileinto"]'
     assert told(run(f"require {need}; {commands}")) == expected
+
+
+def test_a_loop_of_an_included_script_ends_alone() -> None:
+    library = {INNER: compiled('require "foreverypart"; foreverypart :name "o" { break :name "o"; }')}
+    script = (
+        'require ["foreverypart", "include", "mime", "fileinto"];'
+        ' foreverypart :name "o" { include "inner"; fileinto "Still here"; } discard;'
+    )
+    assert told(run(script, library=library)) == ["file Still here", "discard"]
 
 
 def test_replace_of_a_part_leaves_the_others() -> None:

@@ -12,6 +12,8 @@ from protocols.sieve.registry import COMMANDS, NAMES, TESTS
 
 from .running import compiled, mistakes
 
+LOOPS = 'require ["foreverypart", "ihave"];\n'
+
 
 @pytest.mark.parametrize(
     ("script", "line", "column", "text"),
@@ -52,6 +54,16 @@ from .running import compiled, mistakes
         ('require "enotify"; notify "tel:123";', 1, 20, "only mailto"),
         ('require "encoded-character"; redirect "${unicode:110000}";', 1, 39, "no character"),
         ('require "foreverypart"; break;', 1, 25, '"break" without'),
+        (f'{LOOPS}foreverypart :name "a" {{\n  break :name "b"; }}', 3, 3, 'has the name "b"'),
+        (f'{LOOPS}foreverypart {{ break :name ""; }}', 2, 16, "around this"),
+        (f'{LOOPS}foreverypart :name "a" {{ keep; }}\n foreverypart {{ break :name "a"; }}', 3, 17, '"a"'),
+        (
+            f'{LOOPS}foreverypart :name "a" {{ if true {{ foreverypart {{ break :name "A"; }} }} }}',
+            2,
+            51,
+            '"A"',
+        ),
+        (f'{LOOPS}if ihave "vnd.x" {{ keep; }}\nforeverypart {{ break :name "a"; }}', 3, 16, '"a"'),
         ('if header :comparator "i;frob" "a" "b" { keep; }', 1, 4, "no comparator"),
         ('if header :comparator "i;ascii-numeric" "a" "b" { keep; }', 1, 4, "needs require"),
     ],
