@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from storage.errors import Corrupt, NotFound, NotPermitted, StorageError
 from storage.relayadopt import Adoption
+from storage.relaylayout import FAILED, STATES
 from storage.relayqueue import RelayQueue, SpoolTaken
-from storage.relayspool import FAILED, STATES
 
 from .control import Arguments, ControlRefused, Handler, text_argument
 from .relaylook import count_messages, list_messages, show_message

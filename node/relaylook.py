@@ -10,8 +10,8 @@ from storage.errors import Corrupt, NotFound, Unavailable
 from storage.mime.headers import split_header
 from storage.relayadopt import interrupted
 from storage.relayfile import RelayMessage
+from storage.relaylayout import STATES, Strays, find_strays
 from storage.relayqueue import RelayQueue
-from storage.relayspool import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ HEAD_SHOWN_BYTES: Final = 16 * 1024
 
 
 def list_messages(queue: RelayQueue, state: str | None, limit: int) -> dict[str, Any]:
-    """The first ``limit``: of pending what is due first, of the others what is oldest. Blocks.
+    """The first ``limit``: of pending what is due first, of the others what is oldest; and strays. Blocks.
 
     Raises Unavailable.
     """
@@ -30,7 +30,7 @@ def list_messages(queue: RelayQueue, state: str | None, limit: int) -> dict[str,
         ids = queue.ids(each)
         total += len(ids)
         found += _rows(queue, ids[: max(0, limit - len(found))])
-    return {"total": total, "messages": found}
+    return {"total": total, "messages": found, "strays": _plain_strays(find_strays(queue.root))}
 
 
 def _rows(queue: RelayQueue, ids: list[str]) -> Iterator[dict[str, Any]]:
@@ -62,6 +62,10 @@ def plain(state: str, at: float, message: RelayMessage) -> dict[str, Any]:
         "attempts": progress.attempts,
         "last_reply": replies[-1] if replies else "",
     }
+
+
+def _plain_strays(strays: Strays) -> dict[str, Any]:
+    return {"count": strays.count, "paths": list(strays.paths)}
 
 
 def show_message(queue: RelayQueue, message_id: str) -> dict[str, Any]:
@@ -117,5 +121,6 @@ def count_messages(queue: RelayQueue) -> dict[str, Any]:
         "size_bytes": size_bytes,
         "kinds": dict(kinds),
         "adoption_unfinished": interrupted(queue),
+        "strays": _plain_strays(find_strays(queue.root)),
         "path": str(queue.root),
     }

@@ -19,12 +19,12 @@ from typing import Final
 
 from .errors import NotFound, NotPermitted
 from .objects.disk import make_dirs, storage_error
-from .relayqueue import RelayQueue, is_message, lock_spool
-from .relayspool import FAILED, PENDING, PROCESSING, SpoolDisk
+from .relaylayout import ADOPTING, FAILED, PENDING, PROCESSING, is_copy, is_message
+from .relayqueue import RelayQueue, lock_spool
+from .relayspool import SpoolDisk
 
 log = logging.getLogger("sora.relay")
 
-ADOPTING: Final = "adopting"
 # Where a message goes: what was being relayed when the node died is tried again.
 _GOES_TO: Final = {PENDING: PENDING, PROCESSING: PENDING, FAILED: FAILED}
 
@@ -77,9 +77,9 @@ class Adoption:
 
     def _finish_interrupted(self) -> None:
         """Copies whose original is gone are the only ones left; others are made anew."""
-        for copy in list(self._ours.iterdir()):
+        for copy in _copies(self._ours):
             target, _, name = copy.name.partition(".")
-            if target not in self._counts or any((self._source / each / name).exists() for each in _GOES_TO):
+            if any((self._source / each / name).exists() for each in _GOES_TO):
                 self._disk.unlink(copy)
             else:
                 self._promote(copy, target, name)
@@ -124,6 +124,11 @@ class Adoption:
 def interrupted(queue: RelayQueue) -> int:
     """Messages of an adoption that was not finished; run it again for them."""
     try:
-        return len(os.listdir(queue.root / ADOPTING))
+        return len(_copies(queue.root / ADOPTING))
     except FileNotFoundError:
         return 0
+
+
+def _copies(directory: Path) -> list[Path]:
+    with os.scandir(directory) as entries:
+        return [Path(entry.path) for entry in entries if is_copy(entry)]

@@ -14,7 +14,8 @@ the time of a start do not depend on the length of the queue (``relaywindow``).
 Invariant: one process at a time, kept by a lock on ``lock``; others only add (``relayspool``). All methods
 block and may be called from several threads, for one message from one at a time.
 
-What has no name of a message, or is no file, is not ours: it stays where it is and is not looked at.
+What has no name of a message, or is no file, is not ours: it stays where it is, and each sweep names what
+it has not named before (``relaylayout``).
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ import fcntl
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from .errors import Corrupt, NotFound, Unavailable
-from .objects.disk import TEMPORARY_SUFFIX, place, storage_error
+from .objects.disk import place, storage_error
 from .relayfile import Record, RelayMessage, encode_record, read_body, read_message
+from .relaylayout import FAILED, PENDING, PROCESSING, STATES, find_strays, is_id, is_message, is_temporary
 from .relayroom import RelayLimits
-from .relayspool import FAILED, PENDING, PROCESSING, STATES, RelaySpool, SpoolDisk
+from .relayspool import RelaySpool, SpoolDisk
 
 log = logging.getLogger("sora.relay")
 
@@ -42,7 +43,6 @@ LOCK_FILE: Final = "lock"
 OWNER_FILE: Final = "owner"
 STALE_TEMPORARY_S: Final = 3600.0  # a submission takes seconds
 TIME_GRAIN_S: Final = 0.001  # file times and our clock are rounded differently
-_IDS: Final = re.compile(r"(k[0-9a-f]{24}|[0-9a-f]{11})(-[0-9a-f]{8})?")  # RelaySpool gives them
 
 
 class SpoolTaken(Exception):
@@ -73,6 +73,7 @@ class RelayQueue(RelaySpool):
         super().__init__(root, clock, disk, limits)
         self._owner = owner
         self._lock_fd = -1
+        self._told: frozenset[str] = frozenset()  # strays that the log has named
 
     # --- life ---
 
@@ -272,13 +273,14 @@ class RelayQueue(RelaySpool):
 
     def sweep(self, retention_s: float) -> int:
         """Remove failed messages older than that (0: none), and what broken submissions left; how many
-        messages. Raises Unavailable."""
+        messages. Names strays in the log. Raises Unavailable."""
         now, removed = self._clock(), 0
         if retention_s:
             old = [name for name, at in self._scan(FAILED) if now - at > retention_s]
             for name in old:
                 removed += self._remove(FAILED, name)
         self._remove_temporaries(now)
+        self._tell_of_strays()
         return removed
 
     # --- files ---
@@ -298,12 +300,26 @@ class RelayQueue(RelaySpool):
         try:
             with os.scandir(self.root / PENDING) as found:  # one at a time: Path.glob has all of them at once
                 for entry in found:
-                    if entry.name[0] == "." and entry.name.endswith(TEMPORARY_SUFFIX):
+                    if is_temporary(entry):
                         with contextlib.suppress(FileNotFoundError):
                             if now - entry.stat(follow_symlinks=False).st_mtime > STALE_TEMPORARY_S:
                                 self._disk.unlink(Path(entry.path))
         except OSError as error:
             raise storage_error(error, "removing what broken submissions left") from error
+
+    def _tell_of_strays(self) -> None:
+        strays = find_strays(self.root)
+        news = [path for path in strays.paths if path not in self._told]
+        self._told = frozenset(strays.paths)
+        for path in news:
+            log.warning(
+                "%s in the relay queue %s is no message of it and left alone: move it away. A message whose"
+                " file was renamed goes when it has its name again, the id in its first line",
+                path,
+                self.root,
+            )
+        if news and strays.count > len(strays.paths):
+            log.warning("%d more lie there that are no messages", strays.count - len(strays.paths))
 
     def _take(self, message_id: str, now: float, longest_s: float) -> bool:
         source = self.place_of(PENDING, message_id)
@@ -370,14 +386,9 @@ class RelayQueue(RelaySpool):
 
 def _checked(message_id: str) -> str:
     """An id comes from an operator and becomes a file name. Raises NotFound."""
-    if not _IDS.fullmatch(message_id):
+    if not is_id(message_id):
         raise NotFound(f"{message_id!r} is no id of the relay queue")
     return message_id
-
-
-def is_message(entry: os.DirEntry[str]) -> bool:
-    """Whether a directory of the queue has a message there, by name and kind."""
-    return _IDS.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
 
 
 def lock_spool(root: Path) -> int:

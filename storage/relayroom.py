@@ -17,10 +17,10 @@ from typing import Final
 
 from .errors import NotFound, StagingFull, StorageError, Unavailable
 from .objects.disk import storage_error
+from .relaylayout import FAILED, STATES, is_message, is_temporary
 
 COUNT_EVERY_S: Final = 10.0
 COUNT_SHARE: Final = 0.02  # of the time, at most: a long queue is counted less often
-_DIRECTORIES: Final = ("pending", "processing", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,14 @@ class RelayRoom:
     def _found(self) -> Level:
         level = Level()
         try:
-            for state in _DIRECTORIES:
+            for state in STATES:
                 with os.scandir(self._root / state) as entries:
                     for entry in entries:
+                        if is_message(entry):
+                            level.messages += state != FAILED
+                        elif not is_temporary(entry):
+                            continue
                         level.bytes += _size(entry)
-                        level.messages += state != "failed" and entry.name[0] != "."
         except OSError as error:
             raise spool_error(error, f"counting the relay queue {self._root}") from error
         return level

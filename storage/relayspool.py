@@ -24,12 +24,11 @@ from .dsn import NO_REQUEST, DsnRequest
 from .errors import InvalidName
 from .objects.disk import TEMPORARY_SUFFIX, Disk, make_dirs, storage_error
 from .relayfile import Hold, RelayEnvelope, encode_head, joined_size
+from .relaylayout import PENDING, STATES
 from .relayroom import RelayLimits, RelayRoom, spool_error
 
 log = logging.getLogger("sora.relay")
 
-PENDING, PROCESSING, FAILED = "pending", "processing", "failed"
-STATES: Final = (PENDING, PROCESSING, FAILED)
 MAX_RECIPIENTS: Final = 1_000
 # What the queue refuses as full, it must still be able to report: a report takes the place of what failed
 UNLIMITED_KIND: Final = "bounce"
@@ -138,7 +137,7 @@ class RelaySpool:
     def state_of(self, message_id: str) -> str | None:
         """Where it is; None: it is not (any more)."""
         for state in (*STATES, *STATES):  # twice: it may have been moved past where we looked
-            if self.place_of(state, message_id).exists():
+            if self.place_of(state, message_id).is_file():
                 return state
         return None
 

@@ -15,8 +15,8 @@ from node.relaylook import count_messages, list_messages, show_message
 from node.units import format_duration
 from storage.errors import Corrupt, NotFound, NotPermitted, StorageError
 from storage.relayadopt import Adoption
+from storage.relaylayout import FAILED, PENDING, STATES
 from storage.relayqueue import RelayQueue, SpoolTaken
-from storage.relayspool import FAILED, PENDING, STATES
 
 from .access import Access, read_config, with_access
 from .failure import EXIT_CODES, NOT_FOUND, UNAVAILABLE, USAGE, Failure
@@ -54,6 +54,8 @@ def list_command(access: Access, state: str | None, limit: int) -> None:
     text = table(headings, rows) if rows else "nothing is queued"
     if found["total"] > len(rows):
         text += f"\n... and {found['total'] - len(rows)} more"
+    if found["strays"]["count"]:
+        text += f"\nno messages and left alone: {_strays(found['strays'])}"
     access.answer(found["messages"], text)
 
 
@@ -125,6 +127,8 @@ def stats(access: Access) -> None:
         pairs["last failure"] = found["last_failure"] or "none"
     if found["adoption_unfinished"]:
         pairs["unfinished adoption"] = f"{found['adoption_unfinished']} messages: adopt the directory again"
+    if found["strays"]["count"]:
+        pairs["no messages"] = f"{_strays(found['strays'])}: left alone, move them away"
     access.answer(found, fields(pairs))
 
 
@@ -200,6 +204,11 @@ def _which(message_id: str | None, all_failed: bool) -> dict[str, object]:
 
 def _lines(ids: list[str], what: str, nothing: str) -> str:
     return "\n".join(f"{each} {what}" for each in ids) or nothing
+
+
+def _strays(found: dict[str, Any]) -> str:
+    more = found["count"] - len(found["paths"])
+    return ", ".join(found["paths"]) + (f" and {more} more" if more else "")
 
 
 def _row(message: dict[str, Any], now: float) -> tuple[object, ...]:

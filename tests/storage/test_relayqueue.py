@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from node.relaylook import count_messages, list_messages
 from storage.errors import InvalidName, NotFound, NotPermitted, Unavailable
 from storage.relayadopt import Adoption, interrupted
 from storage.relayfile import Fate, Hold, Record, Verdict
+from storage.relaylayout import SHOWN_STRAYS, find_strays
 from storage.relayqueue import STALE_TEMPORARY_S, RelayQueue, SpoolTaken
 from storage.relayspool import RelaySpool
 from storage.relaywindow import DueWindow
@@ -225,8 +227,9 @@ def test_a_damaged_file_is_set_aside(queue: RelayQueue, tmp_path: Path) -> None:
     assert states(queue)["failed"] == [bad]
 
 
-def foreign(directory: Path) -> None:
-    """What people and programs leave in directories."""
+def foreign(directory: Path) -> int:
+    """What people and programs leave in directories; how much."""
+    before = len(os.listdir(directory))
     (directory / "k0123456789abcdef01234567").mkdir()
     (directory / "lost+found").mkdir()
     (directory / "README").write_text("hello")
@@ -234,13 +237,17 @@ def foreign(directory: Path) -> None:
     (directory / "k1123456789abcdef01234567").symlink_to("/etc/passwd")
     (directory / "k2123456789abcdef01234567").symlink_to("/nowhere")
     os.mkfifo(directory / "k3123456789abcdef01234567")
+    (directory / ".k4123456789abcdef01234567.01234567.tmp").mkdir()
+    (directory / ".notes.tmp").write_text("mine")
+    return len(os.listdir(directory)) - before
 
 
 def test_what_is_no_message_stays_where_it_is_and_stops_nothing(
-    queue: RelayQueue, tmp_path: Path, gone: Callable[[], RelayQueue]
+    queue: RelayQueue, clock: Clock, tmp_path: Path, gone: Callable[[], RelayQueue]
 ) -> None:
     for state in ("pending", "processing", "failed"):
         foreign(tmp_path / "relay" / state)
+    clock.now = time.time() + 2 * STALE_TEMPORARY_S
     message_id = submit(queue)
     assert queue.recover() == 0
     assert states(queue) == {"pending": [message_id], "processing": [], "failed": []}
@@ -250,8 +257,48 @@ def test_what_is_no_message_stays_where_it_is_and_stops_nothing(
     lost = gone()
     foreign(lost.root / "pending")
     left = set(os.listdir(lost.root / "pending")) - set(lost.ids("pending"))
+    (queue.root / "adopting").mkdir()
+    alone = foreign(queue.root / "adopting")
     Adoption(queue, lost.root).run()
     assert set(os.listdir(lost.root / "pending")) == left
+    assert interrupted(queue) == 0
+    assert find_strays(queue.root).count == 4 * alone
+
+
+def test_strays_are_named_once_and_not_without_end(
+    queue: RelayQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        caplog.clear()
+        queue.sweep(1.0)
+        return [record.getMessage() for record in caplog.records]
+
+    queue.take([submit(queue)])
+    submit(queue)
+    (queue.root / "pending" / f".{submit(queue)}.0123abcd.tmp").touch()
+    assert told() == [], "all of it is the queue's"
+    stray = queue.root / "failed" / "saved\nmessage\udcff"
+    stray.touch()
+    (said,) = told()
+    assert said.startswith("failed/saved?message? in the relay queue")
+    assert "move it away" in said
+    assert told() == []
+    for name in range(SHOWN_STRAYS + 5):
+        (queue.root / "pending" / f"{name:02}").touch()
+    (queue.root / "pending" / ("long" * 60)).touch()
+    assert len(told()) == SHOWN_STRAYS, "one of those shown was named before; and how many more"
+    assert told() == []
+    found = find_strays(queue.root)
+    assert (found.count, len(found.paths)) == (SHOWN_STRAYS + 7, SHOWN_STRAYS)
+    assert max(map(len, found.paths)) < 150
+
+
+def test_a_directory_with_the_name_of_a_message_is_not_taken_for_it(queue: RelayQueue) -> None:
+    first = submit(queue, key=b"1")
+    queue.delete(first)
+    (queue.root / "processing" / first).mkdir()
+    assert submit(queue, key=b"1") == first
+    assert states(queue)["pending"] == [first], "its sender was told that it is queued"
 
 
 def test_a_file_that_cannot_be_read_stops_no_other(
@@ -339,7 +386,7 @@ def test_the_sweep_takes_old_failures_and_broken_submissions(
     old = submit(queue)
     queue.take([old])
     queue.bury(old)
-    left = tmp_path / "relay" / "pending" / ".x.12.tmp"
+    left = tmp_path / "relay" / "pending" / f".{old}.0123abcd.tmp"
     left.write_bytes(b"half")
     os.utime(left, (clock.now, clock.now))
     clock.now += STALE_TEMPORARY_S + 1

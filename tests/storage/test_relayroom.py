@@ -55,6 +55,16 @@ def test_what_failed_takes_bytes_and_is_not_on_its_way(queue: RelayQueue) -> Non
     assert (queue.room.level.messages, queue.room.level.bytes) == (0, message.tail_at)
 
 
+def test_strays_take_no_room(queue: RelayQueue) -> None:
+    (queue.root / "pending" / "README").write_bytes(b"x" * 5000)
+    (queue.root / "failed" / "lost+found").mkdir()
+    message_id = submit(queue)
+    (queue.root / "pending" / f".{message_id}.0123abcd.tmp").write_bytes(b"x" * 500)
+    queue.room.count()
+    size = (queue.root / "pending" / message_id).stat().st_size
+    assert (queue.room.level.messages, queue.room.level.bytes) == (1, size + 500)
+
+
 def test_it_is_counted_again_after_a_while(queue: RelayQueue) -> None:
     now = [0.0]
     room = RelayRoom(queue.root, RelayLimits(max_messages=1), lambda: now[0])

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from node.admin import main
 from node.commands.failure import NOT_FOUND, UNAVAILABLE, USAGE
 from storage.postgres.settings import EndpointSettings
+from storage.relaylayout import SHOWN_STRAYS
 from storage.relayqueue import RelayQueue
 from tests.support.relaydisk import UnsyncedSpoolDisk
 
@@ -79,3 +80,19 @@ def test_a_stopped_node_adopts(relay: Relay, tmp_path: Path) -> None:
     assert own.exit_code == USAGE
     assert "this node's own" in own.output
     assert relay("adopt", str(tmp_path)).exit_code == NOT_FOUND
+
+
+def test_what_is_no_message_is_shown_and_left_alone(relay: Relay, tmp_path: Path) -> None:
+    ours = queue(tmp_path / "relay", "a@far.test")
+    assert "no messages" not in relay("stats").stdout + relay("list").stdout
+    strays = [f"pending/{number:02}.bak" for number in range(SHOWN_STRAYS + 3)]
+    for each in strays:
+        (ours.root / each).touch()
+    named = f"{', '.join(strays[:SHOWN_STRAYS])} and 3 more"
+    listed = relay("list").stdout
+    assert ours.ids("pending")[0] in listed
+    assert f"no messages and left alone: {named}" in listed
+    assert f"{named}: left alone, move them away" in relay("stats").stdout
+    told = json.loads(relay("stats", "--json").stdout)
+    assert (told["pending"], told["strays"]["count"]) == (1, len(strays))
+    assert {each.name for each in (ours.root / "pending").iterdir()} >= {Path(each).name for each in strays}
