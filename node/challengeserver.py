@@ -16,7 +16,7 @@ from aiohttp import web
 from tls.challenges import Answer, Ask, Challenges, Miss, Source
 from tls.ports import BucketUnavailable
 
-from .httpfaults import MAX_HEADER_BYTES, OUR_FAULTS
+from .httpserver import HttpServer
 from .sockets import shown_address
 
 if TYPE_CHECKING:
@@ -45,18 +45,11 @@ class ChallengeServer:
         self._redirects = redirects_to_https
         self._listening: list[asyncio.Server] = []
         self._asking: dict[str, asyncio.Task[str | None]] = {}
-        self._http: web.Server
+        self._http: HttpServer
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """On bound sockets, which this object owns from then on. Raises OSError."""
-        log.addFilter(OUR_FAULTS)
-        self._http = web.Server(
-            self._answer,
-            access_log=None,
-            logger=log,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._http = HttpServer(self._answer)
         loop = asyncio.get_running_loop()
         for sock in sockets:
             self._listening.append(await loop.create_server(self._connection, sock=sock, backlog=BACKLOG))

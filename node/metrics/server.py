@@ -13,14 +13,13 @@ import asyncio
 import hmac
 import ipaddress
 import json
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from node.frontdoor import HANDSHAKE_WITHIN_S
-from node.httpfaults import MAX_HEADER_BYTES, OUR_FAULTS
+from node.httpserver import HttpServer
 from node.refusal import Refusal
 from node.sockets import bind_failed, shown_address
 from tls.sources import answer_on, outer_context
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from node.config.server import Server
     from tls.sources import CertificateSource
 
-log = logging.getLogger("sora.http")
 
 # Who connects asks at once; what has not after this time is no scraper.
 FIRST_REQUEST_WITHIN_S = 10.0
@@ -60,7 +58,7 @@ class MetricsServer:
         self._listening: list[asyncio.Server] = []
         self._address = ""
         self._silent: dict[web.RequestHandler, float] = {}  # asked nothing yet; connected when
-        self._http: web.Server
+        self._http: HttpServer
 
     def show(self, certificate: CertificateSource | None) -> None:
         """To new connections, where TLS is on."""
@@ -69,15 +67,7 @@ class MetricsServer:
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Raises ListenFailed."""
-        log.addFilter(OUR_FAULTS)
-        self._http = web.Server(
-            self._answer,
-            access_log=None,
-            logger=log,
-            keepalive_timeout=self.server.command_timeout_s,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-        )
+        self._http = HttpServer(self._answer, keepalive_timeout=self.server.command_timeout_s)
         if self.server.tls and self._certificate is not None:
             self._tls = outer_context(self._certificate)
         self._address = shown_address(sockets[0])
