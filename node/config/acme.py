@@ -89,6 +89,20 @@ class AcmeCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class AcmeAuthority:
+    """One more authority, with what its account needs."""
+
+    directory: str = option(TEXT, "", "As in tls.letsencrypt.", shown="https://ca.example.net/acme/directory")
+    email: str = option(TEXT, "", "Contact; that of tls.letsencrypt when empty.")
+    ca_file: str = option(PATH, "", "Roots to trust for the directory's own HTTPS; the system's when empty.")
+    eab_kid: str = option(
+        TEXT, "", "Key identifier of the external account binding, where the directory asks."
+    )
+    eab_hmac_key: Secret[str] = option(SECRET, "", "Its key, base64url.")
+    preferred_chain: str = option(TEXT, "", "As in tls.letsencrypt.")
+
+
+@dataclass(frozen=True, slots=True)
 class LetsEncrypt:
     """Certificates by ACME, answered on port 80 of every node (HTTP-01) or in the DNS (DNS-01)."""
 
@@ -110,7 +124,10 @@ class LetsEncrypt:
     )
     ca_file: str = option(PATH, "", "Roots to trust for the directory's own HTTPS; the system's when empty.")
     fallback_directories: tuple[str, ...] = option(
-        TEXTS, [], "Further authorities, asked in order when the one before fails again and again."
+        TEXTS,
+        [],
+        "Further authorities, asked in order when the one before fails again and again, with the same email"
+        " and ca_file; those that want more are an [[tls.letsencrypt.authority]] each.",
     )
     eab_kid: str = option(
         TEXT, "", "Key identifier of the external account binding, where the directory asks."
@@ -158,5 +175,8 @@ class LetsEncrypt:
         BOOL, True, "Answer for our account also when neither gossip nor S3 brought the challenge."
     )
     dns: AcmeDns = section(AcmeDns, "DNS-01 challenges.")
+    authority: tuple[AcmeAuthority, ...] = repeated(
+        AcmeAuthority, "Further authorities, asked in order after fallback_directories."
+    )
     certificate: tuple[AcmeCertificate, ...] = repeated(AcmeCertificate, "Further certificates.")
     s3: AcmeStore = section(AcmeStore, "The bucket of certificates.")

@@ -6,13 +6,14 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from tls.domains import BadName, Fault, Group, fold, resolve
 from tls.retry import PRODUCTION, STAGING
 from tls.wanted import KeyType, Wanted
 
-from .acme import AcmeDns, LetsEncrypt
+from .acme import AcmeAuthority, AcmeDns, LetsEncrypt
 from .finding import Facts, Finding, conflict, inadvisable, missing
 
 BASE = "tls.letsencrypt"
@@ -36,6 +37,31 @@ def directory_of(word: str) -> str:
     return NICKNAMES.get(word.lower(), word)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """``section``: where its options are, with a dot; ``key``: of its directory."""
+
+    section: str
+    key: str
+    authority: AcmeAuthority
+
+
+def authorities_of(acme: LetsEncrypt) -> list[Listed]:
+    """All that certificates may be ordered at, in the order in which they are asked."""
+    first = AcmeAuthority(
+        acme.directory, acme.email, acme.ca_file, acme.eab_kid, acme.eab_hmac_key, acme.preferred_chain
+    )
+    found = [Listed(f"{BASE}.", f"{BASE}.directory", first)]
+    for word in acme.fallback_directories:
+        plain = AcmeAuthority(word, acme.email, acme.ca_file)
+        found.append(Listed(f"{BASE}.", f"{BASE}.fallback_directories", plain))
+    for index, each in enumerate(acme.authority):
+        section = f"{BASE}.authority[{index}]."
+        own = replace(each, email=each.email or acme.email)
+        found.append(Listed(section, f"{section}directory", own))
+    return found
+
+
 def letsencrypt(facts: Facts) -> Iterator[Finding]:
     tls = facts.config.tls
     if not (tls.enabled and tls.provider == "letsencrypt"):
@@ -51,10 +77,8 @@ def letsencrypt(facts: Facts) -> Iterator[Finding]:
             yield missing(f"{BASE}.{key}", 'required by provider = "letsencrypt"')
     yield from _names(acme)
     yield from _directories(acme)
-    yield from _binding(acme)
+    yield from _accounts(acme)
     yield from _dns(acme.dns)
-    if acme.email and not _is_mail_address(acme.email):
-        yield Finding("error", f"{BASE}.email", f'"{acme.email}" is no mail address', "as admin@example.com")
     if not acme.key_types:
         yield missing(f"{BASE}.key_types", "no type of key", 'key_types = ["ecdsa-p256"]')
     yield from _sealing(facts)
@@ -103,18 +127,17 @@ def _names(acme: LetsEncrypt) -> Iterator[Finding]:
 
 def _directories(acme: LetsEncrypt) -> Iterator[Finding]:
     seen: set[str] = set()
-    all_of_them = (
-        ("directory", acme.directory),
-        *(("fallback_directories", each) for each in acme.fallback_directories),
-    )
-    for key, word in all_of_them:
+    for each in authorities_of(acme):
+        word = each.authority.directory
         url = directory_of(word)
-        if problem := _wrong_with(url):
-            yield Finding(
-                "error", f"{BASE}.{key}", f'"{word}" {problem}', '"production", "staging" or an https:// URL'
-            )
+        cure = '"production", "staging" or an https:// URL'
+        if not word:
+            yield missing(each.key, "an authority needs a directory", cure)
+        elif problem := _wrong_with(url):
+            yield Finding("error", each.key, f'"{word}" {problem}', cure)
         elif url in seen:
-            yield Finding("warning", f"{BASE}.{key}", f"{word} is listed twice", "remove one", "unused")
+            text = f"{word} is listed twice, and only the first counts"
+            yield Finding("warning", each.key, text, "remove one", "unused")
         seen.add(url)
     if directory_of(acme.directory) == STAGING:
         yield inadvisable(f"{BASE}.directory", "clients do not trust certificates of staging: for tests only")
@@ -140,14 +163,29 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _binding(acme: LetsEncrypt) -> Iterator[Finding]:
-    if bool(acme.eab_kid) != bool(acme.eab_hmac_key):
-        half = "eab_hmac_key" if acme.eab_kid else "eab_kid"
-        yield missing(f"{BASE}.{half}", "eab_kid and eab_hmac_key come as a pair")
-    elif acme.eab_hmac_key and not _is_binding_key(acme.eab_hmac_key.reveal()):
-        yield Finding(
-            "error", f"{BASE}.eab_hmac_key", "is no base64url key", "copy it as the authority shows it"
-        )
+def _accounts(acme: LetsEncrypt) -> Iterator[Finding]:
+    """What accounts are registered with; that of fallback_directories is the first one's."""
+    for index, each in enumerate(authorities_of(acme)):
+        if index == 0 or each.section != f"{BASE}.":
+            yield from _contact(each)
+            yield from _binding(each)
+
+
+def _contact(listed: Listed) -> Iterator[Finding]:
+    email, path = listed.authority.email, f"{listed.section}email"
+    if email and not _is_mail_address(email):
+        yield Finding("error", path, f'"{email}" is no mail address', "as admin@example.com")
+
+
+def _binding(listed: Listed) -> Iterator[Finding]:
+    kid, key = listed.authority.eab_kid, listed.authority.eab_hmac_key
+    if bool(kid) != bool(key):
+        half = "eab_hmac_key" if kid else "eab_kid"
+        cure = "copy both as the authority shows them"
+        yield missing(f"{listed.section}{half}", "eab_kid and eab_hmac_key come as a pair", cure)
+    elif key and not _is_binding_key(key.reveal()):
+        path = f"{listed.section}eab_hmac_key"
+        yield Finding("error", path, "is no base64url key", "copy it as the authority shows it")
 
 
 def _is_binding_key(text: str) -> bool:

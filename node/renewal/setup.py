@@ -7,7 +7,7 @@ import hmac
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from node.config.acmerules import directory_of, wanted_of
+from node.config.acmerules import authorities_of, directory_of, wanted_of
 from node.units import parse_address
 from tls.ports import CaSettings
 from tls.renewing.plan import Plan
@@ -19,6 +19,7 @@ from tls.vault.vault import SealedVault
 
 if TYPE_CHECKING:
     from node.config import Config
+    from node.config.acme import LetsEncrypt
     from tls.acme.dns01 import DnsProvider
 
 AWS: Final = "s3.amazonaws.com"
@@ -32,18 +33,7 @@ class RenewalUnusable(Exception):
 def plan_of(config: Config) -> Plan:
     acme = config.tls.letsencrypt
     wanted, _ = wanted_of(acme)
-    first, *others = (directory_of(word) for word in (acme.directory, *acme.fallback_directories))
-    cas = (
-        CaSettings(
-            first,
-            email=acme.email,
-            ca_file=acme.ca_file,
-            eab_kid=acme.eab_kid,
-            eab_hmac_key=acme.eab_hmac_key.reveal(),
-            preferred_chain=acme.preferred_chain,
-        ),
-        *(CaSettings(each, email=acme.email, ca_file=acme.ca_file) for each in dict.fromkeys(others)),
-    )
+    cas = _cas(acme)
     return Plan(
         wanted=wanted,
         cas=cas,
@@ -53,6 +43,22 @@ def plan_of(config: Config) -> Plan:
         uses_renewal_info=acme.ari,
         digest=_digest(cas),
     )
+
+
+def _cas(acme: LetsEncrypt) -> tuple[CaSettings, ...]:
+    """Of a directory that is listed twice the first."""
+    found: dict[str, CaSettings] = {}
+    for each in (listed.authority for listed in authorities_of(acme)):
+        settings = CaSettings(
+            directory_of(each.directory),
+            email=each.email,
+            ca_file=each.ca_file,
+            eab_kid=each.eab_kid,
+            eab_hmac_key=each.eab_hmac_key.reveal(),
+            preferred_chain=each.preferred_chain,
+        )
+        found.setdefault(settings.directory, settings)
+    return tuple(found.values())
 
 
 def staging_of(plan: Plan) -> CaSettings:

@@ -10,8 +10,10 @@ from node.config.option import Option, Row, rows
 
 from .test_layers import ROOT, sources
 
-# The value decides when the configuration is read: "s3" is the only provider there is.
-READ_BY_RULES = {"tls.letsencrypt.storage_provider"}
+READ_BY_RULES = {
+    "tls.letsencrypt.storage_provider",  # its value decides then: "s3" is the only provider there is
+    "tls.letsencrypt.fallback_directories",  # ``authorities_of`` makes one list of all authorities
+}
 
 
 def acting(of: type, prefix: str, is_above_active: bool) -> list[str]:

@@ -79,7 +79,9 @@ def _binding(client: Client) -> Mapping[str, Any] | None:
     if not settings.eab_kid:
         if client.directory.needs_external_account:
             raise IssuingFailed(
-                Failure.BAD_ACCOUNT, "the CA demands external account binding: set eab_kid and eab_hmac_key"
+                Failure.BAD_ACCOUNT,
+                "the CA demands external account binding: set eab_kid and eab_hmac_key beside its directory"
+                " (one of fallback_directories becomes an [[tls.letsencrypt.authority]] for that)",
             )
         return None
     assert client.key is not None

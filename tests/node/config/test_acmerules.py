@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.config.acmerules import directory_of, wanted_of
+from node.config.acmerules import authorities_of, directory_of, wanted_of
 from tls.retry import PRODUCTION, STAGING
 from tls.wanted import KeyType
 
@@ -134,6 +134,67 @@ def test_further_certificates_need_names_and_may_be_all_there_are() -> None:
     assert problems(table) == [("error", "certificate[0].domains")]
     assert problems(table + 'domains = ["b.example.org"]\n', domains="") == []
     assert problems(table + 'domains = ["mail.example.com"]\n') == [("warning", "certificate[0].domains")]
+
+
+AUTHORITY = '[[tls.letsencrypt.authority]]\ndirectory = "https://b.example/dir"\n'
+KID, KEY = 'eab_kid = "kid"\n', 'eab_hmac_key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7Ea"\n'
+
+
+def test_authorities_in_their_order_each_with_its_account() -> None:
+    more = (
+        f'{AUTHORITY}email = "b@example.com"\nca_file = "/b.pem"\n{KID}{KEY}preferred_chain = "B"\n'
+        '[[tls.letsencrypt.authority]]\ndirectory = "staging"\n'
+    )
+    config = load_text(
+        text(more, fallback_directories='["https://a.example/dir"]', ca_file='"/own.pem"')
+    ).config
+    assert config is not None
+    plain, second, third = [each.authority for each in authorities_of(config.tls.letsencrypt)][1:]
+    assert (plain.directory, plain.email, plain.ca_file) == (
+        "https://a.example/dir",
+        "admin@example.com",
+        "/own.pem",
+    )
+    assert (second.directory, second.email, second.ca_file) == (
+        "https://b.example/dir",
+        "b@example.com",
+        "/b.pem",
+    )
+    assert (second.eab_kid, second.preferred_chain) == ("kid", "B")
+    assert second.eab_hmac_key.reveal() == "zWNDZM6eQGHWpSRTPal5eIUYFTu7Ea"
+    assert (third.directory, third.email, third.ca_file, third.eab_kid) == (
+        "staging",
+        "admin@example.com",
+        "",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (AUTHORITY, None),
+        (AUTHORITY + KID + KEY, None),
+        (AUTHORITY + KID, ("error", "authority[0].eab_hmac_key")),
+        (AUTHORITY + KEY, ("error", "authority[0].eab_kid")),
+        (AUTHORITY + KID + 'eab_hmac_key = "no key!"\n', ("error", "authority[0].eab_hmac_key")),
+        (AUTHORITY + 'email = "admin"\n', ("error", "authority[0].email")),
+        (AUTHORITY + AUTHORITY, ("warning", "authority[1].directory")),
+        ("[[tls.letsencrypt.authority]]\n" + KID + KEY, ("error", "authority[0].directory")),
+        (AUTHORITY.replace("https", "http"), ("error", "authority[0].directory")),
+    ],
+)
+def test_mistakes_about_a_further_authority(more: str, expected: tuple[str, str] | None) -> None:
+    assert problems(more) == ([] if expected is None else [expected])
+
+
+def test_an_error_about_the_second_authority_names_key_line_and_cure() -> None:
+    whole = text(f"{AUTHORITY}{AUTHORITY.replace('b.', 'c.')}{KID}" + 'eab_hmac_key = "no key!"\n')
+    (error,) = [each for each in load_text(whole).problems if each.severity == "error"]
+    assert error.key == "tls.letsencrypt.authority[1].eab_hmac_key"
+    assert error.line == whole.splitlines().index('eab_hmac_key = "no key!"') + 1
+    assert error.suggestion
+    assert "no key!" not in str(error)
 
 
 def test_words_for_directories() -> None:

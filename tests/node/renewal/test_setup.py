@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from node.config import Config
-from node.config.acme import AcmeCertificate, AcmeDns, AcmeStore, LetsEncrypt
+from node.config.acme import AcmeAuthority, AcmeCertificate, AcmeDns, AcmeStore, LetsEncrypt
 from node.config.secret import Secret
 from node.config.services import Cluster, Tls
 from node.config.storage import S3
@@ -58,13 +58,39 @@ def test_a_plan() -> None:
     assert plan.use_dns
 
 
+def test_every_authority_has_an_account_of_its_own_and_is_asked_once() -> None:
+    bound = AcmeAuthority(
+        "https://b.example/dir", "b@example.com", "/b.pem", "b", Secret("key of b"), "B root"
+    )
+    acme = LetsEncrypt(
+        email="a@example.com",
+        domains=("mail.example.com",),
+        fallback_directories=("https://ca.example/dir", "production"),
+        authority=(bound, AcmeAuthority("staging"), replace(bound, eab_kid="not this")),
+    )
+    cas = setup.plan_of(config(acme)).cas
+    assert [(ca.directory, ca.email, ca.eab_kid) for ca in cas] == [
+        (PRODUCTION, "a@example.com", ""),
+        ("https://ca.example/dir", "a@example.com", ""),
+        ("https://b.example/dir", "b@example.com", "b"),
+        (STAGING, "a@example.com", ""),
+    ]
+    assert (cas[2].ca_file, cas[2].eab_hmac_key, cas[2].preferred_chain) == ("/b.pem", "key of b", "B root")
+
+
 def test_the_digest_changes_with_what_a_ca_refuses_an_account_for() -> None:
     acme = LetsEncrypt(email="a@example.com", domains=("mail.example.com",))
     digests = {
         setup.plan_of(config(each)).digest
-        for each in (acme, replace(acme, email="b@example.com"), replace(acme, eab_kid="k"))
+        for each in (
+            acme,
+            replace(acme, email="b@example.com"),
+            replace(acme, eab_kid="k"),
+            replace(acme, authority=(AcmeAuthority("https://b.example/dir"),)),
+            replace(acme, authority=(AcmeAuthority("https://b.example/dir", eab_kid="k"),)),
+        )
     }
-    assert len(digests) == 3
+    assert len(digests) == 5
     assert setup.plan_of(config(replace(acme, renew_before_s=7200.0))).digest in digests
 
 
