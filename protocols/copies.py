@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from storage.model import ContentHash, NewMessage, StagedContent
+from storage.model import ContentHash, MailboxId, NewMessage, StagedContent
 
 from .envelope import Destination, Envelope, MailLoop, Outcome, Returned
-from .filing import Placement
+from .filing import Placement, with_flags
 from .fingerprint import fingerprint
 from .sending.way import read_way
 from .sieve.outcome import FileInto, Rewritten
@@ -77,6 +77,7 @@ class NewCopy:
     rewritten: Rewritten | None = None
     body_start: int = 0  # of what was received
     is_own: bool = False  # of mail that was sent because of the message
+    gave_way: bool = False  # to another copy for the same mailbox: it is not to be written
 
     def conclude(self, outcomes: list[Outcome], outcome: Outcome) -> None:
         """What was sent is not sent again, so a second attempt would have nothing to file."""
@@ -107,6 +108,23 @@ def deliveries(
             found[key] = Delivery(destination, key, prefix, [])
         found[key].positions.append(position)
     return list(found.values())
+
+
+def unite(copies: Sequence[NewCopy], goes_first: Callable[[NewCopy], bool]) -> None:
+    """Of the copies of one delivery that are for one mailbox one is left, with the flags of all: one of those
+    that go first (they are written already, or by themselves) if there is one. The keys become those of the
+    next attempt, which finds the mailboxes as they are now."""
+    keys = [copy.message.delivery_key for copy in copies]
+    standing: dict[MailboxId, NewCopy] = {}
+    for copy in sorted(copies, key=goes_first, reverse=True):
+        first = standing.setdefault(copy.message.mailbox_id, copy)
+        if first is not copy:
+            copy.gave_way = True
+            flags = with_flags(first.message.flags, copy.message.flags)
+            first.message = replace(first.message, flags=flags)
+    left = [copy for copy in copies if not copy.gave_way]
+    for copy, key in zip(left, keys, strict=False):
+        copy.message = replace(copy.message, delivery_key=key)
 
 
 def settle(outcomes: list[Outcome], positions: Sequence[int], outcome: Outcome) -> None:

@@ -56,7 +56,7 @@ async def deliver(
             outcomes[position] = await _send_back(services, envelope, staged, each, data)
     desk = SortingDesk(services, envelope, staged, data)
     copies = [copy for each in keyed for copy in await desk.file(each, outcomes)]
-    writer = Writer(services, outcomes, resolve, sleep)
+    writer = Writer(services, copies, outcomes, resolve, sleep)
     await writer.write(staged, [copy for copy in copies if copy.rewritten is None])
     for copy in copies:
         if copy.rewritten is not None:

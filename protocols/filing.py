@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.errors import InvalidName, NotFound
-from storage.model import AccountId, Flags, MailboxId, Recipient, SpecialUse, SystemFlag
+from storage.flags import changed
+from storage.model import AccountId, FlagChange, Flags, MailboxId, Recipient, SpecialUse, SystemFlag
 
 from .mailboxnames import Known, MailboxNames
 from .sieve.outcome import Action, FileInto, Keep, Rewritten
@@ -60,7 +61,7 @@ async def placements(
     actions: Sequence[Action],
     created: Callable[[MailboxId], None],
 ) -> list[Placement]:
-    """The copies to be written; two actions that mean the same mailbox make one. ``created`` is told of a new
+    """The copies to be written; actions that mean the same mailbox make one. ``created`` is told of a new
     mailbox. Raises StorageError."""
     found: dict[MailboxId, Placement] = {}
     for action in actions:
@@ -73,8 +74,18 @@ async def placements(
             place = Placement(mailbox_id or recipient.inbox_id, flags, target, action.message)
         else:
             continue
-        found.setdefault(place.mailbox_id, place)
+        before = found.get(place.mailbox_id)
+        found[place.mailbox_id] = place if before is None else _joined(before, place)
     return list(found.values())
+
+
+def _joined(before: Placement, after: Placement) -> Placement:
+    """As ``sieve.verdict.merged``, which did not know that they mean one mailbox."""
+    return replace(before, flags=with_flags(before.flags, after.flags), message=after.message)
+
+
+def with_flags(flags: Flags, more: Flags) -> Flags:
+    return changed(flags, FlagChange.ADD, more)
 
 
 async def locate(

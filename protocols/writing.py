@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from storage.errors import CommitUnknown, NotFound, StorageError, Unavailable
 from storage.model import Appended, MailboxId, ModSeq, StagedContent
 
-from .copies import NewCopy
+from .copies import NewCopy, unite
 from .envelope import Outcome, Resolve
 from .filing import locate
 from .ports import MailboxChanged, Services
@@ -31,16 +31,19 @@ class _Content:
 
 
 class Writer:
-    """Of one delivery. ``outcomes`` learn of trouble; ``resolve`` is asked about mailboxes that vanished."""
+    """Of one delivery, whose ``copies`` are written by one call or several. ``outcomes`` learn of trouble;
+    ``resolve`` is asked about mailboxes that vanished."""
 
     def __init__(
         self,
         services: Services,
+        copies: Sequence[NewCopy],
         outcomes: list[Outcome],
         resolve: Resolve,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._services = services
+        self._copies = copies
         self._outcomes = outcomes
         self._resolve = resolve
         self._sleep = sleep
@@ -72,7 +75,7 @@ class Writer:
         try:
             found: list[Outcome] = await self._append(content, copies)
         except NotFound:
-            found = [await self._write_again(content, copy) for copy in copies]
+            found = await self._write_again(content, copies)
         for copy, outcome in zip(copies, found, strict=True):
             copy.conclude(self._outcomes, outcome)
 
@@ -92,19 +95,43 @@ class Writer:
         self._publish(copies, appended)
         return [None] * len(copies)
 
-    async def _write_again(self, content: _Content, copy: NewCopy) -> Outcome:
+    async def _write_again(self, content: _Content, copies: Sequence[NewCopy]) -> list[Outcome]:
+        """Where they belong now, one by one."""
+        troubles = [await self._move(copy) for copy in copies]
+        self._unite(copies)
+        return [
+            trouble if trouble or copy.gave_way else await self._append_alone(content, copy)
+            for copy, trouble in zip(copies, troubles, strict=True)
+        ]
+
+    async def _move(self, copy: NewCopy) -> Outcome:
+        """To the mailbox that it is for now."""
         try:
             destination = await self._resolve(copy.destination.address)
             if destination is None:
                 return NotFound("the account is gone")
             copy.destination = destination
             copy.message = replace(copy.message, mailbox_id=await self._place_again(copy))
+        except StorageError as error:
+            return error
+        return None
+
+    def _unite(self, copies: Sequence[NewCopy]) -> None:
+        """What fell together with another copy of the same message gives way, here or in another call."""
+        by_delivery: dict[int, list[NewCopy]] = {}
+        for copy in self._copies:
+            if not copy.is_own and not copy.gave_way:
+                by_delivery.setdefault(copy.positions[0], []).append(copy)
+        here = set(map(id, copies))
+        for each in by_delivery.values():
+            unite(each, lambda copy: id(copy) not in here)
+
+    async def _append_alone(self, content: _Content, copy: NewCopy) -> Outcome:
+        try:
             return (await self._append(content, [copy]))[0]
         except NotFound:
             # the account exists and its INBOX came and went meanwhile: not for the sender to know
             return Unavailable("the mailbox is changing")
-        except StorageError as error:
-            return error
 
     async def _place_again(self, copy: NewCopy) -> MailboxId:
         recipient, mail_filter = copy.destination.recipient, self._services.filter

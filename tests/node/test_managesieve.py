@@ -7,13 +7,16 @@ import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from node.app import Node
 from node.config import AuthRateLimit, Relay, RelayQueue, Secret, Server, Sieve
 from node.reload import takes_effect
 from node.units import Address
+from storage.model import Appended
 from storage.postgres.settings import DatabaseSettings
 from tests.support.lmtp import LmtpClient
 from tests.support.smtpserver import SmtpServer
@@ -92,6 +95,32 @@ async def test_what_is_uploaded_runs_at_delivery(node: Node) -> None:
     account = await node.core.accounts.account(ADDRESS)
     listed = await node.core.mail.list_mailboxes(account.id)
     assert {each.name: each.messages for each in listed.mailboxes if each.messages} == {"Lists": 1}
+
+
+async def test_a_mailbox_that_vanishes_before_the_write_makes_no_second_copy(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await editor(node)
+    script = rb"require \"fileinto\"; fileinto \"Lists\"; keep;"
+    assert (await client.ask(b'PUTSCRIPT "a" "%b"\r\n' % script)).startswith(b"OK")
+    assert (await client.ask(b'SETACTIVE "a"\r\n')).startswith(b"OK")
+    await client.close()
+    account, mail = await node.core.accounts.account(ADDRESS), node.core.mail
+    await mail.create_mailbox(account.id, "Lists")
+    real = mail.append
+
+    async def append(*arguments: Any) -> list[Appended]:
+        monkeypatch.undo()
+        await mail.delete_mailbox(account.id, "Lists")
+        return await real(*arguments)
+
+    monkeypatch.setattr(mail, "append", append)
+    mta = await LmtpClient.connect("127.0.0.1", port(node, "lmtp"))
+    for _ in range(2):  # the second is the sender's, who has lost the reply
+        assert (await mta.deliver(b"Subject: a\r\n\r\nx\r\n", [ADDRESS]))[0][0] == 250
+    await mta.close()
+    listed = await mail.list_mailboxes(account.id)
+    assert {each.name: each.messages for each in listed.mailboxes if each.messages} == {"INBOX": 1}
 
 
 async def test_what_does_not_run_is_not_offered(node: Node) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from protocols.mailboxnames import MailboxNames
 from protocols.scriptlibrary import SiteScripts
 from protocols.sieve.budget import Limits
 from storage.errors import CommitUnknown, Unavailable
-from storage.model import INBOX, AccountId
+from storage.model import INBOX, AccountId, SystemFlag
 from storage.names import object_id
 from storage.scripts import ScriptQuota
 from tests.support.mailhost import NOW, MailHost, Watched, mail_host
@@ -107,6 +110,17 @@ class World:
                 body = b"".join(self.host.tables.contents[message.content_id].frames)
                 found.setdefault(box.name, []).append(message.prefix + body)
         return found
+
+    def meanwhile(self, happens: Callable[[], Awaitable[None]], nth: int = 1) -> None:
+        """Between the decision and the ``nth`` time that something is written."""
+        real, count = self.host.mail.append, itertools.count(1)
+
+        async def append(*arguments: Any) -> Any:
+            if next(count) == nth:
+                await happens()
+            return await real(*arguments)
+
+        self.host.mail.append = append
 
     def count(self) -> dict[str, int]:
         return {name: len(messages) for name, messages in self.stored().items()}
@@ -323,6 +337,66 @@ async def test_mailbox_that_vanished_is_replaced(world: World) -> None:
     assert await world.send(message=MESSAGE + b"two") == [None]
     assert (await world.host.inbox())[-1].content == MESSAGE + b"two"
     assert world.count()["Junk"] == 2
+
+
+ONE_PLACE = {
+    "keep": "keep;",
+    "inbox": 'fileinto :flags "\\\\Flagged" "INBOX";',
+    "two": 'fileinto :flags "\\\\Flagged" "Older";',
+}
+
+
+@pytest.mark.parametrize("is_meanwhile", [False, True], ids=["before", "between decision and write"])
+@pytest.mark.parametrize("reversed_order", [False, True])
+@pytest.mark.parametrize("other", ONE_PLACE)
+async def test_a_message_is_in_the_inbox_once_when_a_mailbox_vanishes(
+    world: World, other: str, reversed_order: bool, is_meanwhile: bool
+) -> None:
+    """Also when it is kept there anyway, with the flags of both."""
+    commands = ['fileinto :flags "$Filed" "Old";', ONE_PLACE[other]]
+    if reversed_order:
+        commands.reverse()
+    await world.put(f'{REQUIRE} {" ".join(commands)} fileinto "Junk";')
+    account = await world.account()
+    for name in ("Old", "Older"):
+        await world.host.store.create_mailbox(account, name)
+
+    async def vanish() -> None:
+        for name in ("Old", "Older"):
+            await world.host.store.delete_mailbox(account, name)
+
+    if is_meanwhile:
+        world.meanwhile(vanish)
+    else:
+        await vanish()
+    for _ in range(2):  # the reply is lost, the sender tries again
+        assert await world.send() == [None]
+    assert world.count() == {INBOX: 1, "Junk": 1}
+    (stored,) = world.host.tables.mailboxes[await world.host.inbox_id()].messages.values()
+    assert stored.flags.keywords == {"$Filed"}
+    assert bool(stored.flags.system & SystemFlag.FLAGGED) is (other != "keep")
+
+
+@pytest.mark.parametrize(
+    ("commands", "nth"),
+    [
+        ('fileinto "Old"; addheader "X-A" "b"; keep; fileinto "Junk";', 1),
+        ('keep; addheader "X-A" "b"; fileinto "Old"; fileinto "Junk";', 2),
+    ],
+)
+async def test_also_when_one_of_the_copies_is_a_changed_one(world: World, commands: str, nth: int) -> None:
+    """``nth``: the append before which the mailbox vanishes."""
+    await world.put(f'require ["fileinto", "editheader"]; {commands}')
+    account = await world.account()
+    await world.host.store.create_mailbox(account, "Old")
+
+    async def vanish() -> None:
+        await world.host.store.delete_mailbox(account, "Old")
+
+    world.meanwhile(vanish, nth)
+    for _ in range(2):
+        assert await world.send() == [None]
+        assert world.count() == {INBOX: 1, "Junk": 1}
 
 
 async def test_a_mailbox_made_meanwhile_is_found(world: World) -> None:
