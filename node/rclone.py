@@ -18,7 +18,7 @@ from pathlib import Path
 
 log = logging.getLogger("sora.rclone")
 
-READY_WITHIN_S = 15.0
+READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
 
 

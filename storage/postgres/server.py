@@ -26,7 +26,9 @@ from typing import Any
 
 import asyncpg
 
-START_TIMEOUT_S = 30.0  # crash recovery included
+START_TIMEOUT_S = 60.0  # crash recovery included
+CONNECT_TIMEOUT_S = 60.0
+PROBE_TIMEOUT_S = 5.0  # of one of many attempts
 STOP_TIMEOUT_S = 30.0
 ABORT_TIMEOUT_S = 5.0  # of a stop without writing, and of kill -9
 POLL_S = 0.01
@@ -258,7 +260,7 @@ class LocalServer:
             self.pid = None
             self._child = None
 
-    async def connect(self, database: str = "postgres") -> Any:
+    async def connect(self, database: str = "postgres", *, timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
         """An asyncpg connection as the server's owner."""
         return await asyncpg.connect(
             host=str(self.socket_directory),
@@ -266,7 +268,7 @@ class LocalServer:
             user=self.user,
             password=self.password,
             database=database,
-            timeout=5.0,
+            timeout=timeout_s,
         )
 
     async def create_database(self, name: str) -> bool:
@@ -360,7 +362,7 @@ class LocalServer:
         while (pid := self._recorded_pid()) is not None or self._remnants():
             if pid is not None and not _is_zombie(pid):
                 with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
-                    await (await self.connect()).close()
+                    await (await self.connect(timeout_s=PROBE_TIMEOUT_S)).close()
                     self.pid = pid
                     self.was_adopted = True
                     return True
@@ -408,7 +410,7 @@ class LocalServer:
             tail = self.log.read_text(errors="replace")[-800:].strip()
             raise ServerError(f"PostgreSQL ended at start; the end of {self.log}:\n{tail}")
         try:
-            connection = await self.connect()
+            connection = await self.connect(timeout_s=PROBE_TIMEOUT_S)
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError, TimeoutError):
             return False
         await connection.close()

@@ -69,16 +69,16 @@ def test_the_loop_of_a_node(ca: Pebble, named: Named) -> None:
 
 
 async def test_many_names_wait_for_name_servers_side_by_side(ca: Pebble, named: Named) -> None:
-    """Each is visible a second after it was published; eight names do not cost eight seconds."""
+    """No record is published before the last is asked for."""
     provider, name = Rfc2136(named.settings()), "many.example.test"
     wanted = Wanted(tuple(sorted(f"{letter}.{name}" for letter in "abcdefgh")))
-    published: list[float] = []
+    all_are_asked_for = asyncio.Barrier(8)
 
     class Slow:
         async def publish(self, name: str, value: str) -> None:
-            await asyncio.sleep(1.0)
+            async with asyncio.timeout(60):
+                await all_are_asked_for.wait()
             await provider.publish(name, value)
-            published.append(time.monotonic())
 
         async def withdraw(self, name: str, value: str) -> None:
             await provider.withdraw(name, value)
@@ -87,8 +87,6 @@ async def test_many_names_wait_for_name_servers_side_by_side(ca: Pebble, named: 
     ordering = Ordering(wanted, dns=CheckedDns(Slow(), at(named)))
     issued = await acme.issue(await acme.account(None), wanted, ordering.steps(), use_dns=True)
     verify(issued.chain_pem, ca.root_pem())
-    assert len(published) == 8
-    assert max(published) - min(published) < 5
 
 
 async def test_a_record_that_does_not_become_visible_is_withdrawn(ca: Pebble, named: Named) -> None:
@@ -242,11 +240,15 @@ async def test_a_hook_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -
     body = f"""
 import subprocess
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-open({str(started)!r}, "w").write(str(child.pid))
+open({str(started)!r} + ".new", "w").write(str(child.pid))
+os.rename({str(started)!r} + ".new", {str(started)!r})
 time.sleep(600)
 """
-    with pytest.raises(DnsFailed, match="not done"):
-        await hook(tmp_path, body, timeout_s=3.0).publish("a.test", "value")
+    for patience_s in (2.0, 20.0, 60.0):  # more where a program takes long to start
+        with pytest.raises(DnsFailed, match="not done"):
+            await hook(tmp_path, body, timeout_s=patience_s).publish("a.test", "value")
+        if started.exists():
+            break
     child = Path(f"/proc/{started.read_text()}/stat")
     deadline = time.monotonic() + 60
     while child.exists() and child.read_text().split()[2] != "Z":

@@ -24,7 +24,7 @@ from tests.support.ports import node_ports
 from tests.support.waiting import eventually
 
 DEBIAN_PG = Path("/usr/lib/postgresql/15/bin")
-START_WITHIN_S = 60
+START_WITHIN_S = 300
 
 
 def sora_node(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

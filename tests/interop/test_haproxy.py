@@ -30,15 +30,15 @@ def with_proxied_servers(text: str) -> str:
         text += (
             f'[[servers]]\ntype = "{kind.removesuffix("s")}"\nname = "{kind}-behind"\naddr = "127.0.0.1:0"\n'
             f"tls = {str(kind.endswith('s')).lower()}\n"
-            'proxy_protocol = { enabled = true, timeout = "2s", trusted_proxies = ["127.0.0.1"] }\n'
+            'proxy_protocol = { enabled = true, timeout = "60s", trusted_proxies = ["127.0.0.1"] }\n'
         )
     return text
 
 
 def configuration(node: NodeProcess, fronts: dict[str, int]) -> str:
     """``fronts``: name of a server and of a version of the protocol, to the port of haproxy."""
-    text = "global\n  maxconn 200\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n"
-    text += "  timeout server 60s\n"
+    text = "global\n  maxconn 200\ndefaults\n  mode tcp\n  timeout client 60s\n  timeout server 60s\n"
+    text += "  timeout connect 60s\n  timeout check 60s\n"  # a busy machine is no reason to drop a client
     for name, port in fronts.items():
         kind, version = name.split("-")
         header = "send-proxy" if version == "v1" else "send-proxy-v2 proxy-v2-options crc32c"

@@ -121,7 +121,7 @@ async def test_a_refusal_is_heard_though_the_node_hung_up_before_it_was_asked(tm
         class Late(socket.socket):
             def connect(self, address: object) -> None:  # type: ignore[override]
                 connect(self, address)  # type: ignore[arg-type]
-                assert hung_up.wait(10)
+                assert hung_up.wait(60)
 
         thread = threading.Thread(target=refuse)
         thread.start()

@@ -85,7 +85,7 @@ async def test_a_command_beside_the_node_tells_it_of_changed_settings(tmp_path: 
     node.start(asyncio.get_running_loop())
     try:
         announce(tmp_path, AccountId(7))
-        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(told.wait(), 60)
         assert beyond == [settings_changed(AccountId(7))]  # and so do the other nodes
         assert len(list(tmp_path.iterdir())) == 1
     finally:
@@ -115,7 +115,7 @@ async def test_changes_of_one_turn_go_together(tmp_path: Path, monkeypatch: pyte
     try:
         for n in range(250):
             sender.publish(change(1, n))
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         assert heard == [change(1, n) for n in range(250)]
         assert len(packets) == 3
         sender.publish(change(1, 250))

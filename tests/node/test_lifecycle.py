@@ -203,7 +203,7 @@ def page(node: Composition, path: str, trusted: Path) -> int:
     url = f"https://localhost:{port(node, 'figures')}{path}"
     context = ssl.create_default_context(cafile=str(trusted))
     try:
-        with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+        with urllib.request.urlopen(url, timeout=60, context=context) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -54,7 +54,7 @@ async def node(tmp_path: Path, pg_settings: DatabaseSettings) -> AsyncIterator[N
 
 async def get(node: Node, path: str) -> tuple[int, str]:
     def ask() -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", port(node, "figures"), timeout=15)
+        connection = http.client.HTTPConnection("127.0.0.1", port(node, "figures"), timeout=60)
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read().decode()
@@ -276,7 +276,7 @@ async def test_tls_and_the_key(tmp_path: Path, pg_settings: DatabaseSettings) ->
         def ask(key: str) -> int:
             request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
             try:
-                with urllib.request.urlopen(request, context=context, timeout=10) as response:
+                with urllib.request.urlopen(request, context=context, timeout=60) as response:
                     return int(response.status)
             except urllib.error.HTTPError as error:
                 return error.code

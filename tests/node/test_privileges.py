@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_a_group_that_we_are_not_in_cannot_be_had_any_more(monkeypatch: pytest.M
         account_to_become(Config(user=ME, group=MY_GROUP))
 
 
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    """Whoever runs the tests may have a stricter one, which takes rights from all that is made."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("usual_umask")
 def test_what_is_missing_is_made_and_can_be_used(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     hand_over(config, account_of(ME, ""))
@@ -91,6 +101,7 @@ def test_what_is_missing_is_made_and_can_be_used(tmp_path: Path) -> None:
     check_usable(config)
 
 
+@pytest.mark.usefixtures("usual_umask")
 def test_what_is_there_is_left_alone_and_no_link_is_followed(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     (tmp_path / "logs").mkdir()

@@ -26,7 +26,7 @@ class HoldingBucket:
         self._server_port = server_port
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), daemon=True)
         self._thread.start()
-        assert started.wait(30), "the way to the bucket does not start"
+        assert started.wait(60), "the way to the bucket does not start"
 
     def stop(self) -> None:
         if self._thread is not None and self._loop is not None and self._ended is not None:

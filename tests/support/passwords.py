@@ -42,7 +42,7 @@ class CountedChecks:
     def __call__(self, stored: str, password: bytes, *, allow_plain: bool = False) -> bool:
         self.stored.append(stored)
         self.started.release()
-        assert self._open.wait(10), "a test forgot to release the checks"
+        assert self._open.wait(60), "a test forgot to release the checks"
         return verify(stored, password, allow_plain=allow_plain)
 
     @property

@@ -15,6 +15,7 @@ from . import programs
 from .dns01 import DnsFailed, DnsProvider
 
 QUERY_S = 2
+PROGRAM_S = 30.0  # of all tries, on a machine that has other things to do
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 0.25, 5.0
 MAX_SERVERS = 16
 MAX_QUESTIONS = 8  # at a time, each a process
@@ -83,7 +84,7 @@ class Propagation:
     async def _dig(self, *arguments: str) -> list[str] | None:
         command = ["dig", "-r", "+short", f"+time={QUERY_S}", "+tries=2", *arguments]
         async with self._questions:
-            finished = await programs.run(command, timeout_s=4 * QUERY_S)
+            finished = await programs.run(command, timeout_s=PROGRAM_S)
         if finished.code == NO_REPLY:
             return None
         if finished.code != 0:

@@ -342,7 +342,7 @@ async def test_standard_library_client_over_a_socket(host: MailHost, factory: Se
     port = server.sockets[0].getsockname()[1]
 
     def conversation() -> list[bytes]:
-        client = poplib.POP3("127.0.0.1", port, timeout=10)
+        client = poplib.POP3("127.0.0.1", port, timeout=60)
         client.user("ann@example.test")
         client.pass_("secret")
         lines = client.retr(2)[1]

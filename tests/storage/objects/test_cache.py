@@ -147,7 +147,7 @@ for _ in range(300):
 """
     commands = [[sys.executable, "-c", program, str(tmp_path / "cache"), str(n)] for n in range(3)]
     running = [subprocess.Popen(command, cwd=ROOT) for command in commands]
-    assert [process.wait(30) for process in running] == [0, 0, 0]
+    assert [process.wait(120) for process in running] == [0, 0, 0]
     assert on_disk(tmp_path / "cache") <= 20_000
     cache = BodyCache(tmp_path / "cache", 20_000, 5_000)
     before = int.from_bytes((tmp_path / "cache" / ".lock").read_bytes(), "big")

@@ -98,7 +98,7 @@ async def test_what_must_be_done_is_done_for_a_caller_that_has_gone() -> None:
 
     def work(talk: Talk) -> None:
         loop.call_soon_threadsafe(at_ca.set)
-        assert answered.wait(10)
+        assert answered.wait(60)
         talk.run_anyway(journal)
         talk.run(journal)  # this is for callers who are there
 
