@@ -6,7 +6,7 @@ Pure: bytes in, facts out; the clock is an argument.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ from .errors import CertificateUnusable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CLOCK_SKEW = timedelta(minutes=5)  # a certificate that begins so much later than our clock is in force
 RSA_BITS_MIN = 2048
 
 
@@ -36,11 +35,19 @@ class Bundle:
 
     def refusal(self, now: datetime) -> str | None:
         """Why this may not replace a working certificate at ``now``, or None."""
-        if now >= self.not_after:
+        if self.is_expired(now):
             return f"expired on {self.not_after:%Y-%m-%d %H:%M} UTC"
-        if now + CLOCK_SKEW < self.not_before:
-            return f"not valid before {self.not_before:%Y-%m-%d %H:%M} UTC"
+        if self.is_early(now):
+            begins = f"{self.not_before:%Y-%m-%d %H:%M:%S}"
+            return f"not valid before {begins} UTC; if that has passed, set this node's clock by NTP"
         return None
+
+    def is_expired(self, now: datetime) -> bool:
+        return now >= self.not_after
+
+    def is_early(self, now: datetime) -> bool:
+        """Not yet valid: the clock of who issued it is ahead, or ours behind."""
+        return now < self.not_before
 
 
 def parse_bundle(chain_pem: bytes, key_pem: bytes, source: str) -> Bundle:

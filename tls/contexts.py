@@ -71,12 +71,12 @@ class FileCertificate:
         self.bundle, self.context = self._load(self.material)
         refusal = self.bundle.refusal(now())
         if refusal:
-            outcome = "it is served because there is no other" if serve_expired else "TLS is refused"
+            outcome = "it is served because there is no other" if self.can_serve else "TLS is refused"
             log.critical("certificate %s is %s; %s", cert_file, refusal, outcome)
 
     @property
     def can_serve(self) -> bool:
-        return self.serve_expired or self._now() < self.bundle.not_after
+        return self.serve_expired or not self.bundle.is_expired(self._now())
 
     def choose(self, _name: str) -> ssl.SSLContext | Unserved:
         return self.context if self.can_serve else Unserved.EXPIRED
@@ -106,7 +106,7 @@ class FileCertificate:
         bundle, context = self._load(material)
         refusal = bundle.refusal(self._now())
         if refusal:
-            if self._now() < bundle.not_before:
+            if bundle.is_early(self._now()):
                 self._early_until = bundle.not_before
             raise CertificateUnusable(f"{self.cert_file}: {refusal}")
         self.material, self._stamp = material, material.stamp

@@ -4,7 +4,7 @@ A ``Table`` is immutable; a swap is a new one, and connections keep what they ha
 client first asks for their name, kept by content over swaps, and at most ``MAX_CONTEXTS`` of them.
 
 ``Served`` holds what was offered and judges what is new: a generation that does not parse, is expired or not
-yet valid never replaces a working one. One that is early is looked at again when its time has come.
+yet valid never replaces a working one. One that is early is taken when its time has come.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Shown:
     def in_force(self, now: datetime) -> Shown | None:
         """Without what has expired: clients would be given it by the type of its key though the other is
         good. None: all have."""
-        held = tuple(each for each in self.held if now < each.bundle.not_after)
+        held = tuple(each for each in self.held if not each.bundle.is_expired(now))
         if len(held) == len(self.held):
             return self
         return Shown(held) if held else None
@@ -98,13 +98,14 @@ class Table:
         return chain(self.exact.values(), self.wildcard.values())
 
 
-def build_table(held: Iterable[Held]) -> Table:
-    """A name that several generations are for gets the best of each type of key."""
+def build_table(held: Iterable[Held], now: datetime) -> Table:
+    """A name that several generations are for gets the best of each type of key, which what begins after
+    ``now`` is only when it is the only one."""
     best: defaultdict[str, dict[str, Held]] = defaultdict(dict)
     for each in held:
         for name in host_names(each.bundle.names):
             rival = best[name].get(each.kind)
-            if rival is None or _rank(rival) < _rank(each):
+            if rival is None or _rank(rival, now) < _rank(each, now):
                 best[name][each.kind] = each
     same: dict[tuple[int, ...], Shown] = {}
     exact, wildcard = {}, {}
@@ -120,8 +121,8 @@ def build_table(held: Iterable[Held]) -> Table:
     return Table(exact, wildcard)
 
 
-def _rank(held: Held) -> tuple[datetime, int]:
-    return held.bundle.not_after, held.generation.fence
+def _rank(held: Held, now: datetime) -> tuple[bool, datetime, int]:
+    return not held.bundle.is_early(now), held.bundle.not_after, held.generation.fence
 
 
 class Served:
@@ -140,7 +141,8 @@ class Served:
         self.demand = Demand(wanted)
         self._now = now
         self._held: dict[str, Held] = {}
-        self._early: dict[str, Generation] = {}
+        self._early: dict[str, Generation] = {}  # kept out by one that works
+        self._turns_at: datetime | None = None  # something in the table begins then
         self._contexts: OrderedDict[Content, ssl.SSLContext | None] = OrderedDict()
         self._complaints: dict[str, str] = {}  # by wanted id, so that each is logged once
 
@@ -188,11 +190,21 @@ class Served:
             self._swap()
 
     def refresh(self) -> bool:
-        """Take what has become valid meanwhile; whether there was something."""
-        due = [each for each in self._early.values() if self._begins(each) <= self._now()]
+        """Take what has become valid meanwhile, or is better than what has expired; whether there was
+        something."""
+        due = [each for each in self._early.values() if self._is_due(each)]
         for each in due:
             del self._early[each.wanted_id]
-        return bool(due) and len(self.offer(due)) < len(due)
+        has_changed = bool(due) and len(self.offer(due)) < len(due)
+        if self._turns_at is None or self._now() < self._turns_at:
+            return has_changed
+        self._swap()
+        return True
+
+    def _is_due(self, early: Generation) -> bool:
+        current, now = self._held.get(early.wanted_id), self._now()
+        is_working = current is not None and current.bundle.refusal(now) is None
+        return not (is_working and read_generation(early).bundle.is_early(now))
 
     def _judge(self, generation: Generation, current: Held | None) -> Held:
         """Raises CertificateUnusable."""
@@ -203,8 +215,9 @@ class Served:
         held = read_generation(generation)
         refusal = held.bundle.refusal(self._now())
         if refusal and is_working:
-            if self._now() < held.bundle.not_before:
+            if held.bundle.is_early(self._now()):
                 self._early[generation.wanted_id] = generation
+                refusal = f"it is taken then, as it is {refusal}"
             raise CertificateUnusable(f"{label}: {refusal}")
         if current is not None:
             _try_out(held)
@@ -213,7 +226,7 @@ class Served:
             del self._early[generation.wanted_id]
         if refusal:
             outcome = "it is served because there is no other"
-            if not self.policy.serve_expired:
+            if held.bundle.is_expired(self._now()) and not self.policy.serve_expired:
                 outcome = "TLS is refused for its names"
             log.critical("certificate %s is %s; %s", label, refusal, outcome)
         else:
@@ -225,11 +238,11 @@ class Served:
             self._complaints[wanted_id] = text
             log.error("an offered certificate is not taken, %s", text)
 
-    def _begins(self, generation: Generation) -> datetime:
-        return read_generation(generation).bundle.not_before
-
     def _swap(self) -> None:
-        self.table = build_table(self._held.values())
+        now = self._now()
+        self.table = build_table(self._held.values(), now)
+        early = [each.bundle.not_before for each in self._held.values() if each.bundle.is_early(now)]
+        self._turns_at = min(early, default=None)
         in_use = {shown.content for shown in self.table.shown()}
         for content in self._contexts.keys() - in_use:
             del self._contexts[content]

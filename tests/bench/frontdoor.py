@@ -100,7 +100,7 @@ def many_names(directory: Path) -> CertificateSource:
     held = read_generation(Generation("bench", 1, chain, key, "", now))
     others = [replace(held, bundle=replace(held.bundle, names=(f"m{n}.example",))) for n in range(9_999)]
     served = Served(Policy(), now=lambda: now)
-    served.table = build_table([held, *others])
+    served.table = build_table([held, *others], now)
     return served.view()
 
 

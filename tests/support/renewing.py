@@ -30,6 +30,7 @@ from tls.renewing.plan import Plan
 from tls.renewing.rounds import Rounds
 from tls.renewing.shelf import Shelf
 from tls.renewing.tools import Tools
+from tls.serving import Policy, Served
 from tls.vault.memory import MemoryBucket
 from tls.vault.sealing import Seals
 from tls.vault.vault import SealedVault
@@ -134,6 +135,7 @@ class FakeCa:
 
     clock: Clock
     lifetime: timedelta = timedelta(days=90)
+    ahead: timedelta = timedelta()  # of its clock
     look: Callable[[str], str | None] = lambda _token: None
     at: Callable[[str], Awaitable[None]] | None = None
     failing: list[IssuingFailed] = field(default_factory=list)  # of the next orders
@@ -228,7 +230,8 @@ class FakeAuthority:
 
         private = load_pem_private_key(key, None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
-        certificate = leaf(wanted.names, private, not_before=self._ca.clock.now(), lifetime=self._ca.lifetime)
+        begins = self._ca.clock.now() + self._ca.ahead
+        certificate = leaf(wanted.names, private, not_before=begins, lifetime=self._ca.lifetime)
         return pem(certificate, authority()[0])
 
     async def renewal(self, chain_pem: bytes) -> Renewal | None:
@@ -321,14 +324,11 @@ class FakeCompany:
 
 
 class FakeNode:
-    """``shown``: the generations that clients are served, by wanted id."""
-
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.is_alive = True
         self.heard: list[tuple[str, int]] = []
         self.handed: list[tuple[str, bytes]] = []
-        self.shown: dict[str, Generation] = {}
         self.remarks: list[str] = []
         self.mirror = MemoryBucket()
         self.world = world
@@ -338,7 +338,7 @@ class FakeNode:
     def start(self) -> None:
         """With nothing but its disk."""
         world, clock = self.world, self.world.clock
-        self.shown.clear()
+        self.served = Served(Policy(), now=clock.now)
         self.answers = FakeAnswers()
         vault = SealedVault(
             world.bucket,
@@ -348,7 +348,7 @@ class FakeNode:
             now=clock.now,
         )
         self.vault = vault
-        shelf = Shelf(vault, self._offer, clock.now, self._retain)
+        shelf = Shelf(vault, self.served.offer, clock.now, self.served.retain)
         self.tools = Tools(
             leases=world.leases,
             record=LastingRecord(world.record, clock.now),
@@ -364,12 +364,10 @@ class FakeNode:
         )
         self.rounds = Rounds(self.tools, world.plan)
 
-    def _offer(self, generations: Sequence[Generation]) -> dict[str, str]:
-        self.shown.update({each.wanted_id: each for each in generations})
-        return {}
-
-    def _retain(self, wanted_ids: Sequence[str]) -> None:
-        self.shown = {key: each for key, each in self.shown.items() if key in wanted_ids}
+    @property
+    def shown(self) -> dict[str, Generation]:
+        """To clients, by wanted id."""
+        return {each.generation.wanted_id: each.generation for each in self.served.held()}
 
     async def _preflight(self, _names: Sequence[str], _token: str, _answer: str) -> list[str]:
         return self.remarks

@@ -279,7 +279,7 @@ def test_ten_thousand_names_are_found_fast() -> None:
     def fastest(count: int) -> float:
         """Of some rounds: CPU seconds to find each of some names among those of ``count`` certificates."""
         table = Served(CONFIGURED, now=lambda: NOW)
-        table.table = build_table(held[:count])
+        table.table = build_table(held[:count], NOW)
         assert len(table.table.exact) == len(table.table.wildcard) == count
         asked = [name for n in range(10) for name in (f"M{n}.example.com.", f"a.w{n}.example")]
         rounds = []

@@ -15,6 +15,7 @@ from typing import Protocol
 from ..bundle import Bundle, covers, parse_bundle
 from ..errors import CertificateUnusable
 from ..ports import BucketUnavailable, Generation, SealedCopy, Vault
+from ..vault.opening import judged
 from ..wanted import Wanted
 
 log = logging.getLogger("sora.tls.renewing")
@@ -29,6 +30,8 @@ class MirroredVault(Vault, Protocol):
     unusable: dict[str, str]
 
     async def newest_local(self, wanted_id: str) -> Generation | None: ...
+
+    async def in_force(self, wanted_id: str, *, is_local: bool = False) -> Generation | None: ...
 
     async def others(self, without: Collection[str], *, is_local: bool = False) -> list[Generation]: ...
 
@@ -87,6 +90,7 @@ class Shelf:
         for each in wanted:
             found = await self._vault.newest_local(each.id)
             if found is not None:
+                await self._precede(found, is_local=True)
                 self.take(found)
         await self._stand_in(is_local=True)
 
@@ -96,6 +100,7 @@ class Shelf:
         try:
             for each in wanted:
                 await self.look(each)
+            self._let_go()  # of what something stood in for that was early
             await self._stand_in()
         except BucketUnavailable:
             return False
@@ -117,8 +122,18 @@ class Shelf:
             log.info("the bucket of certificates can be read again")
         self.bucket_trouble = ""
         if found is not None and found.fence >= self.fence(wanted.id):
+            await self._precede(found)
             self.take(found)
         return self.copies.get(wanted.id)
+
+    async def _precede(self, newest: Generation, *, is_local: bool = False) -> None:
+        """After a start: when the newest begins later only, the one that is in force is shown until then.
+        Raises BucketUnavailable."""
+        if newest.wanted_id in self.copies or not judged(newest).is_early(self._now()):
+            return
+        before = await self._vault.in_force(newest.wanted_id, is_local=is_local)
+        if before is not None:
+            self.take(before)
 
     def take(self, generation: Generation) -> bool:
         """Show it, when it is fit to be shown."""
@@ -188,7 +203,10 @@ class Shelf:
             self._retain(self._shown_ids())
 
     def _lacking(self) -> list[Wanted]:
-        return [each for each in self._wanted if each.id not in self.copies]
+        """Missing, or not yet valid."""
+        now = self._now()
+        begun = {wanted_id for wanted_id, copy in self.copies.items() if not copy.bundle.is_early(now)}
+        return [each for each in self._wanted if each.id not in begun]
 
     def _shown_ids(self) -> list[str]:
         return [*(each.id for each in self._wanted), *self.standins]

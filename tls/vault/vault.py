@@ -77,6 +77,17 @@ class SealedVault:
         """The same from the mirror alone."""
         return await self._pick(wanted_id, [])
 
+    async def in_force(self, wanted_id: str, *, is_local: bool = False) -> Generation | None:
+        """The newest whose dates are right now: what is shown until a newer one begins. ``is_local``: of the
+        mirror alone. Raises BucketUnavailable."""
+        local = await self._places(self._mirror, Kind.CERTIFICATE, wanted_id)
+        remote = [] if is_local else await self._places(self._bucket, Kind.CERTIFICATE, wanted_id)
+        for place in sorted({*remote, *local}, reverse=True):
+            found = await self._open(place, wanted_id, remote, local, set())
+            if found is not None and judged(found).refusal(self._now()) is None:
+                return found
+        return None
+
     async def others(self, without: Collection[str], *, is_local: bool = False) -> list[Generation]:
         """The newest of each certificate that is not among the ids ``without``, the highest fence first;
         OTHERS_MAX are looked at. ``is_local``: in the mirror alone. What cannot be used is left out. Raises
@@ -102,8 +113,9 @@ class SealedVault:
         return sorted({place.fence for place in found}, reverse=True)
 
     async def publish(self, generation: Generation) -> None:
-        """In the bucket, read back, and in the mirror when it returns. Raises CertificateUnusable for what no
-        node would serve, BucketUnavailable: then it may be there or not, and publishing it again is right."""
+        """In the bucket, read back, and in the mirror when it returns; also what becomes valid later. Raises
+        CertificateUnusable for what no node would ever serve, BucketUnavailable: then it may be there or not,
+        and publishing it again is right."""
         key, sealed = self._sealed_generation(generation)
         await self._store(key, sealed)
         await self._mirror.put(key, sealed)
@@ -165,8 +177,9 @@ class SealedVault:
         return gone
 
     def _sealed_generation(self, generation: Generation) -> tuple[str, bytes]:
-        refusal = judged(generation).refusal(self._now())
-        if refusal:
+        bundle = judged(generation)
+        if bundle.is_expired(self._now()):
+            refusal = bundle.refusal(self._now())
             raise CertificateUnusable(f"certificate {generation.wanted_id} is not published: {refusal}")
         label = Label(Kind.CERTIFICATE, layout.ca_id(generation.ca), generation.wanted_id, generation.fence)
         sealed = self._seal(label, dump(generation))

@@ -137,9 +137,8 @@ async def test_dates_are_the_readers_to_judge(world: World) -> None:
         replace(generation(5), key_pem=generation(5).key_pem),
         replace(generation(5), chain_pem=b""),
         generation(5, issued_at=NOW - timedelta(days=100)),
-        generation(5, issued_at=NOW + timedelta(hours=2)),
     ],
-    ids=["names", "key", "chain", "expired", "not yet"],
+    ids=["names", "key", "chain", "expired"],
 )
 async def test_what_no_node_would_serve_is_not_published(world: World, unusable: Generation) -> None:
     for publish in (world.vault.publish, world.vault.publish_locally):
@@ -147,6 +146,18 @@ async def test_what_no_node_would_serve_is_not_published(world: World, unusable:
             await publish(unusable)
     assert not world.bucket.objects
     assert not world.mirror.objects
+
+
+async def test_of_what_begins_later_the_one_before_is_in_force_until_then(world: World) -> None:
+    before, late = generation(4), generation(5, issued_at=NOW + timedelta(hours=2))
+    for each in (generation(3), before, late):
+        await world.vault.publish(each)
+    for node in (world.node(), world.other()):
+        assert await node.newest(WANTED.id) == late
+        assert await node.in_force(WANTED.id) == before
+        assert await node.in_force(WANTED.id, is_local=True) == before, "the mirror has got it meanwhile"
+    world.now += timedelta(hours=1)
+    assert await world.node().in_force(WANTED.id) == late
 
 
 async def test_what_reads_back_otherwise_is_not_published(world: World) -> None:
