@@ -19,6 +19,7 @@ from ..policy import Verdict, ask_again_s, judge, look_after_s, pick
 from ..ports import BucketUnavailable, Failure, IssuingFailed
 from ..retry import LEEWAY
 from ..wanted import Wanted
+from .forgetting import Forgetting
 from .ordering import Ordering, Outcome, Result
 from .plan import Plan
 from .shelf import Copy
@@ -54,6 +55,7 @@ class Rounds:
         self._bucket_failures = 0
         self._swept_at = tools.clock()
         self._turn = asyncio.Lock()
+        self._forgetting = Forgetting(tools)
 
     # --- events ---
 
@@ -125,8 +127,12 @@ class Rounds:
                 tools.figures.failures[Failure.INTERNAL.value] += 1
                 verdict = judge(tools.shelf.bundle(wanted.id), tools.now(), self.plan.renew_before_s)
                 self.standings[wanted.id] = Standing(wanted, verdict, f"internal: {error!r}")
-        if is_readable and tools.company.rank() == 0:
+        leads = is_readable and tools.company.rank() == 0
+        if leads:
             await self._keep_house()
+        if tools.clock() - self._swept_at >= SWEEP_EVERY_S:
+            self._swept_at = tools.clock()
+            await self._sweep(leads=leads)
         verdicts = [each.verdict for each in self.standings.values()]
         usual = look_after_s(verdicts, tools.now(), tools.chance())
         if self._bucket_failures:
@@ -231,11 +237,17 @@ class Rounds:
                     log.info("certificate %s: uploaded from this node's mirror", wanted.label)
                     tools.company.announce(wanted.id, tools.shelf.fence(wanted.id))
                     tools.company.withdraw_copies(wanted.id, tools.shelf.fence(wanted.id))
-            if tools.clock() - self._swept_at >= SWEEP_EVERY_S:
-                self._swept_at = tools.clock()
-                await tools.vault.sweep()
         except BucketUnavailable as error:
             log.warning("the bucket of certificates: %s", error)
+
+    async def _sweep(self, *, leads: bool) -> None:
+        try:
+            if leads:
+                await self._tools.vault.sweep()
+        except BucketUnavailable as error:
+            log.warning("the bucket of certificates: %s", error)
+        async with self._turn:  # a lease that is taken anew ends an order of this node
+            await self._forgetting.run(self.plan, leads=leads)
 
 
 def _is_old(known: Attempts, issued_at: datetime, now: datetime) -> bool:

@@ -16,6 +16,7 @@ from ..bundle import Bundle, covers, parse_bundle
 from ..errors import CertificateUnusable
 from ..ports import BucketUnavailable, Generation, SealedCopy, Vault
 from ..vault.opening import judged
+from ..vault.relics import Relics
 from ..wanted import Wanted
 
 log = logging.getLogger("sora.tls.renewing")
@@ -28,6 +29,8 @@ class MirroredVault(Vault, Protocol):
     used, by its id; empty or absent: there are none, or one can."""
 
     unusable: dict[str, str]
+    relics: Relics
+    local_relics: Relics
 
     async def newest_local(self, wanted_id: str) -> Generation | None: ...
 

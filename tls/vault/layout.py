@@ -24,6 +24,7 @@ FENCE_DIGITS = 12
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 _WANTED_ID = re.compile(r"[0-9a-f]{16}")
 _ISSUED = re.compile(rf"(?P<fence>[0-9]{{{FENCE_DIGITS}}})-(?P<digest>[0-9a-f]{{16}})\.bin")
+_SUBJECT = re.compile(rf"{ROOT}(?P<ca>[0-9a-f]{{16}})/(?P<kind>certs|orders)/(?P<subject>[0-9a-f]{{16}})/.*")
 _NUMBERED = re.compile(rf"(?P<fence>[0-9]{{{FENCE_DIGITS}}})(-(?P<turn>[1-9][0-9]{{0,3}}))?\.bin")
 
 
@@ -107,6 +108,16 @@ def places(kind: Kind, ca: str, subject: str, keys: Iterable[str]) -> list[Place
             turn = 0 if kind is Kind.CERTIFICATE else int(parts["turn"] or 1)
             found.append(Place(int(parts["fence"]), turn, key, ca, parts.get("digest") or ""))
     return sorted(found, reverse=True)
+
+
+def locate(key: str) -> tuple[Kind, str, Place] | None:
+    """Of a certificate or an order: which it is, and the id of what it is for. None: it is neither."""
+    match = _SUBJECT.fullmatch(key)
+    if match is None:
+        return None
+    kind, subject = Kind(match["kind"]), match["subject"]
+    found = places(kind, match["ca"], subject, [key])
+    return (kind, subject, found[0]) if found else None
 
 
 def _digits(fence: int) -> str:

@@ -19,6 +19,7 @@ from .layout import Place
 from .memory import MemoryBucket
 from .opening import Opener, challenge_label, is_over, judged
 from .records import Challenge, dump
+from .relics import Relics
 from .sealing import NONCE_BYTES, Kind, Label, NotUsable, Reason, Seals
 
 log = logging.getLogger("sora.tls.vault")
@@ -59,6 +60,8 @@ class SealedVault:
         self._random_bytes = random_bytes
         self._opener = Opener(seals)
         self.skipped = self._opener.skipped
+        self.relics = Relics(bucket, self._opener)
+        self.local_relics = Relics(self._mirror, self._opener)
         # wanted ids of which there are objects, but none that our keys open: an operator's mistake
         self.sealed_elsewhere: set[str] = set()
         self.unusable: dict[str, str] = {}  # wanted ids of which there are objects and none can be used: why

@@ -9,6 +9,7 @@ from tls.vault.layout import (
     challenge_key,
     digest,
     is_token,
+    locate,
     numbered_key,
     places,
     prefix,
@@ -26,6 +27,26 @@ def test_keys_are_these_for_ever() -> None:
     order = numbered_key(Label(Kind.ORDER, CA, WANTED, 7), [])
     assert order == f"tls/v1/{CA}/orders/{WANTED}/000000000007.bin"
     assert challenge_key("a" * 22) == f"tls/v1/challenges/{'a' * 22}"
+
+
+def test_what_stands_at_a_key() -> None:
+    issued = certificate_key(Label(Kind.CERTIFICATE, CA, WANTED, 7), b"sealed")
+    order = numbered_key(Label(Kind.ORDER, CA, WANTED, 7), [])
+    for key, kind in ((issued, Kind.CERTIFICATE), (order, Kind.ORDER)):
+        found = locate(key)
+        assert found is not None
+        assert found[:2] == (kind, WANTED)
+        assert (found[2].key, found[2].fence, found[2].ca_id) == (key, 7, CA)
+    for strange in (
+        numbered_key(Label(Kind.ACCOUNT, CA, "", 7), []),
+        challenge_key("a" * 22),
+        f"{issued}/more",
+        issued.replace("certs", "other"),
+        issued.replace(WANTED, "f"),
+        f"x{issued}",
+        "",
+    ):
+        assert locate(strange) is None
 
 
 def test_ids_of_cas_are_apart() -> None:
