@@ -213,6 +213,7 @@ class Doors:
             filter=self._filter,
             annotations=self._annotations,
             outbox=self._state.outbox,
+            handovers=core.send_log,
             training=self.trainer,
         )
 

@@ -68,7 +68,7 @@ async def deliver(
         for position, destination in enumerate(destinations)
         if isinstance(destination, Destination) and outcomes[position] is None and position not in handed_on
     ]
-    await report_deliveries(services.outbox, envelope, delivered, staged.content.header)
+    await report_deliveries(services, envelope, delivered, staged.content.header)
     return outcomes
 
 

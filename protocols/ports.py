@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from storage.api import AccountStore, BodySource, Intake, MailStore
 from storage.dsn import NO_REQUEST, DsnRequest
 from storage.model import AccountId, Mailbox, MailboxId, ModSeq, Uid
+from storage.sending import HandoverLog
 
 from .memory import NodeMemory
 from .messageevents import MessageEvents
@@ -369,6 +370,7 @@ class Services:
     annotations: Annotations | None = None  # None: there are none (IMAP METADATA)
     events: MessageEvents | None = None  # None: no script hears of what users do (imapsieve)
     outbox: Outbox | None = None  # None: this node has no relay, nothing may leave
+    handovers: HandoverLog | None = None  # of what the outbox is given; None: no deliveries are confirmed
     sending: Sending | None = None  # what scripts send; None: redirected mail is kept
     namespaces: Sequence[Namespace] = ()  # beside the one without a prefix
     training: SpamTrainer | None = None

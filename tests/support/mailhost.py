@@ -250,6 +250,7 @@ class MailHost:
             intake=self.intake,
             feed=self.feed,
             authenticator=self.passwords,
+            handovers=self.send_log,
         )
 
     async def add_account(self, address: str, password: bytes = b"secret") -> Identity:

@@ -12,6 +12,8 @@ from storage.errors import StorageError
 from storage.model import AccountId
 from storage.sending import HandoverLog
 
+_NAMES = count(1)  # no two outboxes give the same
+
 
 @dataclass(frozen=True)
 class Submitted:
@@ -31,7 +33,6 @@ class FakeOutbox:
         self.sent: list[Submitted] = []  # all that was ever taken to be relayed
         self.queued: dict[str, bytes] = {}  # what waits: key by name
         self.held: dict[str, Submitted] = {}  # by name; not among the sent
-        self._names = count(1)
         self.is_fast = False  # what is due is relayed at once
         self.failure: StorageError | None = None
 
@@ -49,7 +50,7 @@ class FakeOutbox:
     ) -> str:
         if self.failure is not None:
             raise self.failure
-        name = f"fake-{next(self._names)}"
+        name = f"fake-{next(_NAMES)}"
         whole = message if isinstance(message, bytes) else b"".join(message)
         mail = Submitted(envelope_from, tuple(recipients), whole, kind, account, key, dsn)
         if held_s:
