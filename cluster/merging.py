@@ -137,7 +137,7 @@ class Merger:
     # --- statements ---
 
     def alive(self, said: Alive, at: Instant) -> None:
-        """Raises PacketRejected for what is not believed."""
+        """Most of what gossip brings is known. Raises PacketRejected for what is not believed."""
         row = self._table.rows.get(said.node)
         if (
             row is not None
@@ -232,10 +232,6 @@ class Merger:
                 self._timers.add(row.suspicion.deadline, Timer.SUSPICION, row.name)
 
     # --- how ---
-
-    def _is_known(self, row: Member, said: Alive) -> bool:
-        """Most of what gossip brings."""
-        return said.incarnation <= row.incarnation and row.is_live and said.address == row.address
 
     def _verdict(self, kind: MessageType, row: Member, incarnation: int) -> Verdict:
         held = Held.OWN if row is self._own else Held(row.state)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.address import Address
+from cluster.effects import MemberView
 from cluster.messages import State
 from cluster.thread import GossipUnavailable
 from node.units import parse_address
@@ -32,6 +33,7 @@ ACKS_WITHIN_S: Final = 10.0  # of a member's being there its answers to pings ha
 SKEW_MATTERS_S: Final = 2.0
 MANY: Final = 10  # packets, that may be a restart of somebody
 FEW: Final = 3  # pings
+NAMED: Final = 20  # members that are not well; the others are counted
 BY_TCP_SHARE: Final = 0.2  # of pings: more is no accident
 
 _SAYS_KEY: Final = (
@@ -152,22 +154,41 @@ class Doctor:
             clustering.roster.replace(await clustering.gossip.members())
         except GossipUnavailable as error:
             return [Found(WRONG, "gossip", f"does not run: {error}", "see the log; it is started again")]
-        now, found = clustering.clock(), []
-        for member in clustering.roster:
-            if member.name == clustering.gossip.name:
-                continue
-            age_s = now - member.since
-            if member.state is State.ALIVE and member.round_trip_s is None and age_s > ACKS_WITHIN_S:
-                cure = f"let UDP to port {member.address.port} through, both ways"
-                found.append(Found(WRONG, member.name, "alive by hearsay, but no ping was answered", cure))
-            elif member.state is State.SUSPECT:
-                found.append(Found(DOUBTFUL, member.name, "does not answer pings at the moment", "wait"))
-            elif member.state is State.DEAD:
-                cure = "start it, or mend the network; 'cluster force-leave' when it is gone for good"
-                found.append(Found(DOUBTFUL, member.name, "has failed", cure))
+        now = clustering.clock()
+        told = [self._member(each, now) for each in clustering.roster]
+        unwell = [each for each in told if each is not None]
+        found = unwell[:NAMED]
+        if len(unwell) > NAMED:
+            found.append(
+                Found(DOUBTFUL, "members", f"{len(unwell) - NAMED} more of which as much can be said")
+            )
+        if clustering.roster.is_full:
+            found.append(
+                Found(
+                    WRONG,
+                    "members",
+                    f"{len(clustering.roster)} are known, and no more are taken: somebody makes them up",
+                    "look for strange names with 'cluster members'; give all nodes a new secret_key, "
+                    "and start them anew",
+                )
+            )
         if len(clustering.roster.alive) == 1 and clustering.config.cluster.other_peers:
             found.append(Found(WRONG, "members", "this node sees no other one", "see the peers above"))
         return found
+
+    def _member(self, member: MemberView, now: float) -> Found | None:
+        if member.name == self._clustering.gossip.name:
+            return None
+        match member.state:
+            case State.ALIVE if member.round_trip_s is None and now - member.since > ACKS_WITHIN_S:
+                cure = f"let UDP to port {member.address.port} through, both ways"
+                return Found(WRONG, member.name, "alive by hearsay, but no ping was answered", cure)
+            case State.SUSPECT:
+                return Found(DOUBTFUL, member.name, "does not answer pings at the moment", "wait")
+            case State.DEAD:
+                cure = "start it, or mend the network; 'cluster force-leave' when it is gone for good"
+                return Found(DOUBTFUL, member.name, "has failed", cure)
+        return None
 
     async def _packets(self) -> list[Found]:
         """Of the last minutes."""
@@ -235,7 +256,10 @@ _REASONS: Final = {
     ),
     "label": ("packets of another cluster", "give all nodes the same cluster.label"),
     "version": ("packets of a version that we do not speak", "upgrade the node that the log names"),
-    "overload": ("packets dropped because there were too many", "look for a node that floods the others"),
+    "overload": (
+        "packets, or members in them, dropped because there were too many",
+        "look for a node that floods the others, the log names its address",
+    ),
 }
 
 

@@ -12,14 +12,17 @@ from typing import Final
 from node.health import Finding, State, worst
 
 ALONE_AFTER_S: Final = 30.0
+NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``trouble``: why gossip does not run. ``alive`` counts this node, too."""
+    """``trouble``: why gossip does not run. ``alive`` counts this node, too. ``is_full``: no more members are
+    taken."""
 
     alive: int
     failed: Sequence[str] = ()
+    is_full: bool = False
     has_peers: bool = True
     has_left: bool = False
     conflict: str = ""
@@ -39,6 +42,10 @@ def judge_cluster(seen: Seen) -> Finding:
     if seen.alive < 2 and seen.has_peers and seen.age_s > ALONE_AFTER_S:
         why = "this node sees no other one: 'sora-node cluster doctor' looks for the reason"
         findings.append(Finding(State.DEGRADED, why))
+    if seen.is_full:
+        findings.append(Finding(State.DEGRADED, "no more members are taken: somebody makes them up"))
     if seen.failed:
-        findings.append(Finding(State.DEGRADED, f"failed: {', '.join(seen.failed)}"))
+        named = ", ".join(seen.failed[:NAMED])
+        more = f" and {len(seen.failed) - NAMED} more" if len(seen.failed) > NAMED else ""
+        findings.append(Finding(State.DEGRADED, f"failed: {named}{more}"))
     return worst(findings)

@@ -96,6 +96,7 @@ class ClusterPart:
             Seen(
                 alive=len(roster.alive),
                 failed=[each.name for each in roster if each.state is MemberState.DEAD],
+                is_full=roster.is_full,
                 has_peers=bool(clustering.config.cluster.other_peers),
                 has_left=clustering.has_left,
                 conflict=clustering.conflict.name if clustering.conflict else "",

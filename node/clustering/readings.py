@@ -46,6 +46,7 @@ FIGURES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "state_bytes": ("sora_cluster_state_bytes", ()),
     "loop_delays": ("sora_cluster_loop_delays_total", ()),
     "engine_faults": ("sora_cluster_faults_total", ()),
+    "records_refused": ("sora_cluster_rejected_total", ("record",)),
     **{f"rejected_{reason.value}": ("sora_cluster_rejected_total", (reason.value,)) for reason in Reason},
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cluster.admission import MAX_MEMBERS
 from cluster.effects import Change, MemberView
 from cluster.leader import SORA_TAG
 from cluster.messages import State
@@ -42,9 +43,17 @@ class Roster:
         self.others: tuple[str, ...] = ()  # names of the other nodes of Sora that are there
         self.peers_changed: Callable[[tuple[str, ...]], None] = lambda _peers: None
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def __iter__(self) -> Iterator[MemberView]:
         """By name."""
         return iter([self._members[name] for name in sorted(self._members)])
+
+    @property
+    def is_full(self) -> bool:
+        """Gossip takes no more, but in the place of who is gone."""
+        return len(self._members) >= MAX_MEMBERS
 
     def get(self, name: str) -> MemberView | None:
         return self._members.get(name)
@@ -61,33 +70,25 @@ class Roster:
     # --- what happens ---
 
     def changed(self, change: MemberChanged) -> None:
+        """``look`` follows, once for all that changed together."""
         member = change.member
         if change.change is Change.REAPED:
             self._members.pop(member.name, None)
         else:
             self._members[member.name] = member
-        self._look()
         detail = str(member.address) if change.change in (Change.JOINED, Change.UPDATED) else ""
         self.note(change.change.value, member.name, detail)
 
     def replace(self, members: Iterable[MemberView]) -> None:
         """As of now: round trips and incarnations change without an event."""
         self._members = {each.name: each for each in members}
-        self._look()
+        self.look()
 
-    def _look(self) -> None:
-        peers = tuple(
-            sorted(
-                {
-                    each.address.ip
-                    for each in self._members.values()
-                    if each.name != self.own_name and each.state is not State.LEFT
-                }
-            )
-        )
-        self.others = tuple(
-            each.name for each in self.alive if each.name != self.own_name and SORA_TAG in each.tags
-        )
+    def look(self) -> None:
+        """What follows from all members: ``others`` and ``peers``. O(n log n)."""
+        others = [each for each in self if each.name != self.own_name]
+        peers = tuple(sorted({each.address.ip for each in others if each.state is not State.LEFT}))
+        self.others = tuple(each.name for each in others if each.state in HERE and SORA_TAG in each.tags)
         if peers != self._peers:
             self._peers = peers
             self.peers_changed(peers)

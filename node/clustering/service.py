@@ -42,6 +42,7 @@ from .keyfile import key_name
 from .kicks import Filters, Kicks
 from .lately import Lately
 from .leading import Leading
+from .memberlog import MemberLog
 from .notices import MailboxNotices
 from .roster import Roster
 
@@ -60,6 +61,8 @@ log = logging.getLogger("sora.cluster")
 REFRESH_S: Final = 3600.0
 LEAVE_WITHIN_S: Final = 5.0
 JOINS_REMEMBERED: Final = 256
+FEW_MEMBERS: Final = 100  # up to so many, all are looked at after each change; else after some together
+TOGETHER_S: Final = 0.25
 CONFLICT_LASTS_S: Final = 180.0  # it is heard of once a minute while both nodes are there
 
 Answer = Callable[[bytes], bytes | None]
@@ -103,13 +106,16 @@ class Clustering:
         self.clock = clock
         self.started = clock()
         self._parts = parts
+        self._call_later = call_later
+        self._member_log = MemberLog()
+        self._is_look_due = False
         self.skews: dict[str, float] = {}  # of clocks, as of the last beat; ahead of ours is positive
         self.roster = Roster(gossip.name, wall_clock)
         self.abouts = Abouts(gossip, wall_clock, version=node_version() or "unknown")
         self.leadership = Leading(
             gossip.name, self.roster, clock, gossip.set_tags, has_peers=bool(config.cluster.other_peers)
         )
-        self._build_bridges(call_later)
+        self._build_bridges()
         self.is_draining = False
         self.has_left = False
         self._conflict: tuple[NameConflict, float] | None = None  # and when it was heard of
@@ -125,8 +131,8 @@ class Clustering:
         self._listeners: dict[int, list[Callable[[FactChanged], None]]] = {}
         self._connect()
 
-    def _build_bridges(self, call_later: Callable[[float, Callable[[], None]], object]) -> None:
-        parts, gossip = self._parts, self.gossip
+    def _build_bridges(self) -> None:
+        parts, gossip, call_later = self._parts, self.gossip, self._call_later
         sync = self.config.cluster.rate_limit_sync
         self.blocks = BlockBridge(parts.guards, gossip, is_on=sync.enabled and sync.sync_blocks)
         self.failures = FailureBridge(
@@ -206,6 +212,7 @@ class Clustering:
         """Raises GossipUnavailable."""
         self.failures.flush()
         self.counts.settle()
+        self._member_log.summarize(self.clock())
         if not beat % LOAD_EVERY_S:
             self.roster.replace(await self.gossip.members())
             self.figures = await self.gossip.figures()
@@ -346,8 +353,17 @@ class Clustering:
             self.counts.forget(name)
         if changed.change in (Change.LEFT, Change.REAPED):
             self.abouts.forget(name)
-        level = logging.WARNING if changed.change is Change.FAILED else logging.INFO
-        log.log(level, "node %s %s, at %s", name, changed.change.value, changed.member.address)
+        self._member_log.note(changed, self.clock())
+        if len(self.roster) <= FEW_MEMBERS:
+            self._look()
+        elif not self._is_look_due:
+            self._is_look_due = True
+            self._call_later(TOGETHER_S, self._look)
+
+    def _look(self) -> None:
+        """At all members: what follows from them. O(n log n): thousands that come at once are one look."""
+        self._is_look_due = False
+        self.roster.look()
         self.leadership.review()
 
     def _conflicted(self, conflict: NameConflict) -> None:
