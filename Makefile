@@ -48,6 +48,7 @@ lab: $(STAMP)
 SOAK ?= 1.0
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.repair
 	$(BIN)/python -m tests.bench.delivery
 	$(BIN)/python -m tests.bench.sieve
 	$(BIN)/python -m tests.bench.sievelimits

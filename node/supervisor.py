@@ -1,8 +1,8 @@
 """Keeps the workers of a node running: starts them, watches their links, replaces those that end.
 
-A worker is this program again, ``python -m node.workerprocess``, with its end of the link as standard input
-and the listening sockets inherited; everything else it is told over the link. One that is silent while the
-control process counts some of its own beats hangs, and is killed.
+A worker comes from the ``nursery``, with its end of the link and the listening sockets; everything else it is
+told over the link. One that is silent while the control process counts some of its own beats hangs, and is
+killed.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import pickle
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .desk import Desk, Hub
 from .link import BEAT_EVERY_S, Link, LinkFault
+from .nursery import STEADY_S, Child, Nursery, longer, spell
 from .startfaults import WorkerFailed
 
 if TYPE_CHECKING:
@@ -38,10 +34,6 @@ START_WITHIN_S: Final = 60.0
 RELOAD_WITHIN_S: Final = 20.0
 RETRY_EVERY_S: Final = 5.0  # of a reload, with a worker that could not follow
 STOP_WITHIN_S: Final = 35.0  # sessions have 20 s, then loops and stores
-FIRST_BACKOFF_S: Final = 0.5
-MAX_BACKOFF_S: Final = 30.0
-STEADY_S: Final = 10.0  # one that lived so long did not fail for a reason that is still there
-ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class Orders:
 class Worker:
     """One process that runs, or has just ended."""
 
-    process: subprocess.Popen[bytes]
+    process: Child
     link: Link
     desk: Desk
     started: float
@@ -90,11 +82,16 @@ class Supervisor:
         self._wanted_again = asyncio.Event()
         self._retries: set[asyncio.Task[None]] = set()
         self._slots: list[asyncio.Task[None]] = []
+        self.nursery = Nursery()
         self.workers: dict[str, Worker] = {}  # by name
         self.restarts = 0
 
     async def start(self) -> None:
         """All serve when it returns. Raises WorkerFailed."""
+        try:
+            self.nursery.start([each.fileno() for group in self.sockets.values() for each in group])
+        except OSError as error:
+            raise WorkerFailed(f"it cannot be started: {error}") from error
         names = [f"worker-{number}" for number in range(1, self._count + 1)]
         ready = [asyncio.get_running_loop().create_future() for _ in names]
         pairs = zip(names, ready, strict=True)
@@ -113,9 +110,11 @@ class Supervisor:
             _, late = await asyncio.wait(self._slots, timeout=STOP_WITHIN_S)
             for name, worker in self.workers.items():
                 log.warning("%s did not stop within %.0f s and is killed", name, STOP_WITHIN_S)
-                _kill(worker)
+                worker.process.kill()
             if late:
+                self.nursery.kill()  # it may hang while somebody waits for it
                 await asyncio.wait(late)
+        await self.nursery.stop()
 
     def hurry(self) -> None:
         """Cut off running commands of a stop that is under way."""
@@ -218,6 +217,8 @@ class Supervisor:
             try:
                 worker = await self._spawn(name)
             except OSError as error:
+                if self._is_stopping:
+                    return
                 reason = f"it cannot be started: {error}"
                 if not first.done():
                     first.set_exception(WorkerFailed(reason))
@@ -248,26 +249,22 @@ class Supervisor:
         if pause_s:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted_again.wait(), pause_s)
-        return 0.0 if is_steady else _longer(pause_s)
+        return 0.0 if is_steady else longer(pause_s)
 
     async def _spawn(self, name: str) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
-        descriptors = [sock.fileno() for group in self.sockets.values() for sock in group]
-        path = os.environ.get("PYTHONPATH")
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "node.workerprocess"],
-                stdin=theirs.fileno(),
-                pass_fds=descriptors,
-                env=environment,
-                process_group=0,  # Ctrl-C is for the control process, which tells the workers
-            )
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
+            with theirs:
+                process = await self.nursery.bear(name, theirs)
+            undo.pop_all()
         desk = Desk(self._hub)
         link = desk.link = Link(desk.calls, desk.notices)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         worker = self.workers[name] = Worker(process, link, desk, time.monotonic())
+        if self._is_stopping:
+            link.notify("stop")
         return worker
 
     async def _serve(self, name: str, worker: Worker, first: asyncio.Future[None]) -> str:
@@ -318,11 +315,11 @@ class Supervisor:
         if worker.is_ready:
             self._departed(name)
         if not (self._is_stopping and was_ended):
-            _kill(worker)
-        status = await asyncio.to_thread(worker.process.wait)
+            worker.process.kill()
+        status = await worker.process.wait()
         self.workers.pop(name, None)
         if status and not self._is_stopping:
-            log.error("%s: %s", name, _spell(status))
+            log.error("%s: %s", name, spell(status))
 
     @property
     def missing(self) -> int:
@@ -349,23 +346,8 @@ class Supervisor:
         ]
 
 
-def _kill(worker: Worker) -> None:
-    if worker.process.poll() is None:
-        worker.process.kill()
-
-
-def _longer(backoff: float) -> float:
-    return min(max(backoff * 2, FIRST_BACKOFF_S), MAX_BACKOFF_S)
-
-
 def _when(pause_s: float) -> str:
     return f"in {pause_s:.1f} s" if pause_s else "at once"
-
-
-def _spell(status: int) -> str:
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
 
 
 def snapshot_from(plain: list[Any]) -> Snapshot:

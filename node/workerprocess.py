@@ -1,21 +1,19 @@
-"""A protocol process of a node, ``python -m node.workerprocess``; started by ``supervisor`` only.
+"""A protocol process of a node, forked by ``nurseryprocess``.
 
-Its end of the link is standard input. The first call, ``start``, brings the configuration and the numbers of
-the listening sockets; when the link ends, so does the process.
+The first call over its link, ``start``, brings the configuration and the numbers of the listening sockets;
+when the link ends, so does the process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tls.errors import CertificateUnusable
 
@@ -28,7 +26,6 @@ from .doors import Doors, password_verifier
 from .gathering import Gathered
 from .link import Answerer, Hearer, Link, LinkFault
 from .linkports import LinkGates, LinkMaildropLock, LinkSearches, LinkSessions
-from .memory import keep_large_buffers_apart
 from .metrics.lag import LoopLag
 from .metrics.registry import Registry
 from .metrics.sources import add_core, add_doors, add_outbox
@@ -187,21 +184,10 @@ async def serve(ours: socket.socket) -> int:
     return await WorkerProcess().run(ours)
 
 
-def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the control process says when
-    keep_large_buffers_apart()
-    ours = socket.socket(fileno=os.dup(0))
+def main(ours: socket.socket) -> NoReturn:
     ours.setblocking(False)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
     try:
         import uvloop
     except ImportError:
         sys.exit(asyncio.run(serve(ours)))
     sys.exit(uvloop.run(serve(ours)))
-
-
-if __name__ == "__main__":
-    main()

@@ -44,7 +44,7 @@ def serving(node: NodeProcess) -> list[int]:
 
 def is_worker(pid: int) -> bool:
     try:
-        return b"node.workerprocess" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sora-node: worker-")
     except OSError:
         return False
 

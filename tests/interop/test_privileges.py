@@ -98,14 +98,14 @@ def identities(pid: int) -> dict[str, list[str]]:
 
 
 def pids(node: NodeProcess) -> list[int]:
-    """Of the control process and its workers, not PostgreSQL's."""
+    """Of the control process, the nursery and its workers, not PostgreSQL's."""
     assert node.process is not None
-    return [node.process.pid, *(pid for pid in node.children() if is_worker(pid))]
+    return [node.process.pid, *(pid for pid in node.children() if is_ours(pid))]
 
 
-def is_worker(pid: int) -> bool:
+def is_ours(pid: int) -> bool:
     try:
-        return b"node.workerprocess" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sora-node: ")
     except (FileNotFoundError, ProcessLookupError):  # one of PostgreSQL's, which come and go
         return False
 
@@ -119,7 +119,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
 def test_every_process_is_the_account_for_good_and_serves(node: NodeProcess) -> None:
     entry = account()
     processes = pids(node)
-    assert len(processes) == (3 if "workers = 2" in node.config.read_text() else 1)
+    assert len(processes) == (4 if "workers = 2" in node.config.read_text() else 1)
     for pid in processes:
         facts = identities(pid)
         assert facts["Uid"] == [str(entry.pw_uid)] * 4
@@ -216,12 +216,12 @@ def handshake(node: NodeProcess, context: ssl.SSLContext) -> bool:
     return True
 
 
-def test_a_killed_worker_is_replaced_with_the_key_that_nobody_may_read() -> None:
+def test_workers_and_the_process_they_come_from_are_replaced_with_the_key_that_nobody_may_read() -> None:
     with a_node(2) as node:
         first, *others = [pid for pid in pids(node) if node.process and pid != node.process.pid]
         for pid in (first, *others):
             os.kill(pid, signal.SIGKILL)
-        seconds_until(lambda: len(pids(node)) == 3 and not {first, *others} & set(pids(node)), 60)
+        seconds_until(lambda: len(pids(node)) == 4 and not {first, *others} & set(pids(node)), 60)
         with imap_inbox(node) as client:
             assert client.imap(b"NOOP")[0].startswith(b"OK")
 

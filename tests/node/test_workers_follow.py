@@ -199,3 +199,17 @@ async def test_one_that_begins_during_a_drain_accepts_nobody_until_it_is_undone(
         newcomer = await Imap.open(running.node)
     for each in (client, newcomer):
         each.writer.close()
+
+
+async def test_the_process_that_workers_come_from_dies_and_nobody_notices(running: Running) -> None:
+    nursery = control(running).supervisor.nursery
+    clients = await clients_of_both(running)
+    victim, before = worker(running, "worker-1").process.pid, nursery.pid
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: is_there(running, "worker-1", victim))
+    assert nursery.pid != before
+    assert b" OK " in await clients["worker-2"].command("NOOP")
+    for each in clients.values():
+        each.writer.close()
