@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.delivery
 	$(BIN)/python -m tests.bench.sieve
 	$(BIN)/python -m tests.bench.sievelimits
+	$(BIN)/python -m tests.bench.verify --messages 100000 --broken
 	$(BIN)/python -m tests.bench.staging --scale $(SOAK)
 
 # Of the cluster: membership and shared state simulated beside an agent's timings, then real nodes (needs root).
