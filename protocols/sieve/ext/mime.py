@@ -129,11 +129,11 @@ def _enclose(bound: Bound) -> Do:
     def enclose(run: Run) -> None:
         data, root = run.content()
         inner = run.edits.body
+        note = text.value(run).encode("utf-8", "replace")
+        run.budget.hold((len(data) if inner is None else len(inner)) + len(note))
         original = (
             run.fields.render() + b"\r\n" + (data[root.body_start : len(data)] if inner is None else inner)
         )
-        note = text.value(run).encode("utf-8", "replace")
-        run.budget.hold(len(original) + len(note))
         run.tell(line, "enclose")
         mark = boundary(original, note)
         run.edits.body = b"".join(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import encodings.aliases
+import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from storage.mime import text as module
 from storage.mime.structure import scan
 from storage.mime.text import (
     MAX_MARKS,
+    STRIDE,
     decode_charset,
     decode_transfer,
     decode_words,
@@ -143,6 +148,8 @@ def test_header_text_keeps_fields_apart() -> None:
         ("<SCRIPT>x</Script >a", ["a"]),
         ("a<!-- <b>hidden</b> -->b", ["a", "b"]),
         ("a --> b", ["a", "b"]),
+        ("a<!-- <i title='-->b", ["a", "b"]),
+        ("a<style>--></styles></style>b", ["a", "b"]),
         ("<!DOCTYPE html><?xml x?>a", ["a"]),
         ("1 < 2 &amp; 3 &gt; 2", ["1", "<", "2", "&", "3", ">", "2"]),
         ("a<script>never closed", ["a"]),
@@ -152,6 +159,94 @@ def test_header_text_keeps_fields_apart() -> None:
 )
 def test_strip_tags(markup: str, words: list[str]) -> None:
     assert strip_tags(markup).split() == words
+
+
+# Pieces of which markup is made that is hard to read.
+MARKUP = ("<", "<!--", "-->", "-", ">", "<b>", "</b", "<script>", "</SCRIPT >", "</style>", "&amp;", "x ")
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(MARKUP), max_size=30).map("".join), st.integers(1, 8))
+def test_strides_change_nothing(markup: str, stride: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STRIDE", stride)
+        found = strip_tags(markup)
+    assert found == strip_tags(markup)
+
+
+@pytest.mark.parametrize("charset", ["gb18030", "shift_jis", "utf-7", "iso-2022-kr", "hz", "cp1252"])
+def test_strides_change_no_text(charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # some decoders do not go on behind such octets, and all is decoded at once
+    octets = "日本 a€ é".encode(charset, "ignore") + b"\x81\xff+\x1b${\xe3\x00\xfe\x00\xe3("
+    expected = [decode_charset(octets[cut:], charset) for cut in range(len(octets))]
+    for stride in (1, 2, 3):
+        monkeypatch.setattr(module, "STRIDE", stride)
+        assert [decode_charset(octets[cut:], charset) for cut in range(len(octets))] == expected
+
+
+@pytest.mark.parametrize("charset", ["gb18030", "utf-7", "shift_jis", "us-ascii"])
+def test_a_codec_gets_little_at_once(charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the interpreter to itself, and may take 100 ns an octet."""
+    given_bytes: list[int] = []
+    real = codecs.getincrementaldecoder
+
+    def watched(codec: str) -> Any:
+        class Decoder(real(codec)):  # type: ignore[misc]
+            def decode(self, data: bytes, final: bool = False) -> str:
+                given_bytes.append(len(data))
+                return str(super().decode(data, final))
+
+        return Decoder
+
+    monkeypatch.setattr(codecs, "getincrementaldecoder", watched)
+    octets = b"\x81" * (3 * STRIDE + 5)
+    assert decode_charset(octets, charset)
+    assert sum(given_bytes) == len(octets)
+    assert max(given_bytes) <= STRIDE
+
+
+@pytest.mark.parametrize("opening", ["", "<!--", "<script>"])
+def test_a_search_for_tags_sees_few_that_are_none(opening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs 300 ns, without a break until the search is over."""
+    seen: list[int] = []
+
+    class Watched:
+        def __init__(self, pattern: re.Pattern[str]) -> None:
+            self.pattern = pattern
+
+        def search(self, text: str, pos: int, stop: int) -> re.Match[str] | None:
+            seen.append(text.count("<", pos, stop))
+            return self.pattern.search(text, pos, stop)
+
+    monkeypatch.setattr(module, "_TAG", Watched(module._TAG))
+    monkeypatch.setattr(module, "_HIDING", {tag: Watched(end) for tag, end in module._HIDING.items()})
+    strip_tags(opening + "<" * (3 * STRIDE))
+    assert len(seen) >= 3
+    assert max(seen) <= STRIDE
+
+
+def test_looking_for_the_end_of_a_stride_is_not_quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    class Text(str):
+        __slots__ = ()
+
+        def find(self, *arguments: Any) -> int:
+            looked.append(arguments[1])
+            return super().find(*arguments)
+
+    text = Text("<b>" * 1000 + "x" * 100_000)
+    assert strip_tags(text).strip() == "x" * 100_000
+    assert len(looked) <= 2
+
+
+@settings(max_examples=150)
+@given(st.text("ABcd01+/=-_ \r\n", max_size=60))
+def test_base64_skips_what_is_none(text: str) -> None:
+    digits = re.sub(r"[^A-Za-z0-9+/]", "", text)
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
+    expected = codecs.decode((digits + "=" * (-len(digits) % 4)).encode(), "base64")
+    assert decode_transfer(text.encode(), b"BASE64") == expected
 
 
 @pytest.mark.parametrize(
