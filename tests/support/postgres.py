@@ -60,7 +60,7 @@ os.unlink(lock.removesuffix("lock") + "start")
 """
 
 # Other databases of the server are of other processes of a parallel run.
-_WAITERS = """
+WAITERS = """
 SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE NOT l.granted AND a.datname = current_database()"""
 
@@ -153,7 +153,7 @@ async def empty(endpoint: EndpointSettings) -> None:
 
 async def waiters(database: Database) -> int:
     """How many wait for a lock in this database."""
-    ((n,),) = await database.read(_WAITERS)
+    ((n,),) = await database.read(WAITERS)
     return int(n)
 
 
