@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ log = logging.getLogger("sora.sessions")
 
 # A command that runs may end; what takes longer is cut off.
 GOODBYE_WITHIN_S: Final = 0.9
+FIGURES_WITHIN_S: Final = 1.0  # before sessions are sent away: a process that hangs must not keep them
 TURN: Final = 100  # sessions told of or sent away, before mail gets a turn
 
 Matches = Callable[["Entry"], bool]
@@ -74,10 +76,13 @@ class ConnectionCommands:
         return answer
 
     async def kick(self, arguments: Arguments) -> object:
-        """The same, sent away, on all nodes unless ``this_node`` is true; without a filter ``all`` must be
-        true."""
+        """The same, with their last figures, sent away, on all nodes unless ``this_node`` is true; without a
+        filter ``all`` must be true."""
         if not any(name in arguments for name in _FILTERS) and arguments.get("all") is not True:
             raise ControlRefused("usage", "say which connections to end, or all")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIGURES_WITHIN_S):
+                await self._refresh()
         matching = matching_sessions(self._sessions, arguments)
         told = [_plain(entry) for entry in matching]
         others = None if arguments.get("this_node") is True else self._others()

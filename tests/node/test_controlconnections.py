@@ -115,6 +115,34 @@ async def test_filters_all_have_to_match(node: Node, filters: dict[str, str], ex
     assert [each["protocol"] for each in listed["connections"]] == expected
 
 
+async def test_kick_tells_figures_of_the_moment_of_sessions_in_other_processes(node: Node) -> None:
+    await node.wires()
+
+    async def refresh() -> None:
+        for entry in node.sessions:
+            entry.connection.bytes_in = 4711  # type: ignore[misc]  # as a desk does
+
+    commands = connection_commands(node.sessions, lambda: 1060.0, refresh)
+    answer: Any = await commands["connections.kick"]({"protocol": "pop3"})
+    assert [each["bytes_in"] for each in answer["kicked"]] == [4711]
+
+
+async def test_kick_does_not_wait_for_figures_of_a_process_that_hangs(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.controlconnections.FIGURES_WITHIN_S", 0.001)
+    wires = await node.wires()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    commands = connection_commands(node.sessions, lambda: 1060.0, never)
+    await commands["connections.kick"]({"all": True})
+    for wire in wires.values():
+        await wire.settle()
+        assert wire.is_closed
+
+
 @pytest.mark.parametrize(("filters", "expected"), FILTERS)
 async def test_kick_ends_those_and_nobody_else(
     node: Node, filters: dict[str, str], expected: list[str]
