@@ -237,8 +237,8 @@ class Authority(Protocol):
 
     async def revoke(self, account: Account, chain_pem: bytes, reason: int) -> None: ...
 
-    async def rollover(self, account: Account) -> Account:
-        """The account with a new key, in force at the CA."""
+    async def rollover(self, account: Account, *, key_json: str = "") -> Account:
+        """The account with a new key, in force at the CA: this one, or one that is made."""
         ...
 
     async def profiles(self) -> Mapping[str, str]: ...

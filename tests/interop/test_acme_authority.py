@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from node.challengepart import ChallengePart
+from node.challengeserver import ChallengeServer
+from node.config import Config
+from node.renewal.answers import PortAnswers
+from node.sockets import Sockets, bind
+from node.units import Address
 from tests.support.acmefront import Window
 from tests.support.challenges import ChallengeAnswers
 from tests.support.pebble import EAB_KEY, EAB_KID, Pebble, PebbleOptions, Rule, require_pebble
 from tls.acme.chains import top_issuer
+from tls.challenges import Source
 from tls.ports import Account, BucketUnavailable, Failure, IssuingFailed
 from tls.selfsigned import self_signed
 from tls.wanted import KeyType, Wanted
@@ -228,6 +236,35 @@ async def test_external_account_binding() -> None:
             assert failed.value.failure is Failure.BAD_ACCOUNT, name
             assert failed.value.is_permanent
             assert EAB_KEY[::-1] not in str(failed.value)
+
+
+async def test_one_key_answers_for_the_accounts_at_two_authorities(ca: Pebble) -> None:
+    """The second looks where nothing was published, and finds what follows from its token and that key."""
+    require_pebble()
+    first = await authority(ca).account(None)
+    with Pebble(PebbleOptions(external_accounts=True)) as second:
+        acme = authority(second, eab_kid=EAB_KID, eab_hmac_key=EAB_KEY)
+        account = await acme.account(Account(second.directory, first.key_json))
+        assert account.key_json == first.key_json
+        assert account.uri.startswith(second.directory.rpartition("/")[0])
+        wanted = fresh()
+        part = ChallengePart(Config(), Sockets(Config()))
+        part.challenges.names = frozenset(wanted.names)
+        PortAnswers(part, is_stateless=True).know_account(first.key_json)
+        server = ChallengeServer(part.challenges, part.store)
+        await server.open(bind(Address("127.0.0.1", second.options.http_port)))
+        try:
+            nowhere = Ordering(wanted, SimpleNamespace(answers={}))  # type: ignore[arg-type]
+            issued = await acme.issue(account, wanted, nowhere.steps())
+        finally:
+            await server.close()
+        verify(issued.chain_pem, second.root_pem())
+        assert part.challenges.counts[Source.STATELESS.value] >= 1
+
+        rolled = await authority(ca).rollover(first)
+        also = await acme.rollover(account, key_json=rolled.key_json)
+        assert also.key_json == rolled.key_json
+        assert await acme.account(also) == also
 
 
 @pytest.mark.parametrize("email", ["admin@", "no address at all"])

@@ -170,7 +170,8 @@ class FakeAuthority:
             raise IssuingFailed(Failure.LOST_ACCOUNT, "no such account")
         uri = f"{self.settings.directory}/account/{len(self._ca.accounts) + 1}"
         self._ca.accounts.add(uri)
-        return Account(self.settings.directory, "{}", uri)
+        key_json = known.key_json if known is not None else f'{{"made for": "{uri}"}}'
+        return Account(self.settings.directory, key_json, uri)
 
     async def issue(
         self, account: Account, wanted: Wanted, steps: Steps, *, replaces: bytes = b"", use_dns: bool = False
@@ -242,8 +243,8 @@ class FakeAuthority:
     async def revoke(self, account: Account, chain_pem: bytes, reason: int) -> None:
         self._ca.revoked.append(chain_pem)
 
-    async def rollover(self, account: Account) -> Account:
-        return replace(account, key_json='{"new": true}')
+    async def rollover(self, account: Account, *, key_json: str = "") -> Account:
+        return replace(account, key_json=key_json or f'{{"new after": {account.key_json}}}')
 
     async def profiles(self) -> dict[str, str]:
         return {}

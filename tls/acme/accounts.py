@@ -104,10 +104,11 @@ def _location(response: Any) -> str:
     return str(uri)
 
 
-def roll_over(settings: CaSettings, talk: Talk, account: Account) -> Account:
-    """RFC 8555 §7.3.5. When the answer is lost, the CA is asked which key is in force."""
-    old, new = load_key(account), new_key()
-    after = replace(account, key_json=new.json_dumps())
+def roll_over(settings: CaSettings, talk: Talk, account: Account, key_json: str) -> Account:
+    """RFC 8555 §7.3.5. When the answer is lost, the CA is asked which key is in force. ``key_json`` empty: a
+    key is made."""
+    after = replace(account, key_json=key_json or new_key().json_dumps())
+    old, new = load_key(account), load_key(after)
     try:
         with Client(settings, talk, old, account.uri) as client, failures():
             _change_key(client, account.uri, old, new)

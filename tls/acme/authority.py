@@ -114,13 +114,13 @@ class AcmeAuthority:
 
         await self._talk("revoke", work)
 
-    async def rollover(self, account: Account) -> Account:
+    async def rollover(self, account: Account, *, key_json: str = "") -> Account:
         """Store what it returns at once: the old key is worth nothing any more."""
 
         def work(talk: Talk) -> Account:
             from . import accounts
 
-            return accounts.roll_over(self.settings, talk, account)
+            return accounts.roll_over(self.settings, talk, account, key_json)
 
         return await self._talk("rollover", work)
 

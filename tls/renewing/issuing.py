@@ -225,7 +225,9 @@ class Issuing:
         vault, directory = self._tools.vault, authority.settings.directory
         try:
             known = await vault.account(directory)
-            if known is not None and anew:
+            if known is None:
+                known = await self._elsewhere(directory)
+            elif anew:
                 known = replace(known, uri="")
             await hold.check()
             account = await authority.account(known)
@@ -235,10 +237,19 @@ class Issuing:
             self._tools.answers.know_account(account.key_json)
         except BucketUnavailable as error:
             local = await vault.account_local(directory)
-            if isinstance(local, Account) and not anew:
+            if local is not None and not anew:
                 return local
             raise IssuingFailed(Failure.UNPUBLISHED, f"the account cannot be kept: {error}") from error
         return account
+
+    async def _elsewhere(self, directory: str) -> Account | None:
+        """To be registered there with the key that other CAs know already: so any node can answer for all of
+        them, whichever asks."""
+        for ca in self.plan.cas:
+            account = await self._tools.vault.account(ca.directory)
+            if account is not None:
+                return Account(directory, account.key_json)
+        return None
 
     def _steps(
         self,

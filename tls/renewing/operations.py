@@ -71,9 +71,11 @@ class Operations:
         self._rounds.wake()
 
     async def roll_accounts(self) -> dict[str, str]:
-        """A new key for the account at each CA that there is one at; what came of it, by directory."""
+        """A new key, the same for all, for the account at each CA that there is one at; what came of it, by
+        directory."""
         tools = self._tools
         outcomes: dict[str, str] = {}
+        key_json = ""
         async with holding(tools.leases, tools.company.name, tools.clock) as hold:
             if hold is None:
                 raise IssuingFailed(Failure.FENCED, BUSY.text)
@@ -83,7 +85,8 @@ class Operations:
                     outcomes[ca.directory] = "no account"
                     continue
                 await hold.check()
-                fresh = await tools.authority(ca).rollover(account)
+                fresh = await tools.authority(ca).rollover(account, key_json=key_json)
+                key_json = fresh.key_json
                 await tools.vault.put_account(fresh, hold.fence)
                 tools.answers.know_account(fresh.key_json)
                 outcomes[ca.directory] = "done"

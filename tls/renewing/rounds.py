@@ -116,8 +116,7 @@ class Rounds:
         tools = self._tools
         is_readable = await tools.shelf.sync(self.plan.wanted)
         self._bucket_failures = 0 if is_readable else self._bucket_failures + 1
-        if is_readable:
-            await self._learn_account()
+        await self._learn_account(is_readable=is_readable)
         waits: list[float] = []
         for wanted in self.plan.wanted:
             try:
@@ -220,14 +219,19 @@ class Rounds:
 
     # --- house ---
 
-    async def _learn_account(self) -> None:
-        """Again and again: its key changes."""
+    async def _learn_account(self, *, is_readable: bool) -> None:
+        """Again and again: its key changes. All accounts have the same one; the first that is found tells it,
+        in the mirror while the bucket cannot be read."""
+        vault = self._tools.vault
+        read = vault.account if is_readable else vault.account_local
         try:
-            account = await self._tools.vault.account(self.plan.cas[0].directory)
+            for ca in self.plan.cas:
+                account = await read(ca.directory)
+                if account is not None:
+                    self._tools.answers.know_account(account.key_json)
+                    return
         except BucketUnavailable:
-            return  # told by the sync
-        if account is not None:
-            self._tools.answers.know_account(account.key_json)
+            return  # told by the next sync
 
     async def _keep_house(self) -> None:
         tools = self._tools

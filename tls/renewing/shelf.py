@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..bundle import Bundle, covers, parse_bundle
 from ..errors import CertificateUnusable
-from ..ports import BucketUnavailable, Generation, SealedCopy, Vault
+from ..ports import Account, BucketUnavailable, Generation, SealedCopy, Vault
 from ..vault.opening import judged
 from ..vault.relics import Relics
 from ..wanted import Wanted
@@ -38,7 +38,7 @@ class MirroredVault(Vault, Protocol):
 
     async def others(self, without: Collection[str], *, is_local: bool = False) -> list[Generation]: ...
 
-    async def account_local(self, ca: str) -> object: ...
+    async def account_local(self, ca: str) -> Account | None: ...
 
     async def publish_locally(self, generation: Generation) -> SealedCopy: ...
 

@@ -335,6 +335,7 @@ async def test_a_first_certificate_waits_for_no_name_for_long() -> None:
 async def test_other_nodes_learn_of_the_accounts_new_key() -> None:
     world = World(nodes=2)
     await world.round()
+    before = world.nodes[1].answers.account
     await Operations(world.first.tools, world.first.rounds).roll_accounts()
     await world.round()
-    assert world.nodes[1].answers.account == '{"new": true}'
+    assert world.nodes[1].answers.account == f'{{"new after": {before}}}'
