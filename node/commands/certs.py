@@ -165,7 +165,7 @@ def _write(path: Path, text: str) -> None:
 @certs.command(epilog="\b\nExample:\n  sora-node certs rollover\n\n" + EXIT_CODES)
 @with_access
 def rollover(access: Access) -> None:
-    """Give the accounts at all authorities new keys; the old ones are worth nothing then."""
+    """Give the accounts at all authorities a new key, one for all; the old ones are worth nothing then."""
     found = ask_within(access, ORDER_WITHIN_S, "certs.rollover")
     access.answer(found, fields(found["accounts"]))
 
