@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from tests.support.nodeprocess import NodeProcess
 from tests.support.pebble import EAB_KEY, EAB_KID, Pebble, PebbleOptions, require_pebble
 from tests.support.waiting import eventually
@@ -34,14 +32,13 @@ def test_the_second_authority_binds_the_account_as_its_own_table_says() -> None:
             return edit(text).replace("[[servers]]", f"{table}[[servers]]", 1)
 
         with made.prepare(with_both, s3="rclone") as node:
-            eventually(lambda: bool(shown(node).fingerprint), what="the second authority has issued")
+            eventually(lambda: bool(shown(node).fingerprint), 240.0, "the second authority has issued")
             assert shown(node, second.root_pem().decode()).is_trusted
             attempts = certs(node, "show")["attempts"]
             assert "external account binding" in attempts[first.directory]["last_failure"]
             assert "[[tls.letsencrypt.authority]]" in attempts[first.directory]["last_failure"]
             assert attempts[second.directory]["last_success_at"]
-            accounts = second.front.requests("new-account")
-            assert [each.payload["contact"] for each in accounts if "contact" in each.payload] == [
-                ["mailto:second@example.test"]
-            ]
-            assert not re.search(re.escape(EAB_KEY), node.log)
+            accounts = [each.payload for each in second.front.requests("new-account")]
+            contacts = {tuple(each["contact"]) for each in accounts if "contact" in each}
+            assert contacts == {("mailto:second@example.test",)}
+            assert EAB_KEY not in node.log
