@@ -62,6 +62,11 @@ class MemberView:
     is_leaving: bool = False  # has said so, and is still there
     round_trip_s: float | None = None
 
+    @property
+    def is_live(self) -> bool:
+        """Alive or suspect."""
+        return self.state <= State.SUSPECT
+
 
 @dataclass(frozen=True, slots=True)
 class MemberChanged:

@@ -230,8 +230,8 @@ class Endpoint:
             self._counts["datagram_bytes_sent"] += len(effect.data)
 
     def _schedule(self, now: float) -> None:
-        """One timer. One that comes too early is left: its tick finds nothing due and sets the next. What is
-        due already is due now, so that nobody takes the past for a delay of ours."""
+        """One timer. One that comes too early is left: its tick finds nothing due and sets the next. What was
+        due before is due now: it is not late for having been told so only now."""
         if self._is_closed:
             return
         due = max(min(self._engine.next_deadline(), now + LONGEST_SLEEP_S), self._not_before, now)
@@ -239,8 +239,8 @@ class Endpoint:
             if self._due <= due:
                 return
             self._timer.cancel()
-        self._due = max(due, now)  # what was due before is not late for having been told so now
-        self._timer = self._loop.call_later(max(0.0, due - now), self._on_timer)
+        self._due = due
+        self._timer = self._loop.call_later(due - now, self._on_timer)
 
     # --- peers ---
 

@@ -16,16 +16,14 @@ from math import inf
 from typing import Final
 
 from .effects import MemberView
-from .messages import State
+from .serf.tags import is_sora
 
 SETTLE_S: Final = 10.0
 ALONE_S: Final = 30.0
 ELIGIBLE_TAG: Final = "eligible"  # "no": never leads
 SLOW_TAG: Final = "slow"  # "yes": leads only when all others are slow too
-SORA_TAG: Final = "sora"  # only our own nodes lead, not agents
 
 _FIT, _SLOW, _UNFIT = 0, 1, 2
-_HERE: Final = frozenset({State.ALIVE, State.SUSPECT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Standing:
 def rank_of(member: MemberView) -> int:
     """A suspect is taken for alive: most suspicions are refuted, and a lead that flaps helps nobody."""
     tags = member.tags
-    if member.state not in _HERE or member.is_leaving or SORA_TAG not in tags:
+    if not member.is_live or member.is_leaving or not is_sora(tags):  # agents do not lead
         return _UNFIT
     if tags.get(ELIGIBLE_TAG) == "no":
         return _UNFIT

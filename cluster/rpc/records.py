@@ -24,7 +24,7 @@ _STATUS: Final = {State.ALIVE: "alive", State.SUSPECT: "alive", State.DEAD: "fai
 
 def status_of(member: MemberView) -> str:
     """An agent does not tell who is suspected."""
-    return "leaving" if member.is_leaving and member.state <= State.SUSPECT else _STATUS[member.state]
+    return "leaving" if member.is_leaving and member.is_live else _STATUS[member.state]
 
 
 def member_record(member: MemberView) -> Record:

@@ -9,13 +9,14 @@ from ..errors import PacketRejected, Reason
 
 SLOTS: Final = 512
 _MAX_PER_SLOT: Final = 256  # of the same Lamport time; more are not by chance
+_EMPTY: Final[tuple[int, set[Hashable]]] = (-1, set())  # of no time, so that nothing is ever put into it
 
 
 class Seen:
     """Bounded: 512 times 256 small keys."""
 
     def __init__(self) -> None:
-        self._slots: list[tuple[int, set[Hashable]]] = [(0, set()) for _ in range(SLOTS)]
+        self._slots: list[tuple[int, set[Hashable]]] = [_EMPTY] * SLOTS
         self.oldest = 0  # what is stamped earlier counts as heard
 
     def is_new(self, ltime: int, key: Hashable, clock: int) -> bool:

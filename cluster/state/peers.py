@@ -9,17 +9,14 @@ from ..address import Address
 from ..broadcast import retransmissions
 from ..delegate import Members
 from ..effects import Change, MemberView
-from ..messages import State
 from ..profile import Profile
+from ..serf.tags import is_sora
 
 if TYPE_CHECKING:
     from random import Random
 
-SORA_TAG: Final = "sora"
-EPOCH_TAG: Final = "epoch"
 MAX_DIRECT: Final = 128  # members that one of them may write to at once
 _GONE: Final = frozenset({Change.FAILED, Change.LEFT, Change.REAPED})
-_HERE: Final = frozenset({State.ALIVE, State.SUSPECT})
 
 
 class Peers:
@@ -39,7 +36,7 @@ class Peers:
     # --- who is there ---
 
     def changed(self, change: Change, view: MemberView) -> None:
-        if change in _GONE or view.state not in _HERE:
+        if change in _GONE or not view.is_live:
             self._remove(view.name)
         else:
             self._note(view)
@@ -67,7 +64,7 @@ class Peers:
         return [name for name in chosen if name not in but][:count]
 
     def _note(self, view: MemberView) -> None:
-        if SORA_TAG not in view.tags or (self._members is not None and view.name == self._members.own_name):
+        if not is_sora(view.tags) or (self._members is not None and view.name == self._members.own_name):
             self._remove(view.name)
         elif view.name not in self._places:
             self._places[view.name] = len(self.names)

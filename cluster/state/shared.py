@@ -17,10 +17,11 @@ from ..effects import Change, FactChanged, MemberView
 from ..errors import PacketRejected, Reason
 from ..facts import MAX_KEY_BYTES, MAX_VALUE_BYTES, Entry, Kind, NoticeKind
 from ..instant import Instant
+from ..serf.tags import EPOCH_TAG
 from .codec import MAX_EPOCH, Body, Delta, Lane, Notices, Summary, Vector, Want, decode, pages
 from .mailer import Mailer
 from .notices import Incoming, Outgoing
-from .peers import EPOCH_TAG, Peers
+from .peers import Peers
 from .records import EpochMap, Record, rule_of
 from .repair import Repair
 from .rumours import Rumours

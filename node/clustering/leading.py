@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from cluster import leader
+from cluster.serf import tags
 
 if TYPE_CHECKING:
     from .roster import Roster
 
 log = logging.getLogger("sora.cluster")
 
-SORA_TAG: Final = leader.SORA_TAG
+SORA_TAG: Final = tags.SORA_TAG
 SLOW_FOR_S: Final = 10.0  # of being well, before a node that was slow says that it is not
 
 Hook = Callable[[bool], None]

@@ -59,7 +59,7 @@ def _member(clustering: Clustering, member: MemberView) -> dict[str, Any]:
     now = clustering.clock()
     about = clustering.abouts.of(member.name)
     load = about.load if about is not None else None
-    is_here = member.state in (State.ALIVE, State.SUSPECT)
+    is_here = member.is_live
     trip_s = member.round_trip_s
     return {
         "name": member.name,

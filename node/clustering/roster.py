@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.admission import MAX_MEMBERS
 from cluster.effects import Change, MemberView
-from cluster.leader import SORA_TAG
 from cluster.messages import State
+
+from .leading import SORA_TAG
 
 if TYPE_CHECKING:
     from cluster.effects import MemberChanged
 
 MAX_EVENTS: Final = 1_000
-HERE: Final = (State.ALIVE, State.SUSPECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Roster:
     @property
     def alive(self) -> list[MemberView]:
         """With this node."""
-        return [each for each in self if each.state in HERE]
+        return [each for each in self if each.is_live]
 
     def peers(self) -> tuple[str, ...]:
         """Addresses of the other nodes, failed ones included: they come back."""
@@ -88,7 +88,7 @@ class Roster:
         """What follows from all members: ``others`` and ``peers``. O(n log n)."""
         others = [each for each in self if each.name != self.own_name]
         peers = tuple(sorted({each.address.ip for each in others if each.state is not State.LEFT}))
-        self.others = tuple(each.name for each in others if each.state in HERE and SORA_TAG in each.tags)
+        self.others = tuple(each.name for each in others if each.is_live and SORA_TAG in each.tags)
         if peers != self._peers:
             self._peers = peers
             self.peers_changed(peers)

@@ -183,6 +183,22 @@ def test_the_end_of_a_block_ends_no_later_one(bench: Bench) -> None:
     assert bench.door(HOME) is not None
 
 
+@pytest.mark.parametrize("ahead_s", [-3600.0, 0.0, 3600.0])
+def test_of_a_block_and_an_end_that_were_said_at_once_the_block_holds(bench: Bench, ahead_s: float) -> None:
+    """On both sides of a partition that know the same block, whatever their clocks say."""
+    other = Bench(node="b", now=START + ahead_s)
+    first = bench.limiter.add(HERE, bench.now, lasts_s=3600, reason="first")
+    other.limiter.absorb(first.moved(ahead_s), other.now)
+    ((_, lifted),) = bench.limiter.remove(HERE, bench.now + 1)
+    second = other.limiter.add(HERE, other.now, lasts_s=600, reason="second")
+    assert not other.limiter.absorb(lifted.moved(ahead_s), other.now)
+    assert bench.limiter.absorb(second.moved(-ahead_s), bench.now + 2)
+    for each in (bench, other):
+        held = each.door(HOME)
+        assert held is not None
+        assert held.reason == "second"
+
+
 def test_a_shorter_block_outlives_as_a_word_the_longer_one_it_replaced(bench: Bench) -> None:
     longer = bench.limiter.add(HERE, bench.now, lasts_s=30 * 86_400, reason="")
     shorter = bench.limiter.add(HERE, bench.now, lasts_s=60, reason="")
