@@ -24,6 +24,7 @@ from cluster.instant import Instant
 from cluster.peers import Peers
 from cluster.profile import Profile
 from cluster.sockets import Sockets, bind
+from tests.support.ipv6 import LOOPBACKS
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_S, until
 
@@ -69,7 +70,7 @@ def stranger() -> object:  # type: ignore[misc]
     sock.close()
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("ip", LOOPBACKS)
 async def test_datagrams_come_in_with_their_source_and_go_out(ip: str) -> None:
     async with running(ip) as one, running(ip) as other:
         other.engine.on[b"ping"] = other.engine.echo
@@ -82,7 +83,7 @@ async def test_datagrams_come_in_with_their_source_and_go_out(ip: str) -> None:
         assert one.endpoint.figures()["toys"] == 1
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("ip", LOOPBACKS)
 async def test_a_stream_is_one_frame_there_and_one_back(ip: str) -> None:
     async with running(ip) as one, running(ip) as other:
         other.engine.on[REQUEST] = lambda source, at: REPLY

@@ -27,6 +27,8 @@ from cluster.facts import Kind, NoticeKind
 from cluster.profile import Profile
 from cluster.sockets import bind
 from cluster.thread import GossipThread
+from tests.support.ipv6 import needs_ipv6
+from tests.support.ports import LOOPBACK6
 from tests.support.waiting import until
 
 KEY = bytes(range(32))
@@ -111,7 +113,7 @@ async def eventually(
         raise AssertionError(f"not within {within_s} s: {states}") from None
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.", "::1"])
+@pytest.mark.parametrize("ip", ["127.0.0.", pytest.param(LOOPBACK6, marks=needs_ipv6)])
 async def test_three_nodes_share_what_one_says(ip: str) -> None:
     async with running(3, ip) as nodes:
         one, *others = nodes

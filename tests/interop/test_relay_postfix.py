@@ -15,7 +15,9 @@ from protocols.relay.smtp import SmtpSettings, SmtpTransport, tls_context
 from protocols.relay.transport import RelayDown
 from storage.relayfile import Fate, Verdict
 from tests.support.authority import Authority
+from tests.support.ipv6 import needs_ipv6
 from tests.support.nodeprocess import public_directory
+from tests.support.ports import LOOPBACK6
 from tests.support.postfix import Mail, Postfix, is_installed
 
 MESSAGE = b"From: ann@near.test\r\nSubject: x\r\n\r\n.dot\r\nend\r\n"
@@ -96,11 +98,12 @@ async def test_verified_encryption(mta: Postfix, authority: Authority, is_implic
     assert mail.content.endswith(b"\n\n.dot\nend\n")
 
 
+@needs_ipv6
 async def test_over_ipv6(mta: Postfix, authority: Authority) -> None:
     """An address literal, and the certificate has to name it."""
-    mta.tls = authority.issue("::1")
+    mta.tls = authority.issue(LOOPBACK6)
     mta.reload()
-    made = replace(settings(mta, authority), host="::1", port=mta.port6)
+    made = replace(settings(mta, authority), host=LOOPBACK6, port=mta.port6)
     assert fates(await send(made, ["six@far.test"])) == [Fate.TAKEN]
     assert arrived(mta, "six@far.test")
 

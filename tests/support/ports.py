@@ -6,6 +6,7 @@ parallel run has a share of its own: who is stopped for a moment finds its port 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -13,13 +14,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
 OF_TESTS = range(10_000, 20_000)
 OF_NODES = range(20_000, 32_000)  # ``quickstart --ports``
 
 
 def free_port(*ips: str) -> int:
-    """Free for TCP and UDP on each of these addresses (127.0.0.1 when none is given), a moment ago."""
+    """Free for TCP and UDP on each of these addresses (127.0.0.1 when none is given), a moment ago.
+
+    Raises OSError: this machine has no such address.
+    """
     return next(port for port in _ports if _is_free(port, ips or (LOOPBACK,)))
 
 
@@ -55,7 +59,9 @@ def _is_free(port: int, ips: tuple[str, ...]) -> bool:
                 probe = held.enter_context(socket.socket(family, kind))
                 try:
                     probe.bind((ip, port))
-                except OSError:
+                except OSError as error:
+                    if error.errno == errno.EADDRNOTAVAIL:  # nor has it with any other port
+                        raise
                     return False
     return True
 

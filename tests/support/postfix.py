@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Pair
+from tests.support.ipv6 import has_ipv6
 from tests.support.nodeprocess import public_directory
-from tests.support.ports import free_ports
+from tests.support.ports import LOOPBACK6, free_port, free_ports
 
 PROGRAM = "/usr/sbin/postfix"
 STARTS_WITHIN_S = 60.0
@@ -74,7 +75,6 @@ lmtp_destination_recipient_limit = 50
 MASTER = """
 {smtp} inet n - n - - smtpd -o max_use=1
 {smtps} inet n - n - - smtpd -o max_use=1 -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt
-[::1]:{smtp6} inet n - n - - smtpd -o max_use=1
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -97,6 +97,7 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
+MASTER6 = "[::1]:{smtp6} inet n - n - - smtpd -o max_use=1\n"
 
 TLS = """
 smtpd_tls_security_level = may
@@ -173,10 +174,11 @@ class Postfix:
     directory: Path = field(default_factory=lambda: public_directory("postfix-"))
     port: int = 0  # plain and STARTTLS, on 127.0.0.1
     tls_port: int = 0  # TLS from the first byte
-    port6: int = 0  # as ``port``, on ::1 alone
+    port6: int = 0  # as ``port``, on ::1 alone; 0 where there is no IPv6
 
     def __post_init__(self) -> None:
-        self.port, self.tls_port, self.port6 = free_ports(3, "127.0.0.1", "::1")
+        self.port, self.tls_port = free_ports(2)
+        self.port6 = free_port(LOOPBACK6) if has_ipv6() else 0
         self._dovecot: subprocess.Popen[bytes] | None = None
 
     # --- life ---
@@ -284,9 +286,8 @@ class Postfix:
         values |= self.parameters
         files = {
             "main.cf": "".join(f"{name} = {value}\n" for name, value in values.items()),
-            "master.cf": MASTER.format(
-                smtp=f"127.0.0.1:{self.port}", smtps=f"127.0.0.1:{self.tls_port}", smtp6=self.port6
-            ),
+            "master.cf": MASTER.format(smtp=f"127.0.0.1:{self.port}", smtps=f"127.0.0.1:{self.tls_port}")
+            + (MASTER6.format(smtp6=self.port6) if self.port6 else ""),
             "replies": "".join(f"{who} {reply}\n" for who, reply in self.replies.items()),
             "transport": "".join(self._transports()),
         }

@@ -12,6 +12,8 @@ from cluster.address import Address
 from cluster.effects import Change, MemberChanged, QueryAsked, UserEvent
 from cluster.rpc import RpcServer
 from cluster.serf.keyqueries import KeyAnswer
+from tests.support.ipv6 import needs_ipv6
+from tests.support.ports import LOOPBACK6
 from tests.support.waiting import until
 
 from .agents import Client, FakeAgent, connected, member, serving
@@ -357,12 +359,10 @@ async def test_stopping_closes_everything(agent: FakeAgent) -> None:
         await asyncio.open_connection(address.ip, address.port)
 
 
+@needs_ipv6
 async def test_ipv6_loopback_is_loopback(agent: FakeAgent) -> None:
     server = RpcServer(agent)
-    try:
-        address = await server.start(Address("::1", 0))
-    except OSError as fault:
-        pytest.skip(f"no IPv6 here: {fault}")
+    address = await server.start(Address(LOOPBACK6, 0))
     async with connected(address) as client:
         assert await client.call(1, "stats") == ok(1)
     await server.stop()

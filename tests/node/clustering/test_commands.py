@@ -25,6 +25,7 @@ from node.config import Config
 from node.control import ControlRefused
 from node.controlconnections import connection_commands, kick_for_others, matching_sessions, rows_for_others
 from protocols.ports import Goodbye
+from tests.support.ipv6 import needs_ipv6
 
 from .cluster import Member, Nodes
 
@@ -299,7 +300,10 @@ def test_a_peer_whose_name_is_unknown_or_that_refuses_is_named(nodes: Nodes) -> 
     assert "sees no other one" in said["members"]["what"]
 
 
-@pytest.mark.parametrize(("own", "peer"), [("127.0.0.1:1", "127.0.0.1:9"), ("[::1]:1", "[::1]:9")])
+@pytest.mark.parametrize(
+    ("own", "peer"),
+    [("127.0.0.1:1", "127.0.0.1:9"), pytest.param("[::1]:1", "[::1]:9", marks=needs_ipv6)],
+)
 def test_names_are_looked_up_for_the_family_that_this_node_speaks(
     nodes: Nodes, own: str, peer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
