@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 
@@ -31,6 +32,7 @@ def main() -> int:
 
         figures.report()
         return 0
+    logging.getLogger("sora").setLevel(logging.ERROR)  # what nodes tell of blocks, a hundred times a seed
     bad = 0
     for seed in wanted.seed:
         for name in wanted.scenario or SCENARIOS:
