@@ -2,8 +2,10 @@
 
 Theory: while a statement of this kind is under way, what comes in waits for its end and then goes together.
 A message that comes alone goes at once, with those of the same turn of the loop. So under load the costs of a
-statement and of its commit are divided among many. A message waits for one statement before its own at most,
-where it would have shared the database with it anyway.
+statement and of its commit are divided among many. Who has just been answered often has the next message at
+hand: without patience for it, two halves of the clients would take turns. So the next statement waits until
+as many are there as were at the end of the last one, and not longer than that one took. A message waits for
+one statement before its own at most, and for as long again.
 
 Invariants:
 
@@ -19,6 +21,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,6 +35,8 @@ from .pool import Record
 
 # Of a statement that keeps the others waiting.
 PATIENCE_S = 0.25
+# At most for others that may come, however long the statement before took.
+COMPANY_S = 0.005
 MAX_GROUP = 64
 MAX_GROUP_BYTES = 512 * 1024
 # Larger messages go alone: the others should not wait until they have been sent.
@@ -66,12 +71,17 @@ class AppendGroups:
         at_once: Callable[[Sequence[tuple[StagedContent, NewMessage]]], Awaitable[Rows]],
         *,
         patience_s: float = PATIENCE_S,
+        company_s: float = COMPANY_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._one = one
         self._at_once = at_once
         self._patience_s = patience_s
+        self._company_s = company_s
+        self._clock = clock
         self._place: asyncio.Handle | None = None  # of the statement that others wait for
         self._waiting: list[Letter] = []
+        self._expected = 0  # so many do not wait for more; 0: a statement is under way
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, staged: StagedContent, message: NewMessage) -> Rows:
@@ -81,6 +91,9 @@ class AppendGroups:
         self._waiting.append(letter)
         if self._place is None:  # what comes in the same turn of the loop goes along
             self._place = loop.call_soon(self._give_away)
+        elif len(self._waiting) == self._expected:
+            self._place.cancel()
+            self._give_away()
         return await letter.rows
 
     def _enter(self) -> asyncio.TimerHandle:
@@ -88,13 +101,21 @@ class AppendGroups:
         self._place = loop.call_later(self._patience_s, self._give_away)
         return self._place
 
-    def _leave(self, place: asyncio.TimerHandle) -> None:
-        if self._place is place:
-            place.cancel()
+    def _leave(self, place: asyncio.TimerHandle, carried: int, took_s: float) -> None:
+        if self._place is not place:
+            return
+        place.cancel()
+        present = carried + len(self._waiting)
+        if present == 1 or len(self._waiting) >= MAX_GROUP:
             self._give_away()
+            return
+        self._expected = min(present, MAX_GROUP)
+        wait_s = min(took_s, self._company_s)
+        self._place = asyncio.get_running_loop().call_later(wait_s, self._give_away)
 
     def _give_away(self) -> None:
         self._place = None
+        self._expected = 0
         group = self._take()
         if group:
             task = asyncio.get_running_loop().create_task(self._run(group, self._enter()))
@@ -122,11 +143,12 @@ class AppendGroups:
         return group
 
     async def _run(self, group: Sequence[Letter], place: asyncio.TimerHandle) -> None:
+        began = self._clock()
         try:
             try:
                 rest = await self._together(group)
             finally:
-                self._leave(place)
+                self._leave(place, len(group), self._clock() - began)
             if rest:
                 await asyncio.gather(*map(self._alone, rest))
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, cast
 
 import asyncpg
@@ -60,9 +61,13 @@ def fake() -> FakeStatements:
     return FakeStatements()
 
 
-def groups(fake: FakeStatements, patience_s: float = NEVER_S) -> AppendGroups:
+def groups(fake: FakeStatements, patience_s: float = NEVER_S, company_s: float = 0.0) -> AppendGroups:
+    """Every statement takes NEVER_S by its clock."""
     one = cast("Callable[[StagedContent, NewMessage], Awaitable[list[Any]]]", fake.one)
-    return AppendGroups(one, fake.at_once, patience_s=patience_s)
+    clock = count(0.0, NEVER_S)
+    return AppendGroups(
+        one, fake.at_once, patience_s=patience_s, company_s=company_s, clock=lambda: next(clock)
+    )
 
 
 def send(to: AppendGroups, number: int, *, body: bytes = b"", key: bytes | None = None) -> asyncio.Task[Any]:
@@ -101,6 +106,38 @@ async def test_what_comes_in_one_turn_of_the_loop_goes_together(fake: FakeStatem
     assert fake.calls == [[0, 1, 2]]
     await fake.end(0)
     assert [await task for task in tasks] == [[{"mailbox_id": number}] for number in range(3)]
+
+
+async def test_who_was_answered_is_waited_for(fake: FakeStatements) -> None:
+    shared = groups(fake, company_s=NEVER_S)
+    first, *others = await sent(shared, range(3))
+    await fake.end(0)
+    await first
+    await started(*others)
+    assert fake.calls == [[0]]
+    again = send(shared, 0)
+    await started(again, *others)
+    assert fake.calls == [[0], [1, 2, 0]]
+    await fake.end(1)
+    assert await asyncio.gather(again, *others) == [[{"mailbox_id": number}] for number in (0, 1, 2)]
+
+
+async def test_a_full_group_waits_for_nobody(fake: FakeStatements, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "MAX_GROUP", 3)
+    shared = groups(fake, company_s=NEVER_S)
+    tasks = await sent(shared, range(4))
+    await fake.end(0)
+    await fake.end(1)
+    await asyncio.gather(*tasks)
+    assert fake.calls == [[0], [1, 2, 3]]
+
+
+async def test_one_after_another_waits_for_nobody(fake: FakeStatements) -> None:
+    shared = groups(fake, company_s=NEVER_S)
+    for number in range(3):
+        only = send(shared, number)
+        await fake.end(number)
+        assert await only == [{"mailbox_id": number}]
 
 
 async def test_trouble_of_one_that_goes_alone_is_said_at_once(fake: FakeStatements) -> None:
