@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -25,6 +25,7 @@ from .scriptlibrary import Included, ScriptLibrary, SiteScripts
 from .scriptruns import ScriptRuns
 from .sieve.budget import Limits
 from .sieve.errors import ScriptErrors
+from .sieve.fields import Fields
 from .sieve.interpreter import Named
 from .sieve.outcome import Action, Keep, Outcome, Redirect
 from .sieve.registry import ONLY_AT_DELIVERY
@@ -73,6 +74,12 @@ class MailFilter:
         """Whether this goes to Junk where no script decides."""
         return self._junk is not None and self._junk.is_spam(header)
 
+    def is_idle(self, script: ActiveScript | None, fields: Fields) -> bool:
+        """Whether a message with these fields goes as it would without scripts: no rule of theirs can hold.
+        Most mail is of this kind, and this costs a fraction of ``decide``."""
+        scripts = [each.script for each in self._library.named(script)]
+        return not _draws_a_line(scripts) and self._runs.are_idle(scripts, fields)
+
     async def decide(self, account_id: AccountId, script: ActiveScript | None, mail: Incoming) -> Outcome:
         """What to do with the message. Raises StorageError: nothing is decided then, it has to come
         again."""
@@ -82,9 +89,8 @@ class MailFilter:
         outcome = await self._with_members(outcome, mail)
         return self._filed(outcome, [*(each.script for each in named), *included.values()], mail)
 
-    def _filed(self, outcome: Outcome, scripts: Sequence[Script | None], mail: Incoming) -> Outcome:
-        asks = any("spamtest" in each.extensions for each in scripts if each)
-        if asks or not outcome.implicit_keep or not self.is_junk(mail.header):
+    def _filed(self, outcome: Outcome, scripts: Iterable[Script | None], mail: Incoming) -> Outcome:
+        if _draws_a_line(scripts) or not outcome.implicit_keep or not self.is_junk(mail.header):
             return outcome
         return filed(outcome)
 
@@ -119,6 +125,14 @@ class MailFilter:
         if found is None or not 0 < len(found.members) <= MAX_MEMBERS:
             return None
         return [replace(action, address=each, list_name="") for each in sorted(found.members)]
+
+
+def _draws_a_line(scripts: Iterable[Script | None]) -> bool:
+    """Whether one of them says itself what is spam."""
+    for each in scripts:  # noqa: SIM110  (a generator costs twice as much)
+        if each is not None and "spamtest" in each.extensions:
+            return True
+    return False
 
 
 def inapplicable(script: Script, library: Included) -> str:

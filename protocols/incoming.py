@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from storage.errors import Unavailable
 
+from .sieve.fields import Fields
+
 Data = bytes | mmap.mmap
 
 
@@ -35,3 +37,4 @@ class Incoming:
     flags: tuple[str, ...] = ()  # that it has already
     is_delivery: bool = True  # False: something happened to it in a mailbox, and there is no envelope
     load: Callable[[], Awaitable[Data]] = _no_data
+    fields: Fields | None = None  # of ``trace`` and ``header``, where somebody has read some of them

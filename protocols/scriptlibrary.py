@@ -55,12 +55,14 @@ class ScriptLibrary:
     def named(self, script: ActiveScript | None) -> list[Named]:
         """The scripts to run. One with mistakes fails when its turn comes: what the site's script before it
         decides stays."""
-        texts = (
-            ("before", self._site.before, self._site_cache),
-            (script.name if script else "", script.content if script else b"", self._cache),
-            ("after", self._site.after, self._site_cache),
-        )
-        return [Named(name, _runnable(cache.get(content))) for name, content, cache in texts if content]
+        found = []
+        if self._site.before:
+            found.append(Named("before", _runnable(self._site_cache.get(self._site.before))))
+        if script is not None and script.content:
+            found.append(Named(script.name, _runnable(self._cache.get(script.content))))
+        if self._site.after:
+            found.append(Named("after", _runnable(self._site_cache.get(self._site.after))))
+        return found
 
     async def included(self, account_id: AccountId, named: list[Named]) -> Included:
         """All scripts that may be included, one read for each level."""

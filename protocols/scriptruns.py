@@ -6,7 +6,7 @@ Small scripts on small messages run on the loop; what takes long is begun again 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,11 +15,13 @@ from storage.model import AccountId
 from .answers import AccountAnswers, Sources
 from .incoming import Incoming
 from .scriptlibrary import Included
-from .sieve.budget import Limits
-from .sieve.interpreter import Named, evaluate
+from .sieve.budget import Budget, Limits
+from .sieve.fields import Fields
+from .sieve.interpreter import Named, are_idle, evaluate
 from .sieve.outcome import Keep, Outcome
 from .sieve.questions import Unanswered
 from .sieve.run import Mail
+from .sieve.script import Script
 
 # What may run on the loop: some milliseconds.
 LOOP_STEPS = 4_000
@@ -39,6 +41,10 @@ class ScriptRuns:
         self._loop_limits = replace(limits, steps=min(LOOP_STEPS, limits.steps))
         self._clock = clock
         self._now = now
+
+    def are_idle(self, scripts: Sequence[Script], fields: Fields) -> bool:
+        """Whether they certainly do nothing. Costs no more than what may run on the loop."""
+        return are_idle(scripts, fields, Budget(self._loop_limits, self._clock))
 
     async def outcome(
         self, account_id: AccountId, mail: Incoming, named: list[Named], library: Included
@@ -64,6 +70,7 @@ class ScriptRuns:
                 limits=limits,
                 environment=mail.environment,
                 library=library,
+                fields=mail.fields,
             )
 
         for _ in range(MAX_QUESTIONS):

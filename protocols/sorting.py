@@ -28,6 +28,7 @@ from .ports import MailboxChanged, Services
 from .sending.occasion import Occasion
 from .sending.ownernote import tell_owner
 from .sending.sending import STORES, Carried, without_sending
+from .sieve.fields import Fields
 from .sieve.outcome import FileInto, Redirect, Reject
 from .sieve.outcome import Outcome as Decision
 
@@ -51,9 +52,12 @@ class SortingDesk:
         mail_filter = self._services.filter
         if mail_filter is None or not mail_filter.applies(recipient.script):
             return await self._unscripted(delivery, outcomes)
+        fields = Fields(delivery.prefix + self._content.header)
+        if mail_filter.is_idle(recipient.script, fields):
+            return await self._unscripted(delivery, outcomes)
         try:
             decision = await mail_filter.decide(
-                recipient.account_id, recipient.script, self._incoming(delivery)
+                recipient.account_id, recipient.script, self._incoming(delivery, fields)
             )
             carried = await self._send(delivery, decision)
             decision = delivery.seen = carried.outcome
@@ -139,7 +143,7 @@ class SortingDesk:
 
         return tell
 
-    def _incoming(self, delivery: Delivery) -> Incoming:
+    def _incoming(self, delivery: Delivery, fields: Fields) -> Incoming:
         envelope = self._envelope
         return Incoming(
             sender=envelope.reverse_path,
@@ -159,6 +163,7 @@ class SortingDesk:
                 "remote-host": envelope.helo,
                 "version": "1",
             },
+            fields=fields,
         )
 
     def _report(self, destination: Destination, decision: Decision) -> None:

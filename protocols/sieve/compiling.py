@@ -8,14 +8,14 @@ from itertools import chain as prepend
 from . import registry
 from .bound import Bound, bind
 from .comparators import BUILT_IN
-from .control import chain, sequence
+from .control import chain
 from .errors import MAX_ERRORS, BadScript, Misplaced, RunFault, ScriptErrors
 from .grammar import parse
 from .phrases import MAX_CAPTURES, BadText, Constant, Phrase, Template, decode_characters, phrase
 from .regexsyntax import BadPattern
 from .run import Run
 from .script import IncludeName, Script
-from .skipping import Needs, passing_over
+from .skipping import Block, Needs, passing_over
 from .source import Source, misread
 from .spec import Command, Do, Holds, Row, Test, Tests
 from .tree import Command as CommandNode
@@ -71,7 +71,7 @@ class Compiler:
 
     def compile(self) -> Script | ScriptErrors:
         try:
-            run = self._script(parse(self.source.text))
+            block = self._script(parse(self.source.text))
         except BadScript as mistake:
             self._mistakes.append(mistake)
         except _TooManyErrors:
@@ -80,11 +80,12 @@ class Compiler:
             found = sorted(self._mistakes, key=lambda mistake: mistake.offset)
             return ScriptErrors(tuple(map(self.source.error, found)))
         return Script(
-            run,
+            block.run,
             frozenset(self.required),
             tuple(dict.fromkeys(self.includes)),
             self._uses_captures,
             self._warnings(),
+            block.idles,
         )
 
     def warn(self, offset: int, text: str) -> None:
@@ -106,12 +107,12 @@ class Compiler:
         if len(self._mistakes) >= MAX_ERRORS:
             raise _TooManyErrors
 
-    def _script(self, commands: Iterator[CommandNode]) -> Do:
+    def _script(self, commands: Iterator[CommandNode]) -> Block:
         for node in commands:
             if node.name != "require":
-                return self.sequence(prepend((node,), commands))
+                return passing_over(self._steps(prepend((node,), commands)), is_script=True)
             self._attempt_require(node)
-        return sequence(())
+        return passing_over((), is_script=True)
 
     def _attempt_require(self, node: CommandNode) -> None:
         try:
@@ -211,7 +212,11 @@ class Compiler:
     # --- commands and tests ---
 
     def sequence(self, nodes: Iterable[CommandNode]) -> Do:
-        """The commands of a block; mistakes are noted, so that one look shows several."""
+        """The commands of a block; mistakes are noted."""
+        return passing_over(self._steps(nodes)).run
+
+    def _steps(self, nodes: Iterable[CommandNode]) -> list[tuple[Do, Needs | None]]:
+        """Mistakes are noted, so that one look shows several."""
         steps: list[tuple[Do, Needs | None]] = []
         ended_by = ""
         for group in _if_chains(nodes):
@@ -222,7 +227,7 @@ class Compiler:
                 steps.append(self._step(group))
             except BadScript as mistake:
                 self._note(mistake)
-        return passing_over(steps)
+        return steps
 
     def _step(self, nodes: list[CommandNode]) -> tuple[Do, Needs | None]:
         if nodes[0].name == "if":

@@ -43,8 +43,11 @@ def evaluate(
     environment: Mapping[str, str] | None = None,
     library: Mapping[IncludeName, Script | None] | None = None,
     wants_trace: bool = False,
+    fields: Fields | None = None,
 ) -> Outcome:
-    """What is to be done with the message. ``now`` is aware, ``clock`` gives monotonic seconds.
+    """What is to be done with the message. ``now`` is aware, ``clock`` gives monotonic seconds. ``fields``
+    are those of the header as an earlier call has read them; where that call has changed them, they are read
+    anew.
 
     The same input gives the same outcome. Raises Unanswered, whatever else happens is in the outcome.
     """
@@ -55,7 +58,7 @@ def evaluate(
         budget=Budget(limits, clock),
         now=now,
         library=library or {},
-        fields=Fields(mail.header),
+        fields=Fields(mail.header) if fields is None or fields.is_changed else fields,
         trace=[] if wants_trace else None,
         flags=mail.flags,
     )
@@ -78,6 +81,18 @@ def evaluate(
         return _outcome(run, run.actions)
     run.tell(0, "implicit keep")
     return _outcome(run, [*run.actions, keep])
+
+
+def are_idle(scripts: Sequence[Script], fields: Fields, budget: Budget) -> bool:
+    """Whether it is certain that ``evaluate`` would give nothing but the implicit keep: no rule of any script
+    can hold with these fields. For a part of what running them costs."""
+    try:
+        for script in scripts:
+            if script.idles is None or not script.idles(fields, budget):
+                return False
+    except RunFault:  # the budget; the scripts have one of their own
+        return False
+    return True
 
 
 def _run_one(run: Run, named: Named) -> Keep | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .skipping import Idles
 from .spec import Do
 
 
@@ -22,3 +23,4 @@ class Script:
     includes: tuple[IncludeName, ...] = ()
     uses_captures: bool = False  # refers to ${0}, ${1} ...
     warnings: tuple[str, ...] = ()
+    idles: Idles | None = None  # ``skipping.Block``

@@ -16,6 +16,8 @@ from protocols.junk import JunkRule
 from protocols.mailboxnames import MailboxNames
 from protocols.scriptlibrary import SiteScripts
 from protocols.sieve.budget import Limits
+from protocols.sieve.interpreter import evaluate
+from protocols.sieve.outcome import Outcome as Decision
 from storage.errors import CommitUnknown, Unavailable
 from storage.model import INBOX, AccountId, SystemFlag
 from storage.names import object_id
@@ -224,6 +226,41 @@ async def test_without_filing_there_is_no_read(world: World) -> None:
     await world.send()
     assert world.host.mail.calls == ["append"]
     assert world.scripts.calls == []
+
+
+FIVE_RULES = "".join(f'if header :is "x-tag" "{n}" {{ fileinto "Archive"; }}\n' for n in range(5))
+
+
+async def test_a_script_of_rules_that_do_not_hold_is_not_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def counted(*arguments: Any, **options: Any) -> Decision:
+        runs.append(arguments)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("protocols.scriptruns.evaluate", counted)
+    await world.put(REQUIRE + FIVE_RULES)
+    world.host.mail.calls.clear()
+    world.scripts.calls.clear()
+    assert await world.send() == [None]
+    assert (runs, world.scripts.calls, world.host.mail.calls) == ([], [], ["append"])
+    assert await world.send(message=b"X-Tag: 4\r\n" + MESSAGE) == [None]
+    assert len(runs) == 1
+    assert {name: len(found) for name, found in world.stored().items()} == {INBOX: 1, "Archive": 1}
+
+
+async def test_a_script_that_edits_and_is_asked_again_begins_with_the_message_as_it_came(
+    world: World,
+) -> None:
+    await world.put(
+        'require ["editheader", "mailbox", "fileinto"]; if exists "subject" { addheader "X-Mark" "1"; }'
+        'if mailboxexists "Archive" { fileinto "Archive"; }'
+    )
+    assert await world.send() == [None]
+    (message,) = world.stored()["Archive"]
+    assert message.count(b"X-Mark") == 1
 
 
 async def test_edited_message_is_stored_as_edited(world: World) -> None:

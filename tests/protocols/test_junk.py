@@ -107,6 +107,10 @@ async def test_off_means_inbox(world: World) -> None:
         ('if header :is "subject" "other" { discard; }', "Junk"),
         ('require "imap4flags"; setflag "$seen";', "Junk"),
         ('require ["spamtest"]; if spamtest :is "10" { discard; }', "INBOX"),
+        (
+            'require "spamtest"; if header :is "subject" "other" { if spamtest :is "10" { discard; } }',
+            "INBOX",
+        ),
         ('require ["spamtest", "spamtestplus"]; if spamtest :percent :is "99" { discard; }', "INBOX"),
         ("stop;", "Junk"),
     ],

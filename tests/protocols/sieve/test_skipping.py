@@ -155,7 +155,7 @@ HEADER_LINES = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(lines=HEADER_LINES)
 def test_fields_are_those_of_the_mail_package(lines: list[bytes]) -> None:
-    from protocols.sieve.fields import Fields, parse_fields
+    from protocols.sieve.fields import Fields, Seeker, parse_fields
 
     header = b"".join(lines)
     expected = [
@@ -166,3 +166,8 @@ def test_fields_are_those_of_the_mail_package(lines: list[bytes]) -> None:
     for name in ("a", "b", "c"):
         values = [value for key, _, value in expected if key == name]
         assert list(Fields(header).raw_values(name)) == values
+        sought = Fields(header)
+        sought.seek(Seeker([name, "d", "no name", "grüße"]))
+        assert list(sought.raw_values(name)) == [value.removesuffix(b"\n") for value in values]
+        assert not sought.raw_values("no name")
+        assert not sought.raw_values("grüße")
