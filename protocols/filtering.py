@@ -77,7 +77,7 @@ class MailFilter:
     def is_idle(self, script: ActiveScript | None, fields: Fields) -> bool:
         """Whether a message with these fields goes as it would without scripts: no rule of theirs can hold.
         Most mail is of this kind, and this costs a fraction of ``decide``."""
-        scripts = [each.script for each in self._library.named(script)]
+        scripts = self._library.scripts(script)
         return not _draws_a_line(scripts) and self._runs.are_idle(scripts, fields)
 
     async def decide(self, account_id: AccountId, script: ActiveScript | None, mail: Incoming) -> Outcome:

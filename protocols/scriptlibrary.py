@@ -52,6 +52,12 @@ class ScriptLibrary:
         """The user's alone."""
         return self._cache.get(script.content)
 
+    def scripts(self, script: ActiveScript | None) -> list[Script]:
+        """Of ``named``, for less."""
+        if self.has_site_scripts or script is None:
+            return [each.script for each in self.named(script)]
+        return [_runnable(self._cache.get(script.content))] if script.content else []
+
     def named(self, script: ActiveScript | None) -> list[Named]:
         """The scripts to run. One with mistakes fails when its turn comes: what the site's script before it
         decides stays."""

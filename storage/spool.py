@@ -26,6 +26,7 @@ class BodySpool:
         self._floor = floor
         self._digest = hashlib.sha256()
         self._memory = bytearray()
+        self._whole: bytes | None = None  # of the memory, where somebody has asked for it
         self._fd = -1
         self._failure: StorageError | None = None
         self._is_closed = False
@@ -38,6 +39,7 @@ class BodySpool:
             raise ValueError("write to a closed spool")
         self._digest.update(data)
         self.size_bytes += len(data)
+        self._whole = None
         if self._fd < 0 and self.size_bytes <= MEMORY_BYTES:
             self._memory += data
             return
@@ -58,7 +60,9 @@ class BodySpool:
         if self._failure is not None:
             raise self._failure
         if self._fd < 0:
-            return bytes(self._memory)
+            if self._whole is None:
+                self._whole = bytes(self._memory)
+            return self._whole
         try:
             return mmap.mmap(self._fd, self.size_bytes, access=mmap.ACCESS_READ)
         except OSError as error:
@@ -67,6 +71,7 @@ class BodySpool:
     def close(self) -> None:
         self._is_closed = True
         self._memory = bytearray()
+        self._whole = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -50,6 +50,8 @@ def decoded(raw_value: bytes) -> str:
     """The value on one line, its encoded words decoded (RFC 2047), without blanks around. Where it was folded
     with a tab stands a space, as writers of scripts expect."""
     raw = raw_value.strip()
+    if raw.isascii() and not (b"\n" in raw or b"\r" in raw or b"=?" in raw):  # as most are
+        return raw.decode("ascii").strip()
     return decode_words(_FOLDING.sub(b" ", raw) if b"\n" in raw else raw).strip()
 
 

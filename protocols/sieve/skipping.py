@@ -59,7 +59,10 @@ def header_source(name: str) -> Source:
 
 
 def address_source(name: str, part: str, reader: Callable[[Mailbox], str | None]) -> Source:
-    return Source((name, part), name.lower(), lambda fields: fields.address_parts(name, part, reader))
+    def read(fields: Fields) -> Sequence[str]:
+        return [value for box in fields.addresses(name) if (value := reader(box)) is not None]
+
+    return Source((name, part), name.lower(), read)
 
 
 def capitals(fields: Fields, source: Source) -> tuple[list[str], int]:
