@@ -24,6 +24,8 @@ from .tree import Test as TestNode
 
 # Nothing behind them in their block runs.
 ENDING = frozenset({"stop", "return", "break", "error"})
+# Matches of these leave captures behind (RFC 5229 §3.2).
+CAPTURING = frozenset({"matches", "regex"})
 # A hundred times the usual limit of an upload.
 MAX_SCRIPT_BYTES = 4 * 1024 * 1024
 # Of all regular expressions of a script, see ``Program.cost``: some 5,000 usual ones. The largest single ones
@@ -67,6 +69,7 @@ class Compiler:
         self._defers = False  # ihave has been seen: what is unknown fails at run time only
         self._rows: dict[str, dict[str, Row]] = {}
         self._needs: dict[Holds, Needs] = {}
+        self._traces: set[Holds] = set()  # tests that leave some where they hold or are asked
         self._pattern_cost = 0
 
     def compile(self) -> Script | ScriptErrors:
@@ -280,6 +283,8 @@ class Compiler:
         holds = row.build(bound)
         if bound.needs is not None:
             self._needs[holds] = bound.needs
+        if row.leaves_trace or _captures(node) or not self._traces.isdisjoint(bound.tests):
+            self._traces.add(holds)
         return holds
 
     def needs_of_any(self, tests: Sequence[Holds | None]) -> Needs | None:
@@ -289,8 +294,14 @@ class Compiler:
         return tuple(need for needs in known for need in needs) if len(known) == len(every) else None
 
     def needs_of_one(self, tests: Sequence[Holds]) -> Needs | None:
-        """Where all of them have to hold."""
-        return next((self._needs[test] for test in tests if test in self._needs), None)
+        """Where all of them have to hold. They are asked in their order, so behind one that leaves traces and
+        may hold with any message nothing can be passed over."""
+        for test in tests:
+            if test in self._needs:
+                return self._needs[test]
+            if test in self._traces:
+                return None
+        return None
 
 
 def _if_chains(nodes: Iterable[CommandNode]) -> Iterator[list[CommandNode]]:
@@ -305,6 +316,10 @@ def _if_chains(nodes: Iterable[CommandNode]) -> Iterator[list[CommandNode]]:
         group = [node]
     if group:
         yield group
+
+
+def _captures(node: TestNode) -> bool:
+    return any(isinstance(each, Tag) and each.name in CAPTURING for each in node.arguments)
 
 
 def _check_tests(row: Test, node: TestNode) -> None:

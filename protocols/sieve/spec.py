@@ -73,6 +73,7 @@ class Test:
     slots: tuple[Slot, ...] = ()
     tags: tuple[Row, ...] = ()
     tests: Tests = Tests.NONE
+    leaves_trace: bool = False  # that it was asked is remembered; captures do not count here
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ EXTENSIONS = (
                     Row("seconds", NUMBER),
                     Row("last"),
                 ),
+                leaves_trace=True,
             ),
         ),
     ),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from protocols.sieve import skipping
 from protocols.sieve.budget import Limits
 from protocols.sieve.outcome import Outcome
+from protocols.sieve.questions import Unanswered
 from storage.mime.headers import iter_fields
 
 from .running import run, told
@@ -32,7 +33,7 @@ def keys() -> st.SearchStrategy[str]:
 
 
 @st.composite
-def conditions(draw: st.DrawFn, depth: int = 1) -> str:
+def conditions(draw: st.DrawFn, depth: int = 2) -> str:
     kind = draw(st.sampled_from(["header"] * 4 + ["address", "exists", "true", "var", "any", "all", "not"]))
     if kind in ("any", "all", "not") and depth:
         inner = draw(st.lists(conditions(depth - 1), min_size=1, max_size=3))
@@ -110,6 +111,38 @@ def test_a_rule_that_changes_the_header_is_seen_by_those_behind_it() -> None:
     )
     outcome = run(REQUIRE + rules, message=b"X-Tag: 0\r\n\r\n")
     assert told(outcome) == ["implicit (f0 f1 f2 f3 f4 f5)"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        'not header :matches "x-none" "a*"',  # leaves nothing, which is not known at compile time
+        'string :matches "one two" "* *"',
+        'not not string :regex "one two" "(.*) (.*)"',
+        'anyof (true, header :matches "subject" "*")',
+        'anyof (string :matches "one two" "* *", header "x-tag" "a")',
+    ],
+)
+def test_captures_of_a_test_stay_though_the_next_one_fails(first: str) -> None:
+    """RFC 5229 §3.2: whether the rule holds as a whole does not matter."""
+    rule = f'if allof ({first}, header "x-none" "a") {{ discard; }}\n'
+    others = 'if header "x-none" "b" { discard; }\n' * skipping.FEWEST_RULES
+    script = f'{REQUIRE}if header :matches "subject" "*" {{}}\n{rule}{others}fileinto "box ${{1}}";'
+    with pytest.MonkeyPatch.context() as patch:
+        expected = plainly(script, b"Subject: hi\r\n\r\n", patch)
+    found = run(script, message=b"Subject: hi\r\n\r\n", wants_trace=True)
+    assert (found.actions, found.trace) == (expected.actions, expected.trace)
+
+
+def test_an_id_is_remembered_though_the_next_test_fails() -> None:
+    """RFC 7352 §3: the message was seen."""
+    rule = 'if allof (duplicate, header "x-none" "a") { discard; }\n'
+    script = 'require "duplicate";\n' + rule + 'if header "x-none" "b" { discard; }\n' * skipping.FEWEST_RULES
+    message = b"Message-ID: <1@x>\r\n\r\n"
+    with pytest.raises(Unanswered) as asked:
+        run(script, message=message)
+    outcome = run(script, message=message, answers={asked.value.question: False})
+    assert (told(outcome), len(outcome.seen)) == (["implicit"], 1)
 
 
 def test_values_that_are_long_are_paid_by_the_rules_that_look_at_them() -> None:
