@@ -105,10 +105,18 @@ class BlockBridge:
             log.debug("a block of %s cannot be read: %s", fact.origin, error)
             return
         word = word.moved(ahead_s)
-        if fact.origin == self._gossip.name:  # an earlier life's: ours to take back
-            self._own.setdefault(key_of(word), (word, now))
+        if fact.origin == self._gossip.name:
+            self._reclaim(word, now)
         self._guards.absorb(word)
         self._settle(word)
+
+    def _reclaim(self, word: Word, now: float) -> None:
+        """An earlier life's is ours to take back. Of several lives' the latest: the older may be heard first,
+        and what we take back of a key is the word of all our lives."""
+        key = key_of(word)
+        held = self._own.get(key)
+        if held is None or _rank(word) > _rank(held[0]):
+            self._own[key] = (word, now)
 
     def _settle(self, heard: Word) -> None:
         key = key_of(heard)
@@ -121,6 +129,11 @@ class BlockBridge:
             self._gossip.remove(Kind.BLOCK, [key])
         elif heard.version < own.version and heard.matters_until > own.matters_until + SAME_S:
             self.tell(replace(own, covers=heard.matters_until))
+
+
+def _rank(word: Word) -> tuple[object, ...]:
+    """Of what one node told: the later word, and of two copies of it the one that covers more."""
+    return (*word.version, word.matters_until)
 
 
 def key_of(word: Word) -> bytes:

@@ -189,6 +189,42 @@ def test_a_node_takes_its_word_back_when_another_has_the_last(nodes: Nodes) -> N
     assert (len(first.clustering.blocks), len(again.clustering.blocks)) == (1, 0)
 
 
+def test_a_restarted_node_does_not_take_back_its_later_word_for_its_own_older_one(nodes: Nodes) -> None:
+    """It hears the older first, of one that missed the later. Both are one entry: who comes after would hear
+    nothing."""
+    first, _second, _third = nodes.three()
+    first.guards.add(SUBJECT, lasts_s=30 * 86_400, reason="")
+    nodes.pass_by(1)
+    nodes.cluster.cut("b")
+    first.guards.add(SUBJECT, lasts_s=3600, reason="")
+    nodes.cluster.kill("a")
+    nodes.cluster.cut()  # whole again, and nobody has compared yet
+    again = nodes.add("a")
+    late = nodes.add("d")
+    assert until(again) == pytest.approx(3600)
+    assert until(late) == pytest.approx(3600)
+    nodes.pass_by(1)
+    late.guards.remove(SUBJECT)
+    assert len(again.clustering.blocks) == 0
+
+
+def test_of_two_copies_of_its_word_a_restarted_node_has_the_one_that_covers_more(nodes: Nodes) -> None:
+    first, second, third = nodes.three()
+    nodes.cluster.cut("c")
+    third.guards.add(SUBJECT, lasts_s=30 * 86_400, reason="")
+    nodes.pass_by(1)
+    first.guards.add(SUBJECT, lasts_s=60, reason="")
+    nodes.cluster.cut("b")
+    first.gossip.catch_up()  # of the third's, so that its own word has to outlive that
+    nodes.cluster.kill("a")
+    nodes.cluster.cut()
+    again = nodes.add("a")
+    nodes.pass_by(3600)
+    again.clustering.blocks.refresh()
+    assert len(again.clustering.blocks) == 1
+    assert not any(member.refuses(BAD) for member in (again, second, third, nodes.add("d")))
+
+
 def test_switched_off_nothing_is_told_or_taken(nodes: Nodes) -> None:
     first = nodes.add("a", sync=RateLimitSync(sync_blocks=False))
     second = nodes.add("b")
