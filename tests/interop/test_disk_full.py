@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -34,6 +35,7 @@ def small_disk(path: Path, size: int) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+        os.removedirs(path)  # what was mounted here has kept the node's directory from being removed
 
 
 def noise(number: int, size: int) -> bytes:
