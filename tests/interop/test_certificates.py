@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.livenode import health_of
 from tests.support.nodeprocess import ROOT, NodeProcess
 from tests.support.pebble import Pebble, require_pebble
 from tests.support.ports import free_port
@@ -160,6 +161,4 @@ def test_a_port_that_is_taken_leaves_the_node_serving(node: NodeProcess, ca: Peb
     with socket.create_server(("127.0.0.1", ca.options.http_port)):
         node.start()
         assert shown(node).fingerprint
-        report = json.loads(node.admin("health", "--json", check=False))  # exit status 1: degraded
-    states = {each["name"]: each["status"] for each in report["components"]}
-    assert states["challenges"] == "degraded"
+        eventually(lambda: health_of(node, "challenges") == "degraded")

@@ -18,7 +18,7 @@ from storage.errors import StagingFull
 from storage.relayqueue import RelayQueue
 from storage.relayspool import RelaySpool
 from tests.support.authority import Authority
-from tests.support.livenode import client_context
+from tests.support.livenode import client_context, health_of
 from tests.support.nodeprocess import NodeProcess, public_directory
 from tests.support.postfix import Postfix, is_installed
 from tests.support.waiting import eventually
@@ -157,7 +157,7 @@ def test_a_password_is_mended_by_a_reload(mta: Postfix, authority: Authority) ->
         stats = json.loads(node.admin("relay", "stats", "--json"))
         assert (stats["breaker"], stats["pending"]) == ("open", 1)
         assert "535" in stats["last_failure"]
-        eventually(lambda: health_of_relay(node) == "degraded")
+        eventually(lambda: health_of(node, "relay") == "degraded")
         text = node.config.read_text().replace('"wrong"', '"secret"')
         node.config.write_text(
             text.replace('[relay]\ntype = "smtp"', '[relay]\ntype = "http"\nhttp_url = "http://x.test/"')
@@ -168,11 +168,6 @@ def test_a_password_is_mended_by_a_reload(mta: Postfix, authority: Authority) ->
         eventually(lambda: find(node, name)[0] == "gone")
         mta.wait_until_empty()
         assert len(mta.mails_to("mended@far.test")) == 1
-
-
-def health_of_relay(node: NodeProcess) -> str:
-    components = json.loads(node.admin("health", "--json", check=False))["components"]
-    return next(str(each["status"]) for each in components if each["name"] == "relay")
 
 
 def test_operators_of_a_node_that_runs_and_of_one_that_is_stopped(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.livenode import deliver, imap_inbox, message, stored
+from tests.support.livenode import deliver, health_of, imap_inbox, message, stored
 from tests.support.nodeprocess import NodeProcess
 from tests.support.waiting import eventually
 
@@ -153,9 +153,7 @@ def test_s3_away_is_bounded_by_452_and_ends_by_itself() -> None:
             assert line.startswith(b"a NO [UNAVAILABLE] No room"), line
         for node in (first, second):
             assert stored(node) == sorted(taken)  # each reads what the other took
-        health = json.loads(first.admin("health", "--json", check=False))
-        (staging,) = [each for each in health["components"] if each["name"] == "staging"]
-        assert staging["status"] in ("down", "degraded")
+        eventually(lambda: health_of(first, "staging") in ("down", "degraded"))
         rclone.signal(signal.SIGCONT)
         first.wait_until_uploaded()
         for number, node in enumerate((first, second)):

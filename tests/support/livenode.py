@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import ssl
 
 from .corpus import strip_trace
@@ -86,3 +87,9 @@ def stored_raw(node: NodeProcess) -> list[bytes]:
         status, lines = client.imap(b"UID FETCH 1:* (BODY.PEEK[])")
         assert status.startswith(b"OK"), status
         return [after for line, after in itertools.pairwise(lines) if line.endswith(b"}")]
+
+
+def health_of(node: NodeProcess, component: str) -> str:
+    """Its status, as it was 3 s ago at the earliest."""
+    components = json.loads(node.admin("health", "--json", check=False))["components"]
+    return next(str(each["status"]) for each in components if each["name"] == component)
