@@ -319,22 +319,23 @@ class Runner:
             for positions in _in_chunks(message.open_positions, RECIPIENTS_AT_ONCE):
                 began = self._monotonic()
                 recipients = [envelope.recipients[at] for at in positions]
+                breaker = self.breaker  # of this transport: both may be replaced before it answers
                 try:
                     wishes = envelope.dsn.only(positions) if envelope.dsn else NO_REQUEST
                     verdicts = await self._transport.send(envelope.sender, recipients, body, wishes)
                 except RelayDown as down:
-                    await self._note_down(message, down)
+                    await self._note_down(message, breaker, down)
                     return
                 now = self._monotonic()
-                self.breaker.went_well(now)
+                breaker.went_well(now)
                 self.figures.took(now - began)
                 is_last = positions[-1] == message.open_positions[-1]
                 await self._note(message, dict(zip(positions, verdicts, strict=True)), is_attempt=is_last)
 
-    async def _note_down(self, message: RelayMessage, down: RelayDown) -> None:
+    async def _note_down(self, message: RelayMessage, breaker: Breaker, down: RelayDown) -> None:
         """Nobody of those who are still open got it."""
-        if self.breaker.failed(self._monotonic()):
-            pause_s = self.breaker.timeout_s
+        if breaker.failed(self._monotonic()) and breaker is self.breaker:
+            pause_s = breaker.timeout_s
             log.error("the relay cannot be used and is left alone for %.0f s: %s", pause_s, down.reply)
         self.figures.relay_failures += 1
         self.figures.last_failure = down.reply

@@ -37,7 +37,7 @@ def node(mta: Postfix) -> Iterator[NodeProcess]:
         queue_of(node),
         max_messages=3,
         circuit_breaker_threshold=1,
-        circuit_breaker_timeout="1h",
+        circuit_breaker_timeout="5s",
     )
     with node.prepare(lambda config: config + text):
         mta.lmtp = {DOMAIN: node.port("lmtp")}

@@ -535,6 +535,17 @@ async def test_a_relay_that_was_left_alone_is_tried_at_once(host: RelayHost) -> 
     assert mended.copies("a@x.test") == 1
 
 
+async def test_what_fails_at_the_old_relay_does_not_count_against_the_new_one(host: RelayHost) -> None:
+    settings = RunnerSettings("mail.test", interval_s=0.05, max_attempts=3, backoff_s=(0.0,))
+    broken, mended = Ledger(), Ledger()
+    broken.failures.append(RelayDown("4.7.8", "535 wrong password"))
+    broken.on_send = lambda: host.runner.replace(mended, Breaker(1, 3600.0, 1), settings)
+    host.runner.replace(broken, Breaker(1, 3600.0, 1), settings)
+    await host.submit("a@x.test")
+    await host.settle()
+    assert mended.copies("a@x.test") == 1
+
+
 async def test_a_reload_with_a_certificate_that_is_not_there_changes_nothing(
     tmp_path: Path, host: RelayHost
 ) -> None:

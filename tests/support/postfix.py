@@ -69,6 +69,7 @@ smtpd_peername_lookup = no
 disable_dns_lookups = yes
 smtpd_banner = $myhostname ESMTP
 service_throttle_time = 1s
+transport_retry_time = 1s
 lmtp_destination_recipient_limit = 50
 """
 
